@@ -1,0 +1,60 @@
+"""Errors that a user can act on: one sentence saying what was wrong, where, and what to do.
+
+The sentence is an English template; its parameters are kept apart, so that the command line can say the same sentence in
+the user's language (`chatwright.i18n`). The core raises these types; HTTP statuses and exit codes are given at the edges.
+"""
+
+from __future__ import annotations
+
+
+class ChatwrightError(Exception):
+    """Base of every error meant for a user. `str(error)` is the English sentence."""
+
+    def __init__(self, template: str, **params: object) -> None:
+        super().__init__(template, params)
+        self.template = template
+        self.params = params
+
+    def __str__(self) -> str:
+        return self.template.format(**self.params)
+
+
+class UsageError(ChatwrightError):
+    """The command or the settings were wrong (exit code 2)."""
+
+
+class ModelNotFoundError(ChatwrightError):
+    """No model has that name or path."""
+
+
+class InvalidModelError(ChatwrightError):
+    """The files of a model are broken, lying, unsafe or of a kind that is not supported."""
+
+
+class PullError(ChatwrightError):
+    """A model could not be fetched; whatever was fetched so far is kept for the next try, nothing half-written is used."""
+
+
+class StorageError(ChatwrightError):
+    """The disk is full, or a folder cannot be written."""
+
+
+class InUseError(ChatwrightError):
+    """Something is held by another process: a port, a model, a home folder."""
+
+
+class InvalidRequestError(ChatwrightError):
+    """A request for text asks for something impossible. `param` names the field, `code` is OpenAI's error code."""
+
+    def __init__(self, template: str, *, param: str | None = None, code: str | None = None, **params: object) -> None:
+        super().__init__(template, **params)
+        self.param = param
+        self.code = code
+
+
+class OverloadedError(ChatwrightError):
+    """The engine's queue is full, or the server is draining; trying again later helps."""
+
+
+class EngineError(ChatwrightError):
+    """The engine failed in the middle of a request."""
