@@ -1,0 +1,227 @@
+"""Opens a model's files and checks all that can be checked without reading a weight: what is here, and may it be loaded?
+
+Used alike by `describe`, which stops there, and by `load`, which then reads the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from chatwright.errors import InvalidModelError, ModelNotFoundError
+from chatwright.model.config import ModelConfig, shown
+from chatwright.model.gguf import GGUFFile, check_decodable
+from chatwright.model.gguf_config import ROPE_FACTORS, config_from_gguf
+from chatwright.model.hf import config_from_hf
+from chatwright.model.layout import Layout, Shape, gguf_layout, hf_layout, tensor_shapes
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+MAX_JSON_BYTES = 1 << 26
+
+Format = Literal["safetensors", "gguf"]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a safetensors file, by its header."""
+
+    file: Path
+    name: str
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SafetensorsCheckpoint:
+    """An HF folder whose files fit its configuration. `tensors` is keyed by the names of `layout`."""
+
+    path: Path
+    config: ModelConfig
+    layout: Layout
+    tensors: Mapping[str, StoredTensor]
+    raw_config: Mapping[str, Any]
+    duplicate_head: StoredTensor | None  # a head that is written out although the configuration says that it is tied
+
+
+@dataclass(frozen=True)
+class GGUFCheckpoint:
+    """A GGUF file whose tensors fit its configuration."""
+
+    path: Path
+    config: ModelConfig
+    layout: Layout
+    file: GGUFFile
+
+
+def open_checkpoint(path: Path) -> SafetensorsCheckpoint | GGUFCheckpoint:
+    """The model at a GGUF file, or in a folder in HF layout or with one GGUF file.
+
+    Raises ModelNotFoundError when nothing is there, InvalidModelError when it cannot be loaded, with the reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())
+        if CONFIG in names and any(name.endswith(".safetensors") for name in names):
+            return _open_hf(path)
+        ggufs = [name for name in names if name.lower().endswith(".gguf")]
+        if len(ggufs) == 1:
+            return _open_gguf(path / ggufs[0])
+        raise _nothing_to_load(path, names, ggufs)
+    if not path.exists():
+        raise ModelNotFoundError("There is no model at {path}.", path=path)
+    if path.suffix.lower() in PICKLES:
+        raise _pickle(path)
+    return _open_gguf(path)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that must be an object, without NaN or infinity. Raises InvalidModelError."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InvalidModelError("{path} is too large to be read ({size} bytes).", path=path, size=path.stat().st_size)
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a number of 5,000 digits, a million brackets
+        raise InvalidModelError("{path} is not valid JSON: {reason}", path=path, reason=shown(str(error))) from error
+    except OSError as error:
+        raise InvalidModelError("{path} cannot be read: {reason}", path=path, reason=error.strerror) from error
+    if not isinstance(value, dict):
+        raise InvalidModelError("{path} must hold a JSON object.", path=path)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _nothing_to_load(folder: Path, names: list[str], ggufs: list[str]) -> InvalidModelError:
+    if ggufs:
+        return InvalidModelError(
+            "{folder} holds several GGUF files ({names}). Name one of them.", folder=folder, names=", ".join(ggufs)
+        )
+    if any(name.endswith(PICKLES) for name in names):
+        return _pickle(folder)
+    if any(name.endswith(".safetensors") for name in names):
+        return InvalidModelError("{folder} has no {file}.", folder=folder, file=CONFIG)
+    return InvalidModelError("{folder} holds no weights: neither .safetensors nor .gguf files.", folder=folder)
+
+
+def _pickle(path: Path) -> InvalidModelError:
+    return InvalidModelError(
+        "{path} holds the weights only as pickles (.bin, .pt), which can run any code when they are opened and are never"
+        " loaded. Choose a copy with .safetensors or .gguf files.",
+        path=path,
+    )
+
+
+def _open_gguf(path: Path) -> GGUFCheckpoint:
+    file = GGUFFile.open(path)
+    config = config_from_gguf(file)
+    layout = gguf_layout(config)
+    found = {name: tensor.shape for name, tensor in file.tensors.items() if name != ROPE_FACTORS}
+    _check_tensors(path, tensor_shapes(config, layout), found)
+    for tensor in {tensor.type: tensor for tensor in file.tensors.values()}.values():
+        check_decodable(path, tensor)
+    return GGUFCheckpoint(path, config, layout, file)
+
+
+def _open_hf(folder: Path) -> SafetensorsCheckpoint:
+    raw = read_json_object(folder / CONFIG)
+    config = config_from_hf(raw)
+    layout = hf_layout(config)
+    expected = tensor_shapes(config, layout)
+    stored = {
+        _in_full(tensor.name, expected): tensor for file in _weight_files(folder) for tensor in _read_header(file)
+    }
+    found = {name: tensor for name, tensor in stored.items() if not _is_leftover(name)}
+    duplicate_head = found.pop("lm_head.weight", None) if config.tied else None
+    _check_tensors(folder, expected, {name: tensor.shape for name, tensor in found.items()})
+    if duplicate_head is not None:
+        embed = next(iter(expected.values()))
+        _check_tensors(folder, {"lm_head.weight": embed}, {"lm_head.weight": duplicate_head.shape})
+    return SafetensorsCheckpoint(folder, config, layout, found, raw, duplicate_head)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not (folder / INDEX).exists():
+        if not (folder / WEIGHTS).exists():
+            raise InvalidModelError("{folder} has neither {file} nor {index}.", folder=folder, file=WEIGHTS, index=INDEX)
+        return [folder / WEIGHTS]
+    weight_map = read_json_object(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InvalidModelError("{path} has no weight_map.", path=folder / INDEX)
+    names = []
+    for name in weight_map.values():
+        # the index comes with the model: it must not lead out of the folder
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors") or "\\" in name:
+            raise InvalidModelError(
+                "{path} names {file}, which is not a .safetensors file in the same folder.",
+                path=folder / INDEX,
+                file=shown(name),
+            )
+        names.append(name)
+    return [folder / name for name in dict.fromkeys(names)]
+
+
+def _read_header(file: Path) -> Iterable[StoredTensor]:
+    if not file.is_file():
+        raise InvalidModelError("{path} is missing. Fetch the model again.", path=file)
+    try:
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                part = tensors.get_slice(name)
+                stored = StoredTensor(file, name, tuple(part.get_shape()), part.get_dtype())
+                if stored.dtype not in ("F64", "F32", "F16", "BF16"):
+                    raise InvalidModelError(
+                        "{path}: the tensor {tensor} has the number format {dtype}, which is not supported.",
+                        path=file,
+                        tensor=shown(name),
+                        dtype=stored.dtype,
+                    )
+                yield stored
+    except (SafetensorError, OSError) as error:
+        raise InvalidModelError(
+            "{path} is not a valid safetensors file ({reason}). Fetch it again.", path=file, reason=shown(str(error))
+        ) from error
+
+
+def _in_full(name: str, expected: Mapping[str, Shape]) -> str:
+    """Files written from the bare decoder (as OpenAI's GPT-2) leave out the prefix of the causal model around it."""
+    if name not in expected:
+        for prefix in ("transformer.", "model."):
+            if prefix + name in expected:
+                return prefix + name
+    return name
+
+
+def _is_leftover(name: str) -> bool:
+    """Constants that old versions of Transformers wrote among the weights: causal masks, rotary frequencies."""
+    return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
+
+
+def _check_tensors(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    for name, shape in expected.items():
+        if name not in found:
+            raise InvalidModelError("{path} lacks the tensor {tensor}.", path=path, tensor=name)
+        if found[name] != shape:
+            raise InvalidModelError(
+                "{path}: the tensor {tensor} has the shape {shape}, but the model's configuration needs {expected}.",
+                path=path,
+                tensor=name,
+                shape=list(found[name]),
+                expected=list(shape),
+            )
+    for name in found:
+        if name not in expected:
+            raise InvalidModelError(
+                "{path} has the tensor {tensor}, which the model's configuration has no place for.",
+                path=path,
+                tensor=shown(name),
+            )

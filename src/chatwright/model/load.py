@@ -1,0 +1,76 @@
+"""Reads a model's weights into the decoder, one tensor at a time, so that they are never held twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from chatwright.errors import InvalidModelError
+from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, StoredTensor, open_checkpoint
+from chatwright.model.config import shown
+from chatwright.model.gpt import GPT
+from chatwright.model.layout import Slot, by_tensor
+
+
+def load_model(path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> GPT:
+    """The model in an HF folder, in a folder with one GGUF file, or in a GGUF file; in eval mode, without gradients.
+
+    Weights of any stored precision are converted to `dtype`. Raises ModelNotFoundError, InvalidModelError.
+    """
+    checkpoint = open_checkpoint(path)
+    with torch.device("meta"):  # no memory is taken for weights that are replaced at once
+        model = GPT(checkpoint.config)
+    held = by_tensor(checkpoint.layout)
+    for name, stored in _read_tensors(checkpoint):
+        for parameter, slot in held[name]:
+            weight = _unpacked(stored, slot).to(device=device, dtype=dtype, copy=len(held[name]) > 1)
+            module, kind = parameter.rsplit(".", 1)
+            setattr(model.get_submodule(module), kind, nn.Parameter(weight.contiguous(), requires_grad=False))
+    model.to(device)
+    return model.eval()
+
+
+def _read_tensors(checkpoint: SafetensorsCheckpoint | GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(checkpoint, GGUFCheckpoint):
+        for name in by_tensor(checkpoint.layout):
+            yield name, torch.from_numpy(checkpoint.file.read(name))
+        return
+    for name, stored in checkpoint.tensors.items():
+        yield name, _read(stored)
+    if checkpoint.duplicate_head is not None:
+        embed = _read(checkpoint.tensors[checkpoint.layout["embed.weight"].tensor])
+        if not torch.equal(embed, _read(checkpoint.duplicate_head)):
+            raise InvalidModelError(
+                "{path}: config.json says that the output head is the embedding (tie_word_embeddings), but the file holds a"
+                " different one. Set tie_word_embeddings to false if that head is meant.",
+                path=checkpoint.path,
+            )
+
+
+def _read(stored: StoredTensor) -> Tensor:
+    try:
+        with safe_open(stored.file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(stored.name)
+            return tensor
+    except (SafetensorError, OSError) as error:
+        raise InvalidModelError(
+            "{path} is not a valid safetensors file ({reason}). Fetch it again.",
+            path=stored.file,
+            reason=shown(str(error)),
+        ) from error
+
+
+def _unpacked(stored: Tensor, slot: Slot) -> Tensor:
+    """A parameter as the decoder wants it, (out, in), from the tensor that holds it."""
+    if slot.transposed:
+        stored = stored.T
+    if slot.rows:
+        stored = stored[slot.rows[0] : slot.rows[1]]
+    if slot.interleaved_heads:
+        # rows of a head lie as 0, R, 1, R + 1, …; the decoder pairs channel r with r + R
+        stored = stored.unflatten(0, (slot.interleaved_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+    return stored
