@@ -1,4 +1,4 @@
-"""Opens a model's files and checks all that can be checked without reading a weight: what is here, and may it be loaded?
+"""Opens a model's files and checks all that can be checked without reading a weight: what is here, may it load?
 
 Used alike by `describe`, which stops there, and by `load`, which then reads the weights.
 """
@@ -6,6 +6,7 @@ Used alike by `describe`, which stops there, and by `load`, which then reads the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 1 << 26
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 Format = Literal["safetensors", "gguf"]
 
@@ -37,6 +39,10 @@ class StoredTensor:
     name: str
     shape: Shape
     dtype: str
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file that must be an object, without NaN or infinity. Raises InvalidModelError."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InvalidModelError("{path} is too large to be read ({size} bytes).", path=path, size=path.stat().st_size)
+            raise InvalidModelError("{path} is too large ({size} bytes).", path=path, size=path.stat().st_size)
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a number of 5,000 digits, a million brackets
         raise InvalidModelError("{path} is not valid JSON: {reason}", path=path, reason=shown(str(error))) from error
@@ -115,8 +121,8 @@ def _nothing_to_load(folder: Path, names: list[str], ggufs: list[str]) -> Invali
 
 def _pickle(path: Path) -> InvalidModelError:
     return InvalidModelError(
-        "{path} holds the weights only as pickles (.bin, .pt), which can run any code when they are opened and are never"
-        " loaded. Choose a copy with .safetensors or .gguf files.",
+        "{path} holds the weights only as pickles (.bin, .pt), which can run any code when they are opened and are"
+        " never loaded. Choose a copy with .safetensors or .gguf files.",
         path=path,
     )
 
@@ -152,7 +158,9 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
 def _weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).exists():
         if not (folder / WEIGHTS).exists():
-            raise InvalidModelError("{folder} has neither {file} nor {index}.", folder=folder, file=WEIGHTS, index=INDEX)
+            raise InvalidModelError(
+                "{folder} has neither {file} nor {index}.", folder=folder, file=WEIGHTS, index=INDEX
+            )
         return [folder / WEIGHTS]
     weight_map = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -178,7 +186,7 @@ def _read_header(file: Path) -> Iterable[StoredTensor]:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 part = tensors.get_slice(name)
                 stored = StoredTensor(file, name, tuple(part.get_shape()), part.get_dtype())
-                if stored.dtype not in ("F64", "F32", "F16", "BF16"):
+                if stored.dtype not in DTYPE_BYTES:
                     raise InvalidModelError(
                         "{path}: the tensor {tensor} has the number format {dtype}, which is not supported.",
                         path=file,

@@ -31,8 +31,8 @@ _LARGEST = {
 class RopeScaling:
     """How rotary frequencies are stretched for contexts longer than those first trained on.
 
-    linear: all frequencies are divided by `factor` (Chen et al. 2023). llama3: low frequencies are divided by `factor`, high
-    ones kept, those between interpolated (Llama 3.1). factors: frequency i is divided by `factors[i]`, as GGUF writes it.
+    linear: all frequencies are divided by `factor` (Chen et al. 2023). llama3: low frequencies are divided by `factor`,
+    high ones kept, those between interpolated (Llama 3.1). factors: frequency i is divided by `factors[i]` (GGUF).
     """
 
     kind: RopeScalingKind
@@ -60,10 +60,10 @@ class RopeScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A pre-norm decoder. Raises InvalidModelError when a number is missing, of the wrong type, out of range or inconsistent.
+    """A pre-norm decoder. Raises InvalidModelError when a number is of the wrong type, out of range or inconsistent.
 
-    `windows` has one entry a layer: how many positions back a token sees, itself included, or None for all; an empty tuple
-    means None everywhere. `qkv_bias` and `out_bias` are those of attention's projections into and out of the heads.
+    `windows` has one entry a layer: how many positions back a token sees, itself included, or None for all; an empty
+    tuple means None everywhere. `qkv_bias` and `out_bias` belong to attention's projections into and out of its heads.
     """
 
     family: Family

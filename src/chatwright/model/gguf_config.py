@@ -107,9 +107,7 @@ class _Keys:
     def required(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
-            raise InvalidModelError(
-                "{path} lacks the metadata key {key}.", path=self.file.path, key=self.prefix + key
-            )
+            raise InvalidModelError("{path} lacks the metadata key {key}.", path=self.file.path, key=self.prefix + key)
         return value
 
     def expect(self, key: str, supported: tuple[object, ...]) -> None:

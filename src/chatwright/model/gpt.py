@@ -1,11 +1,11 @@
 """The decoder: one definition for every family, for training and for serving.
 
-Read from top to bottom it is the paper (Vaswani et al. 2017; Radford et al. 2019 for pre-norm), with the later choices that
-`ModelConfig` names: RMSNorm (Zhang & Sennrich 2019), rotary positions (Su et al. 2021), grouped-query attention (Ainslie et
-al. 2023), gated feed-forward (Shazeer 2020), q/k-norm (Henry et al. 2020), sliding windows (Beltagy et al. 2020).
+Read from top to bottom it is the paper (Vaswani et al. 2017; Radford et al. 2019 for pre-norm), with the later choices
+that `ModelConfig` names: RMSNorm (Zhang & Sennrich 2019), rotary positions (Su et al. 2021), grouped-query attention
+(Ainslie et al. 2023), gated feed-forward (Shazeer 2020), q/k-norm (Henry et al. 2020), windows (Beltagy et al. 2020).
 
-Letters in names are axes: B sequences, T tokens of each, V vocabulary, H query heads, G key/value heads (H is a multiple of
-G), F d_ff; D is d_model in x_BTD and head_dim in q_BHTD, k_BGTD, v_BGTD, o_BHTD; R is head_dim / 2.
+Letters in names are axes: B sequences, T tokens of each, V vocabulary, H query heads, G key/value heads (which divide
+H), F d_ff; D is d_model in x_BTD and head_dim in q_BHTD, k_BGTD, v_BGTD, o_BHTD; R is head_dim / 2.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class GPT(nn.Module):
         return normed_BTD
 
     def logits(self, x: Tensor) -> Tensor:
-        """The output head, (..., d_model) → (..., V); ask only for the rows that are needed, it is the widest matrix."""
+        """The output head, (..., d_model) → (..., V); ask only for the rows you need: it is the widest matrix."""
         return F.linear(x, self.embed.weight if self.head is None else self.head.weight)
 
     def forward(
@@ -103,7 +103,8 @@ class Layer(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation, attend)
-        return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        x_BTD = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        return x_BTD
 
 
 class Attention(nn.Module):
@@ -159,9 +160,7 @@ class CausalAttention:
     def __init__(self, mask_BT: Tensor | None = None) -> None:
         self.mask_BT = mask_BT
 
-    def __call__(
-        self, layer_index: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None
-    ) -> Tensor:
+    def __call__(self, layer_index: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
         length = q_BHTD.shape[2]
         grouped = q_BHTD.shape[1] != k_BGTD.shape[1]
         if self.mask_BT is None and (window is None or window >= length):
@@ -181,24 +180,24 @@ Rotation = tuple[Tensor, Tensor]  # cos_B1TR, sin_B1TR
 
 
 class Rotary(nn.Module):
-    """Positions as rotations of q and k (Su et al. 2021); channel r is paired with channel r + R, as in Transformers."""
+    """Positions as rotations of q and k (Su et al. 2021); channel r is paired with channel r + R, as in Llama."""
 
-    frequencies_R: Tensor
+    frequencies: Tensor  # (R,)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         # on the CPU even while parameters are being built on the meta device: no file holds these numbers
-        self.register_buffer("frequencies_R", rotary_frequencies(config), persistent=False)
+        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
 
     def forward(self, positions_BT: Tensor, dtype: torch.dtype) -> Rotation:
-        angles_B1TR = positions_BT[:, None, :, None].float() * self.frequencies_R
+        angles_B1TR = positions_BT[:, None, :, None].float() * self.frequencies
         return angles_B1TR.cos().to(dtype), angles_B1TR.sin().to(dtype)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         # `.to(torch.bfloat16)` must not round the frequencies: at position 10,000 that is whole turns
-        super()._apply(fn, recurse)
-        self.frequencies_R = rotary_frequencies(self.config).to(self.frequencies_R.device)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frequencies = rotary_frequencies(self.config).to(self.frequencies.device)
         return self
 
 
@@ -230,7 +229,7 @@ def scale_frequencies(frequencies_R: Tensor, scaling: RopeScaling | None) -> Ten
 
 
 def sinusoids(positions_BT: Tensor, d_model: int) -> Tensor:
-    """Fixed positions (Vaswani et al. 2017, section 3.5): sines at even channels, cosines at odd ones; (B, T, d_model)."""
+    """Fixed positions (Vaswani et al. 2017, section 3.5), (B, T, d_model): sines at even channels, cosines at odd."""
     channel = torch.arange(0, d_model, 2, device=positions_BT.device, dtype=torch.float32)
     angles = positions_BT[..., None].float() / 10_000 ** (channel / d_model)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]

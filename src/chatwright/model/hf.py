@@ -1,13 +1,14 @@
 """How Transformers spells a model: its `config.json`, read and written, and whole folders written in its layout.
 
-Defaults for absent keys are those of Transformers' own configuration classes, old spelling (`rope_theta`, `rope_scaling`) and
-new (`rope_parameters`, Transformers 5) alike. What Transformers would compute differently from us is refused, not ignored.
+Absent keys have the defaults of Transformers' configuration classes; rotary positions are read in the old spelling
+(`rope_theta`, `rope_scaling`) and the new (`rope_parameters`, Transformers 5). What this decoder would compute otherwise
+than Transformers is refused, not ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from chatwright.errors import InvalidModelError
 from chatwright.model.config import Activation, Family, ModelConfig, RopeScaling, shown
@@ -38,8 +39,8 @@ def config_from_hf(raw: Mapping[str, Any]) -> ModelConfig:
     """A `config.json` as a ModelConfig. Raises InvalidModelError for what is unsafe, broken or not supported."""
     if raw.get("auto_map") is not None:
         raise InvalidModelError(
-            "The model's config.json asks to run Python code that comes with the model (auto_map). Such code is never run;"
-            " choose a model of a supported architecture ({supported}).",
+            "The model's config.json asks to run Python code that comes with the model (auto_map). Such code is never"
+            " run; choose a model of a supported architecture ({supported}).",
             supported=SUPPORTED,
         )
     if raw.get("quantization_config") is not None:
@@ -184,7 +185,7 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
-    """A `config.json` that Transformers 4 and 5, vLLM and llama.cpp's converter read; the inverse of `config_from_hf`."""
+    """A `config.json` that Transformers 4 and 5, vLLM and llama.cpp read; the inverse of `config_from_hf`."""
     c = config
     common = {
         "architectures": [_ARCHITECTURES[c.family]],
@@ -283,7 +284,7 @@ def _divided(d_model: Any, n_head: Any) -> int:
             d_model=shown(d_model),
             n_head=shown(n_head),
         )
-    return cast(int, d_model // n_head)
+    return d_model // n_head
 
 
 def _refuse_option(option: str, value: object) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Where each parameter of the decoder lies in a file: tensor names of HF folders and of GGUF, transposed and fused ones.
+"""Where each parameter of the decoder lies in a file: tensor names of HF folders and GGUF, transposed and fused ones.
 
-A `Slot` says which tensor of the file holds a parameter, and how. Reading and writing follow the same table, so that they
-cannot disagree.
+A `Slot` says which tensor of the file holds a parameter, and how. Reading and writing follow the same table, so that
+they cannot disagree.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter's place. `rows`: its share of the output axis of a fused tensor, (start, stop). `transposed`: the file has
-    (in, out). `interleaved_heads`: GGUF's Llama keeps the two halves of each head's channels interleaved, for that many heads.
+    """A parameter's place.
+
+    `rows`: its share of the output axis of a fused tensor, (start, stop). `transposed`: the file has (in, out).
+    `interleaved_heads`: of so many heads, the two halves of the channels lie interleaved, as in GGUF's Llama.
     """
 
     tensor: str

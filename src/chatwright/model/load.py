@@ -45,8 +45,8 @@ def _read_tensors(checkpoint: SafetensorsCheckpoint | GGUFCheckpoint) -> Iterato
         embed = _read(checkpoint.tensors[checkpoint.layout["embed.weight"].tensor])
         if not torch.equal(embed, _read(checkpoint.duplicate_head)):
             raise InvalidModelError(
-                "{path}: config.json says that the output head is the embedding (tie_word_embeddings), but the file holds a"
-                " different one. Set tie_word_embeddings to false if that head is meant.",
+                "{path}: config.json says that the output head is the embedding (tie_word_embeddings), but the file"
+                " holds a different one. Set tie_word_embeddings to false if that head is meant.",
                 path=checkpoint.path,
             )
 
@@ -72,5 +72,5 @@ def _unpacked(stored: Tensor, slot: Slot) -> Tensor:
         stored = stored[slot.rows[0] : slot.rows[1]]
     if slot.interleaved_heads:
         # rows of a head lie as 0, R, 1, R + 1, …; the decoder pairs channel r with r + R
-        stored = stored.unflatten(0, (slot.interleaved_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+        stored = stored.reshape(slot.interleaved_heads, -1, 2, *stored.shape[1:]).transpose(1, 2).reshape(stored.shape)
     return stored

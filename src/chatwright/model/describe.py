@@ -1,0 +1,123 @@
+"""What a model is, told from its headers and its card, without reading a weight and without torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from chatwright.model.checkpoint import (
+    Format,
+    GGUFCheckpoint,
+    SafetensorsCheckpoint,
+    open_checkpoint,
+    read_json_object,
+)
+from chatwright.model.config import ModelConfig, parameter_count
+
+MAX_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is. `size_bytes` counts the weight files; `quantization` is the number format of most of the weights
+    ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told.
+    """
+
+    config: ModelConfig
+    format: Format
+    n_parameters: int
+    size_bytes: int
+    quantization: str
+    name: str
+    license: str | None
+    languages: tuple[str, ...]
+    has_chat_template: bool
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self.config.context_length
+
+
+def describe_model(path: Path) -> ModelInfo:
+    """The model at a GGUF file or in a folder.
+
+    Everything but the weights is checked as `load_model` checks it: raises ModelNotFoundError, InvalidModelError.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    return _of_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _of_folder(checkpoint)
+
+
+def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
+    metadata = checkpoint.file.metadata
+    sizes = ((tensor.type.name, tensor.size_bytes) for tensor in checkpoint.file.tensors.values())
+    return ModelInfo(
+        config=checkpoint.config,
+        format="gguf",
+        n_parameters=parameter_count(checkpoint.config),
+        size_bytes=checkpoint.path.stat().st_size,
+        quantization=_most(sizes),
+        name=_text(metadata.get("general.name")) or checkpoint.path.stem,
+        license=_text(metadata.get("general.license")),
+        languages=_texts(metadata.get("general.languages")),
+        has_chat_template=_text(metadata.get("tokenizer.chat_template")) is not None,
+    )
+
+
+def _of_folder(checkpoint: SafetensorsCheckpoint) -> ModelInfo:
+    folder = checkpoint.path
+    card = _read_card(folder / "README.md")
+    stored = checkpoint.tensors.values()
+    return ModelInfo(
+        config=checkpoint.config,
+        format="safetensors",
+        n_parameters=parameter_count(checkpoint.config),
+        size_bytes=sum(file.stat().st_size for file in {tensor.file for tensor in stored}),
+        quantization=_most((tensor.dtype, tensor.size_bytes) for tensor in stored),
+        name=_text(card.get("model_name")) or folder.resolve().name,
+        license=_text(card.get("license")),
+        languages=_texts(card.get("language")),
+        has_chat_template=_has_template(folder),
+    )
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    settings = folder / "tokenizer_config.json"
+    return settings.is_file() and read_json_object(settings).get("chat_template") is not None
+
+
+def _read_card(path: Path) -> Mapping[str, Any]:
+    """The YAML at the head of a model card; nothing when the card is absent or broken, since a model works without it."""
+    if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+    if not text.startswith("---\n") or (end := text.find("\n---", 3)) < 0:
+        return {}
+    try:
+        card = yaml.safe_load(text[4:end])
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return card if isinstance(card, Mapping) else {}
+
+
+def _most(sizes: Iterable[tuple[str, int]]) -> str:
+    total: Counter[str] = Counter()
+    for kind, size_bytes in sizes:
+        total[kind] += size_bytes
+    return total.most_common(1)[0][0]
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(item for item in values if isinstance(item, str) and item)
