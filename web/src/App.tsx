@@ -1,0 +1,105 @@
+// The page: header, notices, conversation, dialogs; which model, which settings, which key.
+import { useQuery } from "@tanstack/react-query";
+import { Info } from "lucide-react";
+import { useCallback, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { listModels, type Model } from "./api/client";
+import { asApiError } from "./api/errors";
+import { Chat } from "./chat/Chat";
+import { ErrorNotice } from "./ui/ErrorNotice";
+import { Header } from "./ui/Header";
+import { KeyDialog } from "./ui/KeyDialog";
+import { type Preferences, SettingsDialog } from "./ui/SettingsDialog";
+
+const MODEL_STORAGE_KEY = "chatwright.model";
+
+function LanguageNotice({ model }: { model: Model }) {
+  const { t, i18n } = useTranslation();
+  const names = new Intl.DisplayNames(i18n.language, { type: "language" });
+  const list = new Intl.ListFormat(i18n.language).format((model.languages ?? []).map((code) => names.of(code) ?? code));
+  return (
+    <p className="notice mx-auto text-sm" data-testid="language-notice">
+      <Info aria-hidden className="mt-0.5 size-4 shrink-0" />
+      {t("model.speaksOnly", { model: model.id, languages: list, count: 1 })}
+    </p>
+  );
+}
+
+export function App() {
+  const { t, i18n } = useTranslation();
+  const models = useQuery({ queryKey: ["models"], queryFn: ({ signal }) => listModels(signal) });
+  const [chosen, setChosen] = useState(() => localStorage.getItem(MODEL_STORAGE_KEY) ?? "");
+  const [preferences, setPreferences] = useState<Preferences>({ system: "", temperature: undefined });
+  const [conversation, setConversation] = useState(0);
+  const [dialog, setDialog] = useState<"key" | "settings" | undefined>();
+  const [keyVersion, setKeyVersion] = useState(0);
+
+  const openKey = useCallback(() => setDialog("key"), []);
+  const close = useCallback(() => setDialog(undefined), []);
+
+  const model = models.data?.find(({ id }) => id === chosen) ?? models.data?.[0];
+  const failure = models.error ? asApiError(models.error) : undefined;
+
+  // A page opened without a key asks for it at once rather than at the first message.
+  const [askedAt, setAskedAt] = useState(0);
+  if (failure?.kind === "key" && models.errorUpdatedAt !== askedAt) {
+    setAskedAt(models.errorUpdatedAt);
+    setDialog("key");
+  }
+
+  const speaksPage = !model?.languages?.length || model.languages.includes(i18n.language);
+  const exampleLanguage = speaksPage ? undefined : "en";
+
+  function chooseModel(id: string): void {
+    localStorage.setItem(MODEL_STORAGE_KEY, id);
+    setChosen(id);
+  }
+
+  function keySaved(): void {
+    close();
+    setKeyVersion((version) => version + 1);
+    void models.refetch();
+  }
+
+  return (
+    <div className="flex h-dvh flex-col">
+      <a href="#message" className="skip-link">
+        {t("app.skip")}
+      </a>
+      <Header
+        models={models.data}
+        loading={models.isPending}
+        model={model?.id ?? ""}
+        onModel={chooseModel}
+        onNew={() => setConversation((number) => number + 1)}
+        onSettings={() => setDialog("settings")}
+      />
+      <main className="flex min-h-0 grow flex-col">
+        {(failure || models.data?.length === 0 || model?.languages?.length) && (
+          <div className="mx-auto w-full max-w-3xl px-4">
+            {failure && (
+              <ErrorNotice error={failure} onRetry={() => void models.refetch()} onEnterKey={openKey} />
+            )}
+            {models.data?.length === 0 && <p className="notice">{t("model.noneHelp")}</p>}
+            {!failure && model?.languages?.length ? <LanguageNotice model={model} /> : null}
+          </div>
+        )}
+        <Chat
+          key={conversation}
+          settings={{ model: model?.id ?? "", ...preferences }}
+          keyVersion={keyVersion}
+          onEnterKey={openKey}
+          exampleLanguage={exampleLanguage}
+        />
+      </main>
+      <KeyDialog open={dialog === "key"} onClose={close} onSaved={keySaved} />
+      <SettingsDialog
+        open={dialog === "settings"}
+        preferences={preferences}
+        onChange={setPreferences}
+        onClose={close}
+      />
+    </div>
+  );
+}

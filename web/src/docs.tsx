@@ -1,0 +1,63 @@
+// The API's documentation: Swagger UI from this origin, with the chat page's key.
+import "swagger-ui-dist/swagger-ui.css";
+import "./styles.css";
+
+import { StrictMode, useState } from "react";
+import { createRoot } from "react-dom/client";
+import SwaggerUI from "swagger-ui-dist/swagger-ui-es-bundle.js";
+
+import { authorization } from "./api/key";
+import { setUpLanguage } from "./i18n";
+import { KeyDialog } from "./ui/KeyDialog";
+
+let askForKey = (): void => undefined;
+
+interface Exchange {
+  url: string;
+  status: number;
+  headers: Record<string, string>;
+}
+
+function showDocs(): void {
+  SwaggerUI({
+    url: "/openapi.json",
+    dom_id: "#docs",
+    validatorUrl: null, // the default sends the address of every page to swagger.io
+    queryConfigEnabled: false,
+    persistAuthorization: false,
+    requestInterceptor: (request: Exchange) => {
+      request.headers = { ...request.headers, ...authorization() };
+      return request;
+    },
+    responseInterceptor: (response: Exchange) => {
+      if (response.status === 401) askForKey();
+      return response;
+    },
+  });
+}
+
+function KeyPrompt() {
+  const [open, setOpen] = useState(false);
+  askForKey = () => setOpen(true);
+  return (
+    <KeyDialog
+      open={open}
+      onClose={() => setOpen(false)}
+      onSaved={() => {
+        setOpen(false);
+        showDocs();
+      }}
+    />
+  );
+}
+
+setUpLanguage();
+document.documentElement.style.colorScheme = "light"; // Swagger UI is light only
+const root = document.getElementById("root");
+if (!root) throw new Error("docs.html has no #root");
+createRoot(root).render(
+  <StrictMode>
+    <KeyPrompt />
+  </StrictMode>,
+);
+showDocs();
