@@ -1,0 +1,95 @@
+"""A folder of files becomes a model that talks: weights into a local engine, tokenizer and chat template above it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import psutil
+import torch
+
+from chatwright import __version__
+from chatwright.engine.local import LocalEngine
+from chatwright.engine.runner import ModelRunner
+from chatwright.engine.scheduler import Scheduler
+from chatwright.engine.text import TextModel
+from chatwright.errors import InvalidModelError, UsageError
+from chatwright.model.describe import describe_model
+from chatwright.model.gguf import GGUFFile
+from chatwright.model.load import load_model
+from chatwright.settings import Settings
+from chatwright.tokenizer.chat import load_chat_template
+from chatwright.tokenizer.load import load_tokenizer
+
+# Prompt tokens computed beside the decoding of others in one step: long enough for efficient matrix products, short enough
+# (a second or so on two cores for the default model) that nobody's answer stutters.
+MAX_STEP_TOKENS = 256
+# The cache never takes more than this share of the memory that is free when the model has been loaded.
+CACHE_SHARE_OF_MEMORY = 0.5
+
+
+def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
+    """Load the model at `path` (a folder or a .gguf file) and start its engine; blocking, seconds.
+
+    Raises InvalidModelError for what can not be loaded, UsageError for a device that is not there.
+    """
+    info = describe_model(path)
+    weights = info.weight_files
+    metadata = GGUFFile.open(weights[0]).metadata if info.format == "gguf" else None
+    folder = path if path.is_dir() else path.parent
+    tokenizer = load_tokenizer(folder, metadata)
+    template = load_chat_template(folder, metadata)
+    if tokenizer.vocab_size > info.config.vocab_size:
+        raise InvalidModelError(
+            "{path}: the tokenizer has {n_tokens} tokens, but the model knows {vocab_size}. They do not belong together.",
+            path=path,
+            n_tokens=tokenizer.vocab_size,
+            vocab_size=info.config.vocab_size,
+        )
+    device = find_device(settings.device)
+    torch.set_num_threads(settings.n_threads)
+    runner = ModelRunner(load_model(path, device=device))
+    free_bytes = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    affordable = int(free_bytes * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
+    scheduler = Scheduler(
+        max_batch=settings.max_batch,
+        max_step_tokens=MAX_STEP_TOKENS,
+        cache_tokens=min(settings.kv_cache_tokens, affordable),
+    )
+    engine = LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)
+    return TextModel(
+        name,
+        engine,
+        tokenizer,
+        template,
+        languages=info.languages,
+        created=int(weights[0].stat().st_mtime),
+        fingerprint=_fingerprint(weights, settings),
+    )
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device of that name; "auto" takes a CUDA device where there is one, else the CPU. Raises UsageError."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present[device.type]:
+        raise UsageError(
+            "The device {device} is not there, or this build of PyTorch can not use it. Use --device cpu.",
+            device=wanted,
+        )
+    return device
+
+
+def _fingerprint(weights: list[Path], settings: Settings) -> str:
+    """Changes with whatever can change an answer: weights, code, precision, threads (OpenAI's `system_fingerprint`)."""
+    parts = [__version__, torch.__version__, "float32", str(settings.n_threads)]
+    for file in weights:
+        stat = file.stat()
+        parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]
+    return "fp_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]

@@ -1,0 +1,292 @@
+"""An engine in this process: one thread that schedules, runs and samples, beside the event loop and never on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatwright.engine.protocol import (
+    EngineEvent,
+    EngineStats,
+    FinishEvent,
+    FinishReason,
+    GenerateRequest,
+    PromptEvent,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprobs,
+)
+from chatwright.engine.runner import ModelRunner
+from chatwright.engine.sampler import adjust_logits, sample, score_token
+from chatwright.engine.scheduler import Chunk, Scheduler
+from chatwright.engine.sequence import Group
+from chatwright.engine.sequence import Sequence as Choice
+from chatwright.errors import EngineError, OverloadedError
+
+log = logging.getLogger(__name__)
+
+# How long the idle loop sleeps at most before it turns again, so that its heartbeat stays fresh.
+IDLE_TURN_S = 1.0
+
+
+class _Subscriber:
+    """Where the events of one request go: a queue on the event loop that asked."""
+
+    def __init__(self, n: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        # Bounded by n x max_tokens: a reader that stalls delays nobody, the engine does not wait for it.
+        self.events: asyncio.Queue[EngineEvent] = asyncio.Queue()
+        self.n_open = n
+
+
+class LocalEngine:
+    """Serves several requests at once on one model (see `Engine` for what each call does)."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, *, max_context: int, max_queue: int) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._max_context = min(max_context, scheduler.cache_tokens)
+        self._max_requests = scheduler.max_batch + max_queue
+        # Commands run in the engine's thread between two steps: everything but this queue belongs to that thread.
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._subscribers: dict[str, _Subscriber] = {}
+        self._groups: dict[str, Group] = {}
+        self._outbox: list[tuple[str, EngineEvent]] = []
+        self._closed = False
+        self._heartbeat = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that one choice can hold, prompt and answer together."""
+        return self._max_context
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
+        """See `Engine.generate`."""
+        self._check_alive()
+        if len(self._subscribers) >= self._max_requests:
+            raise OverloadedError(
+                "The server is busy: {n} requests are being answered or waiting. Try again in a moment.",
+                n=len(self._subscribers),
+            )
+        assert request.prompt_ids, "an empty prompt has no last token to continue"
+        assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
+        subscriber = self._subscribers[request.id] = _Subscriber(request.n)
+        self._commands.put(lambda: self._add(request))
+        try:
+            while subscriber.n_open:
+                event = await subscriber.events.get()
+                if isinstance(event, FinishEvent):
+                    subscriber.n_open -= 1
+                yield event
+        finally:
+            del self._subscribers[request.id]
+            self.abort(request.id)
+
+    async def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[TokenLogprobs | None]:
+        """See `Engine.score`."""
+        request = GenerateRequest(
+            f"score-{id(prompt_ids)}-{time.monotonic_ns()}", prompt_ids, SamplingParams(0), 1, top
+        )
+        scores: list[TokenLogprobs | None] = []
+        async for event in self.generate(request):
+            if isinstance(event, PromptEvent):
+                scores.extend(event.scores)
+            if isinstance(event, FinishEvent) and event.reason == "error":
+                raise EngineError("The engine failed: {reason}", reason=event.error)
+        return scores
+
+    async def embed(self, prompt_ids: Sequence[int]) -> list[float]:
+        """See `Engine.embed`."""
+        embedding: list[float] = await self._call(lambda: self._runner.embed(prompt_ids))
+        return embedding
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """See `Engine.abort`."""
+        self._commands.put(lambda: self._abort(request_id, index))
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`. Read without a lock: the figures may be one step old."""
+        return EngineStats(
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            cached_tokens=self._scheduler.cached_tokens(),
+            heartbeat_age_s=time.monotonic() - self._heartbeat,
+            alive=self._thread.is_alive() and not self._closed,
+        )
+
+    async def probe(self) -> float:
+        """See `Engine.probe`."""
+        start = time.monotonic()
+        await self._call(lambda: None)
+        return time.monotonic() - start
+
+    async def close(self) -> None:
+        """See `Engine.close`. Waits for the step under way."""
+        self._closed = True
+        self._commands.put(lambda: None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _check_alive(self) -> None:
+        if self._closed or not self._thread.is_alive():
+            raise EngineError("The engine has stopped. Restart the server.")
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        """Run a function in the engine's thread between two steps and wait for what it returns."""
+        self._check_alive()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def resolve(result: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def command() -> None:
+            try:
+                result, error = function(), None
+            except Exception as failure:  # noqa: BLE001  a process edge in the next issue: the caller gets the error, the loop lives
+                result, error = None, failure
+            loop.call_soon_threadsafe(resolve, result, error)
+
+        self._commands.put(command)
+        return await future
+
+    # Everything below runs in the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._heartbeat = time.monotonic()
+                self._run_commands()
+                if self._scheduler.has_work():
+                    self._step()
+                self._deliver()
+        finally:
+            # Also when a bug ended the loop: nobody may wait for an engine that is gone.
+            reason: FinishReason = "abort" if self._closed else "error"
+            while not self._commands.empty():
+                self._commands.get()()
+            for group in list(self._groups.values()):
+                for choice in group.sequences:
+                    self._finish(choice, reason, None if self._closed else "the engine's loop ended; see the log")
+            self._deliver()
+
+    def _run_commands(self) -> None:
+        wait = not self._scheduler.has_work()
+        while True:
+            try:
+                command = self._commands.get(block=wait, timeout=IDLE_TURN_S)
+            except queue.Empty:
+                return
+            command()
+            wait = False
+
+    def _add(self, request: GenerateRequest) -> None:
+        group = self._groups[request.id] = Group(request)
+        self._scheduler.add(group)
+
+    def _abort(self, request_id: str, index: int | None) -> None:
+        if group := self._groups.get(request_id):
+            for choice in group.sequences:
+                if index is None or choice.index == index:
+                    self._finish(choice, "abort")
+
+    def _step(self) -> None:
+        chunks, preempted = self._scheduler.schedule()
+        for choice in preempted:
+            self._runner.free(choice)
+        try:
+            outputs = self._runner.step(chunks)
+        except (RuntimeError, MemoryError, IndexError) as failure:
+            # Out of memory, mostly. Whoever was in this step is told; the others, and the engine, go on.
+            log.exception("a step of the engine failed")
+            for chunk in chunks:
+                self._finish(chunk.sequence, "error", f"{type(failure).__name__} in the model's forward pass")
+            return
+        for chunk, logits_nV in zip(chunks, outputs, strict=True):
+            self._scheduler.advance(chunk)
+            if len(logits_nV):
+                self._take_logits(chunk, logits_nV)
+
+    def _take_logits(self, chunk: Chunk, logits_nV: NDArray[np.float32]) -> None:
+        """Report prompt scores and, at the end of the known tokens, choose the next one."""
+        choice = chunk.sequence
+        if not np.isfinite(logits_nV).all():
+            self._finish(choice, "error", "the model's output is not a number (NaN or infinity)")
+            return
+        if choice.wants_prompt_scores and choice.n_scored < choice.n_prompt:
+            self._score_prompt(chunk, logits_nV)
+        if not chunk.reaches_end:
+            return
+        sampling = choice.group.request.sampling
+        if choice.n_output >= sampling.max_tokens:
+            self._finish(choice, "length")
+            return
+        logits_V = logits_nV[-1]
+        adjusted = adjust_logits(logits_V, sampling, choice.group.request.prompt_ids, choice.output_counts)
+        token_id = sample(adjusted, sampling, choice.index, choice.n_output)
+        if token_id in sampling.stop_ids:
+            self._finish(choice, "stop")
+            return
+        scores = None if sampling.logprobs is None else score_token(logits_V, token_id, sampling.logprobs)
+        choice.append(token_id)
+        self._emit(choice, TokenEvent(choice.index, token_id, scores))
+        if choice.n_output >= sampling.max_tokens:
+            self._finish(choice, "length")
+
+    def _score_prompt(self, chunk: Chunk, logits_nV: NDArray[np.float32]) -> None:
+        choice = chunk.sequence
+        n_top = choice.group.request.prompt_logprobs or 0
+        start = choice.n_scored
+        scores: list[TokenLogprobs | None] = [None] if start == 0 else []
+        # The logits at position p score the token at p + 1.
+        for position in range(start + len(scores), min(chunk.end + 1, choice.n_prompt)):
+            row = logits_nV[position - 1 - chunk.start]
+            scores.append(score_token(row, choice.token_ids[position], n_top))
+        choice.n_scored += len(scores)
+        if scores:
+            self._emit(choice, PromptEvent(start, tuple(scores)))
+
+    def _finish(self, choice: Choice, reason: FinishReason, error: str | None = None) -> None:
+        if choice.finished:
+            return
+        self._scheduler.remove(choice)
+        self._runner.free(choice)
+        self._emit(choice, FinishEvent(choice.index, reason, error))
+        if all(sibling.finished for sibling in choice.group.sequences):
+            del self._groups[choice.group.request.id]
+
+    def _emit(self, choice: Choice, event: EngineEvent) -> None:
+        self._outbox.append((choice.group.request.id, event))
+
+    def _deliver(self) -> None:
+        """Hand a step's events over, with one wake-up for each event loop that waits."""
+        if not self._outbox:
+            return
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, EngineEvent]]] = {}
+        for request_id, event in self._outbox:
+            if subscriber := self._subscribers.get(request_id):
+                by_loop.setdefault(subscriber.loop, []).append((subscriber, event))
+        self._outbox.clear()
+        for loop, events in by_loop.items():
+            # A loop that is gone has no reader any more.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_put_all, events)
+
+
+def _put_all(events: list[tuple[_Subscriber, EngineEvent]]) -> None:
+    for subscriber, event in events:
+        subscriber.events.put_nowait(event)

@@ -1,0 +1,141 @@
+"""The Engine protocol: token ids in, a stream of token events out.
+
+Engines know nothing of text: chat templates, stop strings and detokenising live above (`chatwright.engine.text`), so that a
+local engine, one in another process and a remote one behave alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen.
+
+    Order: penalties and `logit_bias` change the logits; temperature 0 takes the largest; otherwise the logits are divided by
+    the temperature and cut by `top_k` (0: off), `top_p` and `min_p`, in this order. `presence_penalty` and
+    `frequency_penalty` count generated tokens (OpenAI), `repetition_penalty` prompt and generated tokens (CTRL, Keskar et
+    al. 2019). `seed` fixes choice `i` of a request whatever else runs and however large `n` is. `logprobs`: how many
+    alternatives to report for each token (0: only the token's own log probability; None: none).
+    """
+
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+    logprobs: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt to be continued `n` times. `id` is unique among the living requests of an engine.
+
+    `prompt_logprobs`: how many alternatives to report for each prompt token (None: do not score the prompt).
+    """
+
+    id: str
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams
+    n: int = 1
+    prompt_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural-log probability of a token under the model itself (before penalties and temperature), and the likeliest
+    tokens at its place as (id, log probability), best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """Scores of prompt tokens from position `start` on; the first token of a prompt has none (None)."""
+
+    start: int
+    scores: tuple[TokenLogprobs | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """Choice `index` goes on with `token_id`."""
+
+    index: int
+    token_id: int
+    scores: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEvent:
+    """Choice `index` is over. "stop": a token of `stop_ids` came (it is not reported as a token event)."""
+
+    index: int
+    reason: FinishReason
+    error: str | None = None
+
+
+EngineEvent = PromptEvent | TokenEvent | FinishEvent
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. `heartbeat_age_s` is the time since the engine's loop last turned: large means that it hangs or died."""
+
+    running: int
+    waiting: int
+    cached_tokens: int
+    heartbeat_age_s: float
+    alive: bool
+
+
+class Engine(Protocol):
+    """What every engine can do. Prompts must be non-empty, of valid ids, and fit `max_context` together with `max_tokens`."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that one choice can hold, prompt and answer together."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
+        """Events of all choices as they come, one `FinishEvent` per choice. Closing the iterator aborts what still runs.
+
+        Raises OverloadedError when the queue is full.
+        """
+        ...
+
+    async def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[TokenLogprobs | None]:
+        """Log probability of every prompt token given those before it; None for the first."""
+        ...
+
+    async def embed(self, prompt_ids: Sequence[int]) -> list[float]:
+        """Mean of the last layer's hidden states: (d_model,)."""
+        ...
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """End one choice, or all of a request. Unknown ids are ignored: the request may just have ended by itself."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counts and the age of the heartbeat, without waiting for the engine."""
+        ...
+
+    async def probe(self) -> float:
+        """Seconds that one round trip through the engine's loop takes. Raises EngineError when the engine is dead."""
+        ...
+
+    async def close(self) -> None:
+        """Abort everything and free the engine."""
+        ...

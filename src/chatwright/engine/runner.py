@@ -1,0 +1,162 @@
+"""The engine's only file that touches tensors: one forward pass over the chunks of a step, and the KV cache.
+
+A step is one flat batch: the tokens of all chunks one after the other, B = 1. Linear layers see them together; attention
+goes sequence by sequence over that sequence's own cache, so what a sequence attends to never depends on the batch.
+
+Shapes: T tokens of the step, t of one chunk, S cached tokens, H query heads, G key heads, D head dimension, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ids
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from chatwright.engine.scheduler import Chunk
+from chatwright.engine.sequence import Sequence
+from chatwright.model.gpt import GPT
+
+# Caches grow by this many tokens at a time: rarely enough that copying costs nothing, little enough that no memory is wasted.
+GROWTH_TOKENS = 256
+
+
+class SequenceCache:
+    """Keys and values of one sequence: two tensors (L, G, S, D), grown as it gets longer."""
+
+    def __init__(self, n_layer: int, n_kv_head: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.keys = torch.empty(n_layer, n_kv_head, 0, head_dim, dtype=dtype, device=device)
+        self.values = torch.empty_like(self.keys)
+
+    def reserve(self, n_tokens: int) -> None:
+        """Make room for `n_tokens` in total."""
+        capacity = self.keys.shape[2]
+        if n_tokens > capacity:
+            extra = -(-(n_tokens - capacity) // GROWTH_TOKENS) * GROWTH_TOKENS
+            self.keys = F.pad(self.keys, (0, 0, 0, extra))
+            self.values = F.pad(self.values, (0, 0, 0, extra))
+
+    def copy_from(self, other: SequenceCache, n_tokens: int) -> None:
+        """Take over the first `n_tokens` of another sequence with the same beginning."""
+        self.reserve(n_tokens)
+        self.keys[:, :, :n_tokens] = other.keys[:, :, :n_tokens]
+        self.values[:, :, :n_tokens] = other.values[:, :, :n_tokens]
+
+
+class ModelRunner:
+    """Runs steps on one model and owns the caches of its sequences."""
+
+    def __init__(self, model: GPT) -> None:
+        self.model = model
+        self.config = model.config
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.caches: dict[Sequence, SequenceCache] = {}
+
+    def cache_bytes_per_token(self) -> int:
+        """Memory of one cached token, in bytes."""
+        return 2 * self.config.n_layer * self.config.n_kv_head * self.config.head_dim * self.dtype.itemsize
+
+    def free(self, sequence: Sequence) -> None:
+        """Drop the cache of a sequence that is over or preempted."""
+        self.caches.pop(sequence, None)
+
+    @torch.inference_mode()
+    def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
+        """Compute all chunks. For each: logits (n, V) of its last token (n = 1), of all its tokens where the prompt is
+        scored (n = t), or of none (n = 0) where the prompt goes on."""
+        for chunk in chunks:
+            self._prepare(chunk)
+        ids = [i for chunk in chunks for i in chunk.sequence.token_ids[chunk.start : chunk.end]]
+        positions = [i for chunk in chunks for i in range(chunk.start, chunk.end)]
+        ids_1T = torch.tensor([ids], device=self.device)
+        positions_1T = torch.tensor([positions], device=self.device)
+        caches = [self.caches[chunk.sequence] for chunk in chunks]
+        x_TD = self.model.hidden(ids_1T, positions_1T, _RaggedAttention(chunks, caches))[0]
+
+        rows: list[int] = []
+        counts = []
+        offset = 0
+        for chunk in chunks:
+            n_tokens = chunk.end - chunk.start
+            if chunk.sequence.wants_prompt_scores and chunk.start < chunk.sequence.n_prompt:
+                wanted = range(offset, offset + n_tokens)
+            else:
+                wanted = range(offset + n_tokens - 1, offset + n_tokens) if chunk.reaches_end else range(0)
+            rows.extend(wanted)
+            counts.append(len(wanted))
+            offset += n_tokens
+        logits = self.model.logits(x_TD[rows]).float().cpu().numpy()
+        return np.split(logits, np.cumsum(counts)[:-1])
+
+    @torch.inference_mode()
+    def embed(self, ids: Ids[int]) -> list[float]:
+        """Mean of the final hidden states over the tokens: (d_model,)."""
+        x_TD = self.model.hidden(torch.tensor([list(ids)], device=self.device))[0]
+        mean: list[float] = x_TD.float().mean(dim=0).tolist()
+        return mean
+
+    def _prepare(self, chunk: Chunk) -> None:
+        cache = self.caches.get(chunk.sequence)
+        if cache is None:
+            config = self.config
+            cache = SequenceCache(config.n_layer, config.n_kv_head, config.head_dim, self.dtype, self.device)
+            self.caches[chunk.sequence] = cache
+        if chunk.lender is not None:
+            cache.copy_from(self.caches[chunk.lender], chunk.n_copied)
+        cache.reserve(chunk.end)
+
+
+class _RaggedAttention:
+    """How the model's layers attend in a step: store the new keys and values, then look back over each sequence's own."""
+
+    def __init__(self, chunks: list[Chunk], caches: list[SequenceCache]) -> None:
+        self.spans = []
+        offset = 0
+        for chunk, cache in zip(chunks, caches, strict=True):
+            n_tokens = chunk.end - chunk.start
+            self.spans.append((slice(offset, offset + n_tokens), chunk.start, chunk.end, cache))
+            offset += n_tokens
+
+    def __call__(
+        self,
+        layer_index: int,
+        q_BHTD: torch.Tensor,
+        k_BGTD: torch.Tensor,
+        v_BGTD: torch.Tensor,
+        window: int | None,
+    ) -> torch.Tensor:
+        """B = 1: (1, H, T, D) queries, (1, G, T, D) keys and values of the new tokens → (1, H, T, D)."""
+        outputs = []
+        for tokens, start, end, cache in self.spans:
+            keys_GSD, values_GSD = cache.keys[layer_index, :, :end], cache.values[layer_index, :, :end]
+            keys_GSD[:, start:] = k_BGTD[0, :, tokens]
+            values_GSD[:, start:] = v_BGTD[0, :, tokens]
+            outputs.append(_attend(q_BHTD[0, :, tokens], keys_GSD, values_GSD, start, window))
+        return torch.cat(outputs, dim=1)[None] if len(outputs) > 1 else outputs[0][None]
+
+
+def _attend(
+    q_HtD: torch.Tensor, k_GSD: torch.Tensor, v_GSD: torch.Tensor, start: int, window: int | None
+) -> torch.Tensor:
+    """Causal attention of tokens `start`.. over all S cached ones: (H, t, D), (G, S, D), (G, S, D) → (H, t, D)."""
+    n_head, n_query, head_dim = q_HtD.shape
+    n_kv_head, n_keys, _ = k_GSD.shape
+    if n_query == 1:
+        # All cached tokens are visible, so the query heads of one key head can be rows of one product: no repeated keys.
+        first = max(0, n_keys - window) if window else 0
+        q_GRD = q_HtD.reshape(n_kv_head, n_head // n_kv_head, head_dim)
+        o_GRD = F.scaled_dot_product_attention(q_GRD[None], k_GSD[None, :, first:], v_GSD[None, :, first:])[0]
+        return o_GRD.reshape(n_head, 1, head_dim)
+    mask_tS = None
+    if start or window:
+        query, key = torch.arange(start, n_keys)[:, None], torch.arange(n_keys)[None, :]
+        mask_tS = key <= query
+        if window:
+            mask_tS &= key > query - window
+        mask_tS = mask_tS.to(q_HtD.device)
+    return F.scaled_dot_product_attention(
+        q_HtD[None], k_GSD[None], v_GSD[None], attn_mask=mask_tS, is_causal=mask_tS is None, enable_gqa=True
+    )[0]

@@ -1,0 +1,291 @@
+"""Text above any engine: prompts and chats become token ids, token events become text, stop strings end it.
+
+Every caller (the server, the terminal chat, evaluation) goes through `TextModel`, so that all see the same text for the same
+tokens, streamed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from chatwright.engine.protocol import (
+    Engine,
+    GenerateRequest,
+    PromptEvent,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprobs,
+)
+from chatwright.engine.stopping import StopMatcher
+from chatwright.errors import EngineError, InvalidRequestError
+from chatwright.tokenizer.chat import ChatTemplate, encode_chat
+from chatwright.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have stood here: its text on its own, its exact bytes, its log probability."""
+
+    text: str
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenText:
+    """A token with the text it completed. The texts of all tokens of a choice make up its text: a token that ends inside a
+    character has the text "", and the one that completes the character has it whole."""
+
+    id: int
+    text: str
+    bytes: bytes
+    logprob: float | None = None
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """The scored prompt, before any delta; only when `TextRequest.prompt_logprobs` asks for it."""
+
+    tokens: tuple[TokenText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Choice `index` goes on with `text`, made of `tokens`."""
+
+    index: int
+    text: str
+    tokens: tuple[TokenText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFinish:
+    """Choice `index` is over. "stop": end token or stop string; "length": max_tokens; "abort": ended from outside.
+
+    `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off.
+    """
+
+    index: int
+    reason: Literal["stop", "length", "abort"]
+    n_tokens: int
+
+
+TextEvent = PromptText | TextDelta | TextFinish
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A prompt in token ids (`TextModel.encode…` makes them) and how to continue it.
+
+    `sampling.stop_ids` is filled with the model's end tokens. `seed=None` takes a fresh random seed.
+    """
+
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams
+    stop: Sequence[str] = ()
+    n: int = 1
+    prompt_logprobs: int | None = None
+
+
+class TextModel:
+    """A model ready to talk: an engine with its tokenizer and chat template."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        *,
+        languages: tuple[str, ...] = (),
+        created: int = 0,
+        fingerprint: str = "",
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.template = template
+        self.languages = languages
+        self.created = created
+        self.fingerprint = fingerprint
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer can have together."""
+        return self.engine.max_context
+
+    async def encode(self, text: str) -> list[int]:
+        """Token ids of a plain prompt, off the event loop. Special-token text in it is ordinary text."""
+        self._refuse_hopeless([text], "prompt")
+        return await asyncio.to_thread(self.tokenizer.encode, text)
+
+    async def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation in the model's chat template, ready for the assistant's turn."""
+        if self.template is None:
+            raise InvalidRequestError(
+                "The model {name} has no chat template: it is a base model, which continues text. Use /v1/completions.",
+                name=self.name,
+                param="model",
+                code="unsupported_model",
+            )
+        self._refuse_hopeless([str(message.get("content") or "") for message in messages], "messages")
+        return await asyncio.to_thread(encode_chat, self.tokenizer, self.template, messages)
+
+    def max_tokens_left(self, n_prompt: int) -> int:
+        """The longest answer that still fits after a prompt of `n_prompt` tokens."""
+        return self.context_length - n_prompt
+
+    def check_length(self, n_prompt: int, max_tokens: int, *, param: str) -> None:
+        """Raise InvalidRequestError (context_length_exceeded) where prompt and answer do not fit. Nothing is ever cut.
+
+        The sentence is OpenAI's: code of the 0.28 era parses its numbers.
+        """
+        if n_prompt + max_tokens > self.context_length:
+            raise InvalidRequestError(
+                "This model's maximum context length is {limit} tokens, however you requested {total} tokens "
+                "({prompt} in your prompt; {completion} for the completion). Please reduce your prompt; or completion length.",
+                limit=self.context_length,
+                total=n_prompt + max_tokens,
+                prompt=n_prompt,
+                completion=max_tokens,
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    async def generate(self, request: TextRequest) -> AsyncGenerator[TextEvent, None]:
+        """Text events of all choices as they come. Closing the iterator aborts what still runs.
+
+        Raises OverloadedError, EngineError.
+        """
+        engine_request = GenerateRequest(
+            # Made here and nowhere else: an id that a client could choose would let it end another client's request.
+            id=uuid.uuid4().hex,
+            prompt_ids=request.prompt_ids,
+            sampling=replace(request.sampling, stop_ids=request.sampling.stop_ids | self.tokenizer.eos_ids),
+            n=request.n,
+            prompt_logprobs=request.prompt_logprobs,
+        )
+        choices = [_Choice(self.tokenizer, index, request.stop) for index in range(request.n)]
+        prompt_tokens: list[TokenText] = []
+        prompt_decoder = self.tokenizer.stream()
+        async with aclosing(self.engine.generate(engine_request)) as events:
+            async for event in events:
+                if isinstance(event, PromptEvent):
+                    ids = request.prompt_ids[event.start : event.start + len(event.scores)]
+                    for token_id, scores in zip(ids, event.scores, strict=True):
+                        prompt_tokens.append(self._token_text(token_id, prompt_decoder.push(token_id), scores))
+                    if len(prompt_tokens) == len(request.prompt_ids):
+                        yield PromptText(tuple(prompt_tokens))
+                    continue
+                choice = choices[event.index]
+                if choice.stopped:
+                    continue
+                if isinstance(event, TokenEvent):
+                    text_token = self._token_text(event.token_id, choice.decoder.push(event.token_id), event.scores)
+                    if delta := choice.push(text_token):
+                        yield delta
+                    if choice.stopped:
+                        self.engine.abort(engine_request.id, event.index)
+                        yield TextFinish(event.index, "stop", choice.n_tokens)
+                else:
+                    if event.reason == "error":
+                        raise EngineError("The engine failed in the middle of an answer: {reason}.", reason=event.error)
+                    if delta := choice.flush():
+                        yield delta
+                    yield TextFinish(event.index, event.reason, choice.n_tokens)
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        await self.engine.close()
+
+    def _token_text(self, token_id: int, text: str, scores: TokenLogprobs | None) -> TokenText:
+        exact = self.tokenizer.token_bytes(token_id)
+        if scores is None:
+            return TokenText(token_id, text, exact)
+        return TokenText(token_id, text, exact, scores.logprob, tuple(self._alternative(i, lp) for i, lp in scores.top))
+
+    def _alternative(self, token_id: int, logprob: float) -> Alternative:
+        exact = self.tokenizer.token_bytes(token_id)
+        return Alternative(self.token_label(token_id), exact, logprob)
+
+    def token_label(self, token_id: int) -> str:
+        """A token's text on its own: "bytes:\\xe4\\xbd" where it is no complete text (OpenAI's notation), the name of a
+        control token."""
+        exact = self.tokenizer.token_bytes(token_id)
+        if not exact:
+            return self._control_names().get(token_id, "")
+        try:
+            return exact.decode("utf-8")
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in exact)
+
+    def _control_names(self) -> dict[int, str]:
+        return {token_id: name for name, token_id in self.tokenizer.special_ids.items()}
+
+    def _refuse_hopeless(self, texts: Sequence[str], param: str) -> None:
+        """Refuse text that certainly does not fit, without tokenising megabytes of it."""
+        n_least = sum(self.tokenizer.min_tokens_lower_bound(text) for text in texts)
+        self.check_length(n_least, 0, param=param)
+
+
+class _Choice:
+    """The text of one choice as it grows: tokens wait until their text is safe from stop strings."""
+
+    def __init__(self, tokenizer: Tokenizer, index: int, stop: Sequence[str]) -> None:
+        self.index = index
+        self.decoder = tokenizer.stream(continuing=True)
+        self.matcher = StopMatcher(stop)
+        self.pending: list[TokenText] = []
+        self.n_delivered = 0  # characters
+        self.n_tokens = 0
+        self.stopped = False
+
+    def push(self, token: TokenText) -> TextDelta | None:
+        """Add a token; what can be shown now, in whole tokens, except that a stop string may cut the last one."""
+        self.pending.append(token)
+        n_safe, self.stopped = self.matcher.push(token.text)
+        ready: list[TokenText] = []
+        n_chars = self.n_delivered
+        while self.pending and n_chars + len(self.pending[0].text) <= n_safe:
+            ready.append(self.pending.pop(0))
+            n_chars += len(ready[-1].text)
+        if self.stopped:
+            # Tokens without text of their own before the stop string belong to the character that it cut off.
+            while ready and not ready[-1].text:
+                ready.pop()
+            if n_chars < n_safe:
+                text = self.pending[0].text[: n_safe - n_chars]
+                ready.append(replace(self.pending[0], text=text, bytes=text.encode()))
+            self.pending.clear()
+        elif not any(token.text for token in ready):
+            # An incomplete character: wait for the rest, so that every delta has text.
+            self.pending = ready + self.pending
+            return None
+        return self._deliver(ready)
+
+    def flush(self) -> TextDelta | None:
+        """The end: what was held back for a stop string that never came."""
+        ready, self.pending = self.pending, []
+        if ready and (tail := self.decoder.flush()):
+            ready[-1] = replace(ready[-1], text=ready[-1].text + tail)
+        return self._deliver(ready)
+
+    def _deliver(self, tokens: list[TokenText]) -> TextDelta | None:
+        if not tokens:
+            return None
+        text = "".join(token.text for token in tokens)
+        self.n_delivered += len(text)
+        self.n_tokens += len(tokens)
+        return TextDelta(self.index, text, tuple(tokens))
+
+
+def random_seed() -> int:
+    """A seed for a request that names none."""
+    return random.SystemRandom().getrandbits(63)
