@@ -53,4 +53,5 @@ def _(template: str, **params: object) -> str:
 
 def describe_error(error: ChatwrightError, language: Language | None = None) -> str:
     """The error's sentence in the user's language."""
-    return translate(error.template, language or detect_language(), **error.params)
+    template = catalogue(language or detect_language()).get(error.template, error.template)
+    return template.format(**error.params)

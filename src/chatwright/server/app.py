@@ -1,0 +1,75 @@
+"""The app: middlewares, routes, and the models it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chatwright import __version__
+from chatwright.engine.text import TextModel
+from chatwright.server import health, pages
+from chatwright.server.access import AccessControl
+from chatwright.server.errors import install_error_handlers
+from chatwright.server.headers import ResponseHeaders
+from chatwright.server.json_body import BodyLimit
+from chatwright.server.openai import chat, completions, legacy, models
+from chatwright.server.openai.generation import ClientGoneError
+from chatwright.server.state import ServerState
+from chatwright.settings import Settings
+
+
+def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
+    """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models."""
+    assert text_models, "a server without a model has nothing to answer with"
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        for model in text_models:
+            await model.close()
+
+    app = FastAPI(
+        title="Chatwright",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        # The page is ours: FastAPI's own loads scripts from a foreign host.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.server = ServerState(settings, text_models)
+    install_error_handlers(app)
+    app.add_exception_handler(ClientGoneError, _nobody_to_answer)
+    app.include_router(health.router)
+    for router in (completions.router, chat.router, models.router, legacy.router):
+        app.include_router(router, prefix="/v1")
+        # openai < 1.0 is often pointed at the bare address, without /v1.
+        app.include_router(router, include_in_schema=False)
+    pages.install_pages(app, pages.web_folder())
+
+    # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
+    app.add_middleware(BodyLimit, max_bytes=settings.body_limit_bytes, timeout_s=settings.read_timeout_s)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(
+        AccessControl,
+        api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+        allowed_origins=settings.cors_origins,
+    )
+    app.add_middleware(ResponseHeaders)
+    return app
+
+
+async def _nobody_to_answer(request: Request, error: Exception) -> Response:
+    """The client is gone; the status is nginx' for that, and only tests see it."""
+    return Response(status_code=499)

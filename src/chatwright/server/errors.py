@@ -1,0 +1,136 @@
+"""Every failure as OpenAI's error object: `{"error": {message, type, param, code}}`, with the status clients act on.
+
+400 for a bad request (never 422), 401, 403, 404, 413, 415, 503 with Retry-After. Never 409 on generation routes: openai 0.28
+would try again for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from chatwright.errors import (
+    ChatwrightError,
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+)
+
+log = logging.getLogger(__name__)
+
+TYPE_BY_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    503: "engine_overloaded",
+}
+
+
+class WireError(HTTPException):
+    """An error with everything that goes on the wire. FastAPI lets it pass from wherever it is raised."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.param = param
+        self.code = code
+
+
+def error_object(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """The body for an error of this status."""
+    kind = TYPE_BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(
+    status: int,
+    message: str,
+    param: str | None = None,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response for an error of this status."""
+    body = orjson.dumps(error_object(status, message, param, code))
+    return Response(body, status, dict(headers or {}), media_type="application/json")
+
+
+def as_wire_error(error: ChatwrightError) -> WireError:
+    """The wire's form of an error of the core."""
+    match error:
+        case InvalidRequestError():
+            return WireError(400, str(error), param=error.param, code=error.code)
+        case ModelNotFoundError():
+            return WireError(404, str(error), param="model", code="model_not_found")
+        case OverloadedError():
+            return WireError(503, str(error), code="engine_overloaded", headers={"Retry-After": "2"})
+        case EngineError():
+            return WireError(500, str(error), code="engine_error")
+        case _:
+            return WireError(500, str(error))
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of the app an error object."""
+
+    async def on_wire_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, WireError)
+        return error_response(error.status_code, str(error.detail), error.param, error.code, error.headers)
+
+    async def on_core_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ChatwrightError)
+        return await on_wire_error(request, as_wire_error(error))
+
+    async def on_invalid_request(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        message, param = describe_validation(error.errors())
+        return error_response(400, message, param, "invalid_value")
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"Nothing is served at {request.scope['path']!r}. The API lives under /v1; /docs lists it."
+        if error.status_code == 405:
+            message = f"{request.method} is not allowed at {request.scope['path']!r}."
+        return error_response(error.status_code, message, headers=error.headers)
+
+    async def on_crash(request: Request, error: Exception) -> Response:
+        # The message could hold text of the request: the client learns where to look, the log gets the trace.
+        return error_response(500, "The server failed while it answered this request. Its log says where.")
+
+    app.add_exception_handler(WireError, on_wire_error)
+    app.add_exception_handler(ChatwrightError, on_core_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(StarletteHTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_crash)
+
+
+def describe_validation(errors: Any) -> tuple[str, str | None]:
+    """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge."""
+    first = errors[0]
+    # A union reports one error per member, with the member's name in the path; the field is what comes before.
+    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = path[0] if path else None
+    place = ".".join(path) if path else "the request body"
+    reasons = list(dict.fromkeys(e["msg"] for e in errors if [str(p) for p in e["loc"]][1:2] == path[:1]))
+    return f"Invalid value for {place!r}: {'; or: '.join(reasons[:4] or [first['msg']])}.", param

@@ -1,0 +1,34 @@
+"""Whether the server works: `/health` follows the engines' heartbeats, `/ready` says whether new requests are welcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from chatwright.server.state import State
+
+router = APIRouter(tags=["health"])
+
+# A step is a second or two even for a long prompt on a slow machine; a loop that was silent for longer hangs.
+STALE_HEARTBEAT_S = 30.0
+
+
+@router.get("/health")
+async def health(state: State, response: Response) -> dict[str, Any]:
+    """200 while every engine's loop turns, else 503. Without an API key also how much is going on."""
+    stats = [model.engine.stats() for model in state.models]
+    healthy = all(s.alive and s.heartbeat_age_s < STALE_HEARTBEAT_S for s in stats)
+    response.status_code = 200 if healthy else 503
+    body: dict[str, Any] = {"status": "ok" if healthy else "engine_down"}
+    if state.settings.api_key is None:
+        body |= {"running": sum(s.running for s in stats), "waiting": sum(s.waiting for s in stats)}
+    return body
+
+
+@router.get("/ready")
+async def ready(state: State, response: Response) -> dict[str, str]:
+    """200 when requests are taken, 503 while the server shuts down or an engine is dead."""
+    alive = all(model.engine.stats().alive for model in state.models)
+    response.status_code = 200 if alive and not state.draining else 503
+    return {"status": "draining" if state.draining else "ready" if alive else "engine_down"}

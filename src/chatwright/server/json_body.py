@@ -1,0 +1,135 @@
+"""Reading JSON request bodies: only JSON, of bounded size, depth and duration, strictly parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatwright.server.errors import WireError, error_response
+
+MAX_DEPTH = 64
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+EMPTY_PAIR = re.compile(rb"\[\]|\{\}")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class BodyLimit:
+    """ASGI middleware: a body is at most `max_bytes` long and is sent within `timeout_s` seconds (413, 408)."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self.max_bytes:
+            # Closing beats reading what nobody wants; the client may see the reset before the answer.
+            response = error_response(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        n_bytes = 0
+        complete = False
+        deadline = time.monotonic() + self.timeout_s
+
+        async def limited_receive() -> Message:
+            nonlocal n_bytes, complete
+            if complete:
+                return await receive()  # waiting for the client to hang up: that may take as long as the answer
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise WireError(
+                    408,
+                    f"The request body did not arrive within {self.timeout_s:g} seconds.",
+                    headers={"Connection": "close"},
+                ) from None
+            n_bytes += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if n_bytes > self.max_bytes:
+                raise WireError(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
+            return message
+
+        await self.app(scope, limited_receive, send)
+
+    def _too_large(self) -> str:
+        return f"The request body is larger than {self.max_bytes / 2**20:g} MiB, the limit of this server."
+
+
+class JsonRequest(Request):
+    """A request whose `json()` is strict: UTF-8, no NaN, no lone surrogates, nested at most 64 deep."""
+
+    async def json(self) -> Any:
+        """The parsed body. Raises WireError (400)."""
+        if not hasattr(self, "_json"):
+            self._json = parse_json(await self.body())
+        return self._json
+
+
+class JsonRoute(APIRoute):
+    """A route whose body must be JSON (415 otherwise: a form posted by a foreign page is no JSON, so this also stops CSRF)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's hook for custom request classes."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.method in ("POST", "PUT", "PATCH"):
+                require_json(request)
+                body = await request.body()
+                if not body.strip():
+                    raise WireError(400, "The request body is empty. Send a JSON object.")
+                strict = JsonRequest(request.scope, request.receive)
+                strict._body = body
+                return await handler(strict)
+            return await handler(request)
+
+        return handle
+
+
+def require_json(request: Request) -> None:
+    """Raise WireError (415) unless the body is announced as plain JSON."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise WireError(415, f"Content-Type must be application/json, not {content_type or 'missing'!r}.")
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise WireError(415, f"Content-Encoding {encoding!r} is not supported. Send the body uncompressed.")
+
+
+def parse_json(body: bytes) -> Any:
+    """A JSON object from bytes. Raises WireError (400) with the place of the mistake."""
+    try:
+        value = orjson.loads(body)  # refuses by itself: bad UTF-8, lone surrogates, NaN, more than 1,024 levels
+    except orjson.JSONDecodeError as error:
+        raise WireError(400, f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise WireError(400, "The request body must be a JSON object.", code="invalid_json")
+    if deeper_than(body, MAX_DEPTH):
+        raise WireError(400, f"The JSON body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
+    return value
+
+
+def deeper_than(body: bytes, levels: int) -> bool:
+    """Whether valid JSON nests deeper than `levels`. Each pass peels the innermost level, at the speed of the regex engine: a
+    loop over the values of 16 MiB would hold up the event loop for seconds."""
+    brackets = STRING.sub(b"", body).translate(None, delete=NO_BRACKETS)
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = EMPTY_PAIR.sub(b"", brackets)
+    return bool(brackets)

@@ -1,0 +1,1 @@
+"""OpenAI's public wire: requests, responses, errors and legacy paths, as its clients expect them."""

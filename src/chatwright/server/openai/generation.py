@@ -1,0 +1,119 @@
+"""From a validated body to text events: sampling parameters, several prompts at once, and what happens when the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing, suppress
+from typing import Literal, TypeVar
+
+from openai.types import CompletionUsage
+from starlette.requests import Request
+
+from chatwright.engine.protocol import SamplingParams
+from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
+from chatwright.errors import InvalidRequestError
+from chatwright.server.openai.requests import SamplingBody
+
+T = TypeVar("T")
+
+# Prompts of one HTTP request that are in the engine at the same time; the others wait here and not in the engine's queue,
+# so that one request with many prompts does not fill it.
+PROMPTS_AT_ONCE = 16
+
+
+class ClientGoneError(Exception):
+    """The client hung up before the answer: there is nobody to answer."""
+
+
+def sampling_params(body: SamplingBody, model: TextModel, *, max_tokens: int, logprobs: int | None) -> SamplingParams:
+    """OpenAI's fields as the engine's parameters. Raises InvalidRequestError for a token id outside the vocabulary."""
+    bias = {}
+    for key, value in (body.logit_bias or {}).items():
+        if not (key.isascii() and key.isdigit()) or int(key) >= model.tokenizer.vocab_size:
+            raise InvalidRequestError(
+                "logit_bias has the key '{key}', which is no token id of this model (0 to {last}).",
+                key=key,
+                last=model.tokenizer.vocab_size - 1,
+                param="logit_bias",
+                code="invalid_value",
+            )
+        bias[int(key)] = value
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=max(0, body.top_k or 0),
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        logit_bias=bias,
+        seed=random_seed() if body.seed is None else body.seed,
+        logprobs=logprobs,
+    )
+
+
+def wire_reason(event: TextFinish) -> Literal["stop", "length"]:
+    """OpenAI knows no "abort": whoever ended it from outside wanted it to stop."""
+    return "stop" if event.reason == "abort" else event.reason
+
+
+def usage(n_prompt: int, n_completion: int) -> CompletionUsage:
+    """Token counts that add up."""
+    return CompletionUsage(prompt_tokens=n_prompt, completion_tokens=n_completion, total_tokens=n_prompt + n_completion)
+
+
+async def generate_all(
+    model: TextModel, requests: Sequence[TextRequest]
+) -> AsyncGenerator[tuple[int, TextEvent], None]:
+    """Events of several prompts as they come, each with its prompt's number. Closing the iterator aborts all of them."""
+    inbox: asyncio.Queue[tuple[int, TextEvent] | Exception | None] = asyncio.Queue()
+    places = asyncio.Semaphore(PROMPTS_AT_ONCE)
+
+    async def pump(number: int, request: TextRequest) -> None:
+        try:
+            async with places, aclosing(model.generate(request)) as events:
+                async for event in events:
+                    inbox.put_nowait((number, event))
+            inbox.put_nowait(None)
+        except Exception as error:  # noqa: BLE001  carried over to the reader, who raises it
+            inbox.put_nowait(error)
+
+    tasks = [asyncio.create_task(pump(number, request)) for number, request in enumerate(requests)]
+    try:
+        n_open = len(tasks)
+        while n_open:
+            item = await inbox.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                n_open -= 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_client_leaves(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`; when the client hangs up first, `work` is cancelled and ClientGoneError is raised."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.create_task(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        for pending in (task, watcher):
+            if not pending.done():
+                pending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await pending
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

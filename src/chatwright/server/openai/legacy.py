@@ -1,0 +1,97 @@
+"""Paths of openai < 1.0 and of Azure: the model is named in the path, `engines` are models, and `edits` still exist."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from chatwright.engine.text import TextDelta, TextFinish, TextRequest
+from chatwright.errors import InvalidRequestError
+from chatwright.server.json_body import JsonRoute
+from chatwright.server.openai import chat, completions
+from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage
+from chatwright.server.openai.requests import ChatBody, CompletionBody, EditBody, SamplingBody
+from chatwright.server.state import ServerState, State
+
+router = APIRouter(route_class=JsonRoute, tags=["legacy"])
+
+
+@router.post("/engines/{name:path}/chat/completions", response_model=None)
+@router.post("/openai/deployments/{name:path}/chat/completions", response_model=None)
+async def chat_of_engine(name: str, body: ChatBody, request: Request, state: State) -> Response:
+    """Continue a conversation with the engine named in the path."""
+    return await chat.answer(body, name, request, state)
+
+
+@router.post("/engines/{name:path}/completions", response_model=None)
+@router.post("/engines/{name:path}/generate", response_model=None)
+@router.post("/openai/deployments/{name:path}/completions", response_model=None)
+async def complete_with_engine(name: str, body: CompletionBody, request: Request, state: State) -> Response:
+    """Continue prompts with the engine named in the path."""
+    return await completions.complete(body, name, request, state)
+
+
+@router.post("/engines/{name:path}/edits")
+async def edit_with_engine(name: str, body: EditBody, request: Request, state: State) -> dict[str, Any]:
+    """Edit a text with the engine named in the path."""
+    return await edit(body, name, request, state)
+
+
+@router.post("/edits")
+async def create_edit(body: EditBody, request: Request, state: State) -> dict[str, Any]:
+    """Edit a text after an instruction."""
+    return await edit(body, body.model, request, state)
+
+
+@router.get("/engines")
+async def list_engines(state: State) -> dict[str, Any]:
+    """All served models, as engines."""
+    return {"object": "list", "data": [engine_object(model.name) for model in state.models]}
+
+
+@router.get("/engines/{name:path}")
+async def retrieve_engine(name: str, state: State) -> dict[str, Any]:
+    """One served model, as an engine."""
+    state.find_model(name)
+    return engine_object(name)
+
+
+def engine_object(name: str) -> dict[str, Any]:
+    """The engine object of the API's first years."""
+    return {"id": name, "object": "engine", "owner": "chatwright", "permissions": None, "ready": True}
+
+
+async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> dict[str, Any]:
+    """The edited text, asked for in the model's chat template."""
+    if not model_name:
+        raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
+    # The names of the edit models were text-davinci-edit-001 and code-davinci-edit-001; any served name or alias will do.
+    model = state.models[0] if model_name.endswith("-davinci-edit-001") else state.find_model(model_name)
+    question = f"{body.instruction}\n\n{body.input}" if body.input else body.instruction
+    system = "Apply the instruction to the text and answer with the edited text only."
+    prompt = await model.encode_chat([{"role": "system", "content": system}, {"role": "user", "content": question}])
+    max_tokens = max(1, model.max_tokens_left(len(prompt)))
+    model.check_length(len(prompt), max_tokens, param="input")
+    as_sampling = SamplingBody(temperature=body.temperature, top_p=body.top_p)
+    sampling = sampling_params(as_sampling, model, max_tokens=max_tokens, logprobs=None)
+    text_request = TextRequest(prompt_ids=prompt, sampling=sampling, n=body.n or 1)
+
+    async def run() -> dict[str, Any]:
+        texts = [""] * text_request.n
+        n_completion = 0
+        async for _, event in generate_all(model, [text_request]):
+            if isinstance(event, TextDelta):
+                texts[event.index] += event.text
+            elif isinstance(event, TextFinish):
+                n_completion += event.n_tokens
+        return {
+            "object": "edit",
+            "created": int(time.time()),
+            "choices": [{"text": text, "index": index} for index, text in enumerate(texts)],
+            "usage": usage(len(prompt), n_completion).model_dump(exclude_unset=True),
+        }
+
+    return await unless_client_leaves(request, run())

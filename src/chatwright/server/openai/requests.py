@@ -1,0 +1,197 @@
+"""Request bodies of OpenAI's text endpoints, with the limits of this server.
+
+Unknown fields are ignored, as clients of all ages send some. Fields that ask for something this server can not do are
+refused by name (`unsupported_parameter`): silently dropping them would be a wrong answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+
+from chatwright.errors import InvalidRequestError
+
+MAX_PROMPTS = 128
+MAX_MESSAGES = 4096
+MAX_SEQUENCES = 1024
+
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Bias = Annotated[FiniteFloat, Field(ge=-100, le=100)]
+
+
+class StreamOptions(BaseModel):
+    """How to stream."""
+
+    model_config = ConfigDict(strict=True)
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class SamplingBody(BaseModel):
+    """What all text endpoints have in common."""
+
+    model_config = ConfigDict(strict=True)
+    # Field → values that ask for nothing and so may be sent. Everything else is refused by name.
+    unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    presence_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
+    logit_bias: (
+        Annotated[dict[Annotated[str, StringConstraints(max_length=20)], Bias], Field(max_length=1024)] | None
+    ) = None
+    seed: Int64 | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    # Beyond OpenAI, by the names that vLLM and llama.cpp gave them.
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=10)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, body: Any) -> Any:
+        if isinstance(body, dict):
+            for name, harmless in cls.unsupported.items():
+                if body.get(name) is not None and body[name] not in harmless:
+                    raise InvalidRequestError(
+                        "This server does not support {name} yet. Leave it out.",
+                        name=name,
+                        param=name,
+                        code="unsupported_parameter",
+                    )
+        return body
+
+    @model_validator(mode="after")
+    def _check_stream_options(self) -> SamplingBody:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequestError(
+                "stream_options is only allowed when stream is true.", param="stream_options", code="invalid_value"
+            )
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings, however they were written."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class CompletionBody(SamplingBody):
+    """`POST /v1/completions`."""
+
+    unsupported = {"suffix": ("",), "prompt_embeds": (), "response_format": ({"type": "text"},), "tools": ([],)}
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | None
+    ) = None
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=20)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _check_best_of(self) -> CompletionBody:
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise InvalidRequestError("best_of must be at least n.", param="best_of", code="invalid_value")
+        if self.stream and (self.best_of or 1) > 1:
+            raise InvalidRequestError(
+                "Results of best_of can not be streamed: the best is known only at the end. Leave out stream or best_of.",
+                param="best_of",
+                code="invalid_value",
+            )
+        return self
+
+
+class TextPart(BaseModel):
+    """A part of a message: text is the only kind that a text model reads."""
+
+    model_config = ConfigDict(strict=True)
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """A message of a conversation."""
+
+    model_config = ConfigDict(strict=True)
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_media(cls, message: Any) -> Any:
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict) and part.get("type") in ("image_url", "input_audio", "file"):
+                raise InvalidRequestError(
+                    "The model reads text only: a message has a part of type {kind}.",
+                    kind=part["type"],
+                    param="messages",
+                    code="unsupported_content",
+                )
+        return message
+
+    def for_template(self) -> dict[str, str]:
+        """The message as chat templates know it."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+class ChatBody(SamplingBody):
+    """`POST /v1/chat/completions`."""
+
+    unsupported = {
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "response_format": ({"type": "text"},),
+        "audio": (),
+        "modalities": (["text"],),
+        "store": (False,),
+        "web_search_options": (),
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+        "prompt_embeds": (),
+    }
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> ChatBody:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequestError(
+                "top_logprobs is only allowed when logprobs is true.", param="top_logprobs", code="invalid_value"
+            )
+        return self
+
+
+class EditBody(BaseModel):
+    """`POST /v1/edits` of the API's first years."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    input: str = ""
+    instruction: Annotated[str, StringConstraints(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=20)] | None = None
+    temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None

@@ -1,0 +1,45 @@
+"""What the routes share: settings, loaded models, and whether the server is on its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from chatwright.engine.text import TextModel
+from chatwright.errors import ModelNotFoundError
+from chatwright.server.openai.aliases import is_alias
+from chatwright.settings import Settings
+
+
+@dataclass
+class ServerState:
+    """One per app. The first model is the one that aliases stand for."""
+
+    settings: Settings
+    models: Sequence[TextModel]
+    draining: bool = field(default=False)
+
+    def find_model(self, name: str) -> TextModel:
+        """The model that answers to a name or alias. Raises ModelNotFoundError."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        if is_alias(name):
+            return self.models[0]
+        raise ModelNotFoundError(
+            "The model '{name}' does not exist here. Served: {served}.",
+            name=name[:100],
+            served=", ".join(model.name for model in self.models),
+        )
+
+
+def get_state(request: Request) -> ServerState:
+    """The app's state, as a dependency."""
+    state: ServerState = request.app.state.server
+    return state
+
+
+State = Annotated[ServerState, Depends(get_state)]
