@@ -14,8 +14,8 @@ from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidModelError, UsageError
+from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.describe import describe_model
-from chatwright.model.gguf import GGUFFile
 from chatwright.model.load import load_model
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import load_chat_template
@@ -34,8 +34,11 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
     Raises InvalidModelError for what can not be loaded, UsageError for a device that is not there.
     """
     info = describe_model(path)
-    weights = info.weight_files
-    metadata = GGUFFile.open(weights[0]).metadata if info.format == "gguf" else None
+    checkpoint = open_checkpoint(path)
+    if isinstance(checkpoint, GGUFCheckpoint):
+        weights, metadata = [checkpoint.path], checkpoint.file.metadata
+    else:
+        weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
     folder = path if path.is_dir() else path.parent
     tokenizer = load_tokenizer(folder, metadata)
     template = load_chat_template(folder, metadata)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from openai.types import Completion, CompletionChoice
@@ -51,7 +51,7 @@ class _Answer:
 
     text: str = ""
     tokens: list[TokenText] = field(default_factory=list)
-    finish_reason: str | None = None
+    finish_reason: Literal["stop", "length"] = "stop"
     n_tokens: int = 0
 
     def mean_logprob(self) -> float:
@@ -221,7 +221,7 @@ def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> li
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt[0], int):
-        return [prompt]  # type: ignore[list-item]
+        return [prompt]
     return prompt  # type: ignore[return-value]
 
 
