@@ -51,7 +51,8 @@ def sample(logits_V: NDArray[np.float32], sampling: SamplingParams, index: int, 
     # Subtract the maximum before dividing: a temperature of 1e-9 would overflow otherwise.
     scaled = (logits_V - logits_V.max()).astype(np.float64) / sampling.temperature
     weights = np.exp(scaled)
-    uniform = np.random.Generator(np.random.Philox(key=[sampling.seed % 2**64, (index << 32) + step])).random()
+    key = np.array([sampling.seed % 2**64, (index << 32) + step], dtype=np.uint64)
+    uniform = np.random.Generator(np.random.Philox(key=key)).random()
     if sampling.top_k == 0 and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
         return _draw(weights, uniform)
     candidates = _candidates(weights, sampling)
@@ -68,13 +69,14 @@ def _candidates(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArr
         order = _largest(weights, n_kept)
     if sampling.top_p < 1.0:
         mass_before = np.cumsum(weights[order]) - weights[order]
-        order = order[mass_before < sampling.top_p * total]
+        kept = mass_before < sampling.top_p * total
+        kept[0] = True  # top_p = 0 keeps nothing by the formula; the likeliest token always stays
+        order = order[kept]
     elif len(order) < n_kept:
         order = _largest(weights, n_kept)
     if sampling.min_p > 0.0:
         order = order[weights[order] >= sampling.min_p * weights[order[0]]]
-    # top_p = 0 keeps nothing by the formula; the likeliest token always stays.
-    return order if len(order) else _largest(weights, 1)
+    return order
 
 
 def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:

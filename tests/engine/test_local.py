@@ -1,0 +1,237 @@
+"""What the engine promises: the same tokens as the plain model, whoever else is served, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+
+import pytest
+import torch
+
+from chatwright.engine import FinishEvent, GenerateRequest, PromptEvent, SamplingParams, TokenEvent
+from chatwright.engine.local import LocalEngine
+from chatwright.errors import EngineError, OverloadedError
+
+from .conftest import VOCAB, MakeEngine, greedy_reference, tiny_model
+
+GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
+
+
+async def run(engine: LocalEngine, request: GenerateRequest) -> tuple[dict[int, list[int]], dict[int, str]]:
+    tokens: dict[int, list[int]] = defaultdict(list)
+    reasons = {}
+    async for event in engine.generate(request):
+        if isinstance(event, TokenEvent):
+            tokens[event.index].append(event.token_id)
+        elif isinstance(event, FinishEvent):
+            reasons[event.index] = event.reason
+    return tokens, reasons
+
+
+def prompts(n: int, seed: int = 1) -> list[list[int]]:
+    generator = random.Random(seed)
+    return [[generator.randrange(VOCAB) for _ in range(generator.randint(1, 60))] for _ in range(n)]
+
+
+async def idle(engine: LocalEngine) -> None:
+    for _ in range(200):
+        stats = engine.stats()
+        if stats.running == stats.waiting == stats.cached_tokens == 0 and not engine._runner.caches:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the engine still holds something: {engine.stats()}, {len(engine._runner.caches)} caches")
+
+
+@pytest.mark.parametrize("window", [None, 7])
+async def test_many_at_once_equal_the_plain_model_one_by_one(make_engine: MakeEngine, window: int | None) -> None:
+    model = tiny_model(window)
+    engine = make_engine(model)
+    batch = prompts(24)
+    results = await asyncio.gather(
+        *(run(engine, GenerateRequest(str(i), prompt, GREEDY)) for i, prompt in enumerate(batch))
+    )
+    for prompt, (tokens, reasons) in zip(batch, results, strict=True):
+        assert tokens[0] == greedy_reference(model, prompt, 12)
+        assert reasons == {0: "length"}
+    await idle(engine)
+
+
+async def test_preempted_equals_unpreempted(make_engine: MakeEngine) -> None:
+    """A cache far too small for everybody at once: choices are thrown out and computed again, to the same end."""
+    model = tiny_model()
+    engine = make_engine(model, cache_tokens=100)
+    batch = [prompt[:30] for prompt in prompts(8, seed=2)]
+    sampling = SamplingParams(max_tokens=40, temperature=0.0)
+    scheduled: list[int] = []
+    schedule = engine._scheduler.schedule
+
+    def watch() -> object:
+        result = schedule()
+        scheduled.append(len(result[1]))
+        return result
+
+    engine._scheduler.schedule = watch  # type: ignore[method-assign,assignment]
+    results = await asyncio.gather(
+        *(run(engine, GenerateRequest(str(i), prompt, sampling)) for i, prompt in enumerate(batch))
+    )
+    assert sum(scheduled) > 0, "nothing was preempted, so this test showed nothing"
+    for prompt, (tokens, _) in zip(batch, results, strict=True):
+        assert tokens[0] == greedy_reference(model, prompt, 40)
+    await idle(engine)
+
+
+async def test_a_seeded_choice_does_not_depend_on_n_or_load(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engine = make_engine(model)
+    prompt = prompts(1)[0]
+    sampling = SamplingParams(max_tokens=20, temperature=1.0, top_p=0.9, seed=7)
+    alone, _ = await run(engine, GenerateRequest("alone", prompt, sampling))
+    noise = [
+        asyncio.create_task(run(engine, GenerateRequest(f"noise{i}", p, SamplingParams(max_tokens=30, seed=i))))
+        for i, p in enumerate(prompts(8))
+    ]
+    five, _ = await run(engine, GenerateRequest("five", prompt, sampling, n=5))
+    await asyncio.gather(*noise)
+    assert five[0] == alone[0]
+    assert len({tuple(tokens) for tokens in five.values()}) > 1, "all choices are the same"
+
+
+async def test_siblings_borrow_the_prompt_and_still_agree(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engine = make_engine(model, max_batch=3)
+    prompt = prompts(1, seed=5)[0] * 3
+    tokens, reasons = await run(engine, GenerateRequest("n", prompt, GREEDY, n=10))
+    assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, prompt, 12))}
+    assert reasons == dict.fromkeys(range(10), "length")
+    await idle(engine)
+
+
+async def test_scores_are_the_models_log_probabilities(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engine = make_engine(model)
+    prompt = prompts(1, seed=3)[0] * 2
+    scores = await engine.score(prompt, top=3)
+    with torch.inference_mode():
+        expected = torch.log_softmax(model(torch.tensor([prompt]))[0].double(), -1)
+    assert scores[0] is None
+    for position, score in enumerate(scores[1:], start=1):
+        assert score is not None
+        assert score.logprob == pytest.approx(float(expected[position - 1, prompt[position]]), abs=1e-4)
+        assert [i for i, _ in score.top] == expected[position - 1].topk(3).indices.tolist()
+    assert len(scores) == len(prompt)
+
+
+async def test_prompt_scores_come_once_even_when_preempted(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model(), cache_tokens=120)
+    batch = [prompt[:40] for prompt in prompts(6, seed=9)]
+
+    async def score(number: int, prompt: list[int]) -> int:
+        request = GenerateRequest(
+            str(number), prompt, SamplingParams(max_tokens=30, temperature=0.0), prompt_logprobs=0
+        )
+        return sum([len(e.scores) async for e in engine.generate(request) if isinstance(e, PromptEvent)])
+
+    counts = await asyncio.gather(*(score(i, prompt) for i, prompt in enumerate(batch)))
+    assert counts == [len(prompt) for prompt in batch]
+
+
+async def test_hanging_up_frees_everything(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model())
+    endless = SamplingParams(max_tokens=400, temperature=1.0)
+
+    async def hang_up(number: int) -> None:
+        events = engine.generate(GenerateRequest(str(number), prompts(1, number)[0], endless, n=3))
+        async for _ in events:
+            break
+        await events.aclose()
+
+    await asyncio.gather(*(hang_up(i) for i in range(10)))
+    await idle(engine)
+
+
+async def test_one_choice_can_be_ended_while_its_siblings_go_on(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model())
+    request = GenerateRequest("r", [1, 2, 3], SamplingParams(max_tokens=30, temperature=1.0), n=3)
+    reasons = {}
+    async for event in engine.generate(request):
+        if isinstance(event, TokenEvent):
+            engine.abort("r", 1)
+        elif isinstance(event, FinishEvent):
+            reasons[event.index] = event.reason
+    assert reasons == {0: "length", 1: "abort", 2: "length"}
+
+
+async def test_stop_ids_end_a_choice_and_are_not_reported(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engine = make_engine(model)
+    expected = greedy_reference(model, [5, 6, 7], 12)
+    stop = expected[6]
+    sampling = SamplingParams(max_tokens=12, temperature=0.0, stop_ids=frozenset({stop}))
+    tokens, reasons = await run(engine, GenerateRequest("r", [5, 6, 7], sampling))
+    assert tokens[0] == expected[: expected.index(stop)]
+    assert reasons == {0: "stop"}
+
+
+async def test_a_full_queue_refuses_and_harms_nobody(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model(), max_batch=1, max_queue=1)
+    tasks = [asyncio.create_task(run(engine, GenerateRequest(str(i), [1, 2], GREEDY))) for i in range(5)]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, OverloadedError)]
+    assert len(refused) == 3
+    assert all(outcome[1] == {0: "length"} for outcome in outcomes if not isinstance(outcome, BaseException))
+
+
+async def test_a_failing_step_ends_its_requests_and_not_the_engine(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tiny_model())
+    step = engine._runner.step
+
+    def fail(chunks: object) -> object:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._runner, "step", fail)
+    _, reasons = await run(engine, GenerateRequest("bad", [1, 2], GREEDY))
+    assert reasons == {0: "error"}
+    monkeypatch.setattr(engine._runner, "step", step)
+    _, reasons = await run(engine, GenerateRequest("good", [1, 2], GREEDY))
+    assert reasons == {0: "length"}
+    await idle(engine)
+
+
+async def test_a_model_that_gives_nan_is_an_error_and_no_hang(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    model.norm.weight.data[:] = float("nan")
+    _, reasons = await run(make_engine(model), GenerateRequest("r", [1, 2], GREEDY))
+    assert reasons == {0: "error"}
+
+
+async def test_closing_ends_running_requests(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model())
+    task = asyncio.create_task(
+        run(engine, GenerateRequest("r", [1], SamplingParams(max_tokens=500, temperature=1.0, seed=1)))
+    )
+    while not engine.stats().running:
+        await asyncio.sleep(0.001)
+    await engine.close()
+    _, reasons = await task
+    assert reasons == {0: "abort"}
+    assert not engine.stats().alive
+    with pytest.raises(EngineError):
+        await run(engine, GenerateRequest("late", [1], GREEDY))
+
+
+async def test_embedding_is_the_mean_of_the_hidden_states(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    embedding = await make_engine(model).embed([1, 2, 3])
+    with torch.inference_mode():
+        expected = model.hidden(torch.tensor([[1, 2, 3]]))[0].mean(0)
+    assert embedding == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+async def test_probe_makes_a_round_trip_while_the_engine_works(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model())
+    task = asyncio.create_task(run(engine, GenerateRequest("r", [1], SamplingParams(max_tokens=100))))
+    assert 0 <= await engine.probe() < 30
+    await task

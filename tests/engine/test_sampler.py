@@ -1,0 +1,110 @@
+"""The sampler draws from exactly the distribution that its parameters describe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from chatwright.engine import SamplingParams, sampler
+from chatwright.engine.sampler import adjust_logits, log_softmax, sample, score_token
+
+LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40).map(lambda x: np.array(x, dtype=np.float32))
+
+
+def draws(logits: NDArray[np.float32], params: SamplingParams, n: int = 4000) -> NDArray[np.float64]:
+    counts = np.bincount([sample(logits, params, 0, step) for step in range(n)], minlength=len(logits))
+    return counts / n
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
+    weights = np.exp((logits - logits.max()).astype(np.float64) / temperature)
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_frequencies_follow_the_softmax(temperature: float) -> None:
+    logits = np.array([2.0, 1.0, 0.5, -1.0, -5.0], dtype=np.float32)
+    frequencies = draws(logits, SamplingParams(temperature=temperature, seed=3))
+    assert frequencies == pytest.approx(softmax(logits, temperature), abs=0.03)
+
+
+def test_top_k_keeps_k_and_renormalises() -> None:
+    logits = np.array([0.0, 3.0, 2.0, 1.0], dtype=np.float32)
+    frequencies = draws(logits, SamplingParams(top_k=2, seed=1))
+    expected = np.array([0, *softmax(logits[1:3]), 0])
+    assert frequencies == pytest.approx(expected, abs=0.03)
+
+
+def test_top_p_keeps_the_smallest_head_that_reaches_the_mass() -> None:
+    logits = np.log(np.array([0.05, 0.5, 0.3, 0.15], dtype=np.float32))
+    frequencies = draws(logits, SamplingParams(top_p=0.75, seed=1))
+    assert frequencies == pytest.approx(np.array([0, 0.625, 0.375, 0]), abs=0.03)
+
+
+def test_min_p_cuts_relative_to_the_best() -> None:
+    logits = np.log(np.array([0.6, 0.25, 0.1, 0.05], dtype=np.float32))
+    frequencies = draws(logits, SamplingParams(min_p=0.3, seed=1))
+    assert frequencies == pytest.approx(np.array([0.6, 0.25, 0, 0]) / 0.85, abs=0.03)
+
+
+@given(LOGITS, st.floats(0, 1), st.integers(0, 50), st.floats(0, 1), st.integers(0, 2**64 - 1))
+def test_a_token_is_always_found_whatever_the_cuts(
+    logits: NDArray[np.float32], top_p: float, top_k: int, min_p: float, seed: int
+) -> None:
+    token = sample(logits, SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p, seed=seed), 0, 0)
+    assert 0 <= token < len(logits)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32), st.floats(0.05, 1.0), st.sampled_from([0, 5, 40, 200]))
+def test_sorting_only_the_head_changes_nothing(seed: int, top_p: float, top_k: int) -> None:
+    """The shortcut for large vocabularies agrees with sorting everything."""
+    logits = np.random.default_rng(seed).normal(size=300).astype(np.float32) * 3
+    params = SamplingParams(top_p=top_p, top_k=top_k, min_p=0.001, seed=seed)
+    long_head, sampler.SORTED_HEAD = sampler.SORTED_HEAD, 8
+    try:
+        short = [sample(logits, params, 0, step) for step in range(10)]
+    finally:
+        sampler.SORTED_HEAD = long_head
+    assert short == [sample(logits, params, 0, step) for step in range(10)]
+
+
+@given(LOGITS)
+def test_tiny_temperatures_are_greedy_and_do_not_overflow(logits: NDArray[np.float32]) -> None:
+    token = sample(logits, SamplingParams(temperature=1e-9), 0, 0)
+    assert logits[token] == pytest.approx(logits.max(), abs=1e-6)
+
+
+@given(LOGITS)
+def test_log_probabilities_are_never_positive_and_sum_to_one(logits: NDArray[np.float32]) -> None:
+    logprobs = log_softmax(logits)
+    assert (logprobs <= 0).all()
+    assert np.exp(logprobs).sum() == pytest.approx(1.0)
+    scores = score_token(logits, 0, min(5, len(logits)))
+    assert [lp for _, lp in scores.top] == sorted((lp for _, lp in scores.top), reverse=True)
+
+
+def test_penalties_count_as_openai_and_ctrl_count() -> None:
+    logits = np.array([1.0, -1.0, 2.0, 0.5], dtype=np.float32)
+    counted = adjust_logits(logits, SamplingParams(presence_penalty=0.5, frequency_penalty=0.25), [3], {0: 2, 1: 1})
+    assert counted.tolist() == [1.0 - 0.5 - 0.5, -1.0 - 0.5 - 0.25, 2.0, 0.5]
+    repeated = adjust_logits(logits, SamplingParams(repetition_penalty=2.0), [3], {0: 2, 1: 1})
+    assert repeated.tolist() == [0.5, -2.0, 2.0, 0.25]
+    assert logits.tolist() == [1.0, -1.0, 2.0, 0.5], "the argument was changed"
+
+
+def test_bias_bans_and_forces() -> None:
+    logits = np.array([5.0, 1.0, 0.0], dtype=np.float32)
+    banned = adjust_logits(logits, SamplingParams(logit_bias={0: -100.0}), [], {})
+    assert sample(banned, SamplingParams(temperature=0.0), 0, 0) == 1
+    forced = adjust_logits(logits, SamplingParams(logit_bias={2: 100.0}), [], {})
+    assert draws(forced, SamplingParams(temperature=2.0), n=200)[2] == 1.0
+
+
+def test_draws_differ_between_choices_steps_and_seeds() -> None:
+    logits = np.zeros(1000, dtype=np.float32)
+    tokens = {sample(logits, SamplingParams(seed=s), i, t) for s in range(3) for i in range(3) for t in range(3)}
+    assert len(tokens) > 20
