@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from chatwright.errors import InvalidModelError, InvalidRequestError
+from chatwright.tokenizer.control import ControlTokens
 from chatwright.tokenizer.gguf import special_texts
 from chatwright.tokenizer.huggingface import named_texts, read_json
-from chatwright.tokenizer.markers import choose_marker
+from chatwright.tokenizer.markers import Marker, Shown
 from chatwright.tokenizer.renderer import TemplateFailedError, TemplateRenderer
 from chatwright.tokenizer.tokenizer import Tokenizer, check_text
 
@@ -134,14 +135,47 @@ def encode_chat(
     Raises InvalidRequestError as `ChatTemplate.render` and `Tokenizer.encode` do.
     """
     given = {"messages": messages, "tools": tools, "variables": variables}
-    marker = choose_marker(tokenizer.control, [template.source, *template.special_texts.values(), *_texts(given)])
-    marked = marker.mark(given)
-    text = template.render(
-        marked["messages"], add_generation_prompt=add_generation_prompt, tools=marked["tools"], **marked["variables"]
-    )
+    texts = list(_texts(given))
+    marker = Marker(tokenizer.control, template.source, [*template.special_texts.values(), *texts])
+
+    def render(shown: Shown) -> str:
+        marked = marker.mark(given, shown=shown)
+        return template.render(
+            marked["messages"],
+            add_generation_prompt=add_generation_prompt,
+            tools=marked["tools"],
+            **marked["variables"],
+        )
+
+    prompt = render("break")
+    if any(map(tokenizer.control.shown.search, texts)):
+        prompt = _as_template_meant(tokenizer.control, marker, prompt, render("keep"), render("wrap"))
     return tokenizer.encode_segments(
-        segment if isinstance(segment, int) else marker.remove(segment) for segment in tokenizer.control.split(text)
+        segment if isinstance(segment, int) else marker.remove(segment) for segment in tokenizer.control.split(prompt)
     )
+
+
+def _as_template_meant(control: ControlTokens, marker: Marker, broken: str, kept: str, wrapped: str) -> str:
+    """The prompt when messages hold shown control tokens: templates look for some, as in `content.split('</think>')`.
+
+    Where that makes a difference, `kept` is the prompt that the template means, but does not tell who wrote a token;
+    `wrapped` tells, as what a user wrote stands next to a marker there, but its markers get in the way of stripping. If both
+    are the same but for blanks, then so is the order of their tokens. Else the safe prompt is `broken`.
+    """
+    if marker.remove(kept) == marker.remove(broken):
+        return broken
+    if _without_blanks(marker.remove(kept)) != _without_blanks(marker.remove(wrapped)):
+        return broken
+    told = list(control.shown.finditer(wrapped))
+    meant = list(control.shown.finditer(kept))
+    if [match[0] for match in told] != [match[0] for match in meant]:
+        return broken
+    by_user = [marker.character in wrapped[max(0, match.start() - 1) : match.end() + 1] for match in told]
+    return marker.breaks_at(kept, [match.start() + 1 for match, mark in zip(meant, by_user, strict=True) if mark])
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
 
 
 def _texts(value: Any) -> Iterable[str]:

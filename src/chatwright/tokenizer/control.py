@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 # Unicode White_Space, which is what the Rust library strips around a token; Python's \s also holds U+001C..U+001F.
 _BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -43,24 +42,28 @@ class ControlToken:
 
 
 class ControlTokens:
-    """All control tokens of one tokenizer."""
+    """All control tokens of one tokenizer, and the patterns that find them."""
 
     def __init__(self, tokens: Iterable[ControlToken]) -> None:
         self._by_text = {token.text: token for token in tokens}
+        hidden = [token.text for token in self if token.special]
+        shown = [token.text for token in self if not token.special]
+        self._pattern = _any_of(self._by_text)
+        self.shown = _any_of(shown)
+        # A look-ahead finds overlapping tokens too. Case is ignored, in case a template changes it.
+        self.anywhere = re.compile(f"(?=({self._pattern.pattern}))", re.IGNORECASE)
+        self.hidden_anywhere = re.compile(f"(?=({_any_of(hidden).pattern}))", re.IGNORECASE)
+        cuts = [(text, cut) for text in self._by_text for cut in range(1, len(text))]
+        self.beginnings = tuple({text[:cut] for text, cut in cuts})
+        self.endings = tuple({text[cut:] for text, cut in cuts})
 
     def __iter__(self) -> Iterator[ControlToken]:
         return iter(self._by_text.values())
 
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """Any control token's text, the longest first; never matches when there are none."""
-        longest_first = sorted(self._by_text, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
     def split(self, text: str) -> Iterator[str | int]:
         """`text` cut at control tokens as `tokenizers` cuts at added tokens: ordinary texts and control ids."""
         start = 0
-        for match in self.pattern.finditer(text):
+        for match in self._pattern.finditer(text):
             token = self._by_text[match[0]]
             first, last = match.span()
             if first < start:  # begins inside the blanks that the token before has swallowed
@@ -77,3 +80,8 @@ class ControlTokens:
             start = last
         if start < len(text):
             yield text[start:]
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Any of `texts`, the longest first; matches nothing when there are none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")

@@ -2,58 +2,92 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 from chatwright.errors import InvalidRequestError
 from chatwright.tokenizer.control import ControlTokens
 
 # Private use: no letter, no blank, no case, not escaped by JSON or HTML.
 _CANDIDATES = [chr(code) for code in range(0xE000, 0xF900)]
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+Shown = Literal["break", "keep", "wrap"]
 
 
-@dataclass(frozen=True)
 class Marker:
-    """One call's marker character and the tokens it breaks."""
+    """One call's marker: a character that occurs nowhere in what the user and the template wrote.
 
-    character: str
-    control: ControlTokens
+    Raises InvalidRequestError when there is none left.
+    """
 
-    @cached_property
-    def _found(self) -> re.Pattern[str]:
-        # A look-ahead finds overlapping tokens too. Case is ignored, in case a template changes it.
-        return re.compile(f"(?=({self.control.pattern.pattern}))", re.IGNORECASE)
+    def __init__(self, control: ControlTokens, template_source: str, texts: Iterable[str]) -> None:
+        """texts: everything that the prompt is made of, the template excepted."""
+        self._control = control
+        self._source = template_source
+        joined = "\n".join([template_source, *texts, *(token.text for token in control)])
+        lowered = joined.lower()
+        free = (c for c in _CANDIDATES if c not in joined and _escaped(c) not in lowered)
+        character = next(free, None)
+        if character is None:
+            raise InvalidRequestError("The messages use every private character of Unicode.", code="invalid_value")
+        self.character = character
 
-    def mark(self, value: Any) -> Any:
-        """A copy of JSON-like `value` in which no text, and no key, holds a control token's text."""
+    def mark(self, value: Any, *, shown: Shown = "break") -> Any:
+        """A copy of JSON-like `value` whose texts and keys can not become control tokens, on their own or joined to others.
+
+        shown: what happens to tokens that are control but shown, such as `<think>`: broken too, kept (unsafe: their ids
+        must be told apart otherwise), or kept between two markers.
+        """
         if isinstance(value, str):
-            return self.break_tokens(value)
+            return self._guard_ends(self._break(value, shown))
         if isinstance(value, Mapping):
-            return {self.mark(key): self.mark(item) for key, item in value.items()}
+            return {
+                self._break(key, shown): self._role(item)
+                if key == "role" and isinstance(item, str)
+                else self.mark(item, shown=shown)
+                for key, item in value.items()
+            }
         if isinstance(value, Sequence):
-            return [self.mark(item) for item in value]
+            return [self.mark(item, shown=shown) for item in value]
         return value
-
-    def break_tokens(self, text: str) -> str:
-        """`text` with the marker inside every control token."""
-        cuts = sorted({match.start(1) + 1 for match in self._found.finditer(text)})
-        if not cuts:
-            return text
-        return self.character.join(text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True))
 
     def remove(self, text: str) -> str:
         """`text` without markers, also those that a template has written as JSON escapes."""
-        return text.replace(self.character, "").replace(f"\\u{ord(self.character):04x}", "")
+        return text.replace(self.character, "").replace(_escaped(self.character), "")
+
+    def breaks_at(self, text: str, positions: Iterable[int]) -> str:
+        """`text` with a marker at each of the ascending `positions`."""
+        cuts = [0, *positions, len(text)]
+        return self.character.join(text[a:b] for a, b in pairwise(cuts))
+
+    def _break(self, text: str, shown: Shown) -> str:
+        found = self._control.anywhere if shown == "break" else self._control.hidden_anywhere
+        text = self.breaks_at(text, sorted({match.start(1) + 1 for match in found.finditer(text)}))
+        if shown == "wrap":
+            text = self._control.shown.sub(lambda match: f"{self.character}{match[0]}{self.character}", text)
+        return text
+
+    def _guard_ends(self, text: str) -> str:
+        """A marker behind a token's beginning at the end of `text`, and before a token's ending at its start: what stands
+        next to it in the prompt may be the rest. Next to a character that is no blank, so that stripping works as before.
+        """
+        body = text.strip()
+        if body and body.endswith(self._control.beginnings):
+            text = text[: len(text.rstrip())] + self.character + text[len(text.rstrip()) :]
+        if body and body.startswith(self._control.endings):
+            start = len(text) - len(text.lstrip())
+            text = text[:start] + self.character + text[start:]
+        return text
+
+    def _role(self, role: str) -> str:
+        """Some templates make control tokens out of roles (`'<|' + role + '|>'`): only of those that they can mean."""
+        if role in _ROLES or f"'{role}'" in self._source or f'"{role}"' in self._source:
+            return role
+        return self.breaks_at(role, range(len(role) + 1))
 
 
-def choose_marker(control: ControlTokens, texts: Iterable[str]) -> Marker:
-    """A marker that occurs in none of `texts`, neither as itself nor escaped."""
-    joined = "\n".join([*texts, *(token.text for token in control)])
-    escaped = joined.lower()
-    for character in _CANDIDATES:
-        if character not in joined and f"\\u{ord(character):04x}" not in escaped:
-            return Marker(character, control)
-    raise InvalidRequestError("The messages use every private character of Unicode.", code="invalid_value")
+def _escaped(character: str) -> str:
+    """As JSON writes it in ASCII."""
+    return f"\\u{ord(character):04x}"

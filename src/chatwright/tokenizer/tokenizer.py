@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 import tokenizers
 
-from chatwright.errors import InvalidModelError, InvalidRequestError
+from chatwright.errors import InvalidRequestError
+from chatwright.tokenizer.bound import TokenBound
 from chatwright.tokenizer.control import ControlToken, ControlTokens, is_control_like
 from chatwright.tokenizer.pipeline import (
     AddedToken,
@@ -68,22 +69,14 @@ class Tokenizer:
         self.special_ids: Mapping[str, int] = MappingProxyType({token.text: token.id for token in control})
         self.hidden_ids = frozenset(token.id for token in control if token.special)
         self.bos_id = file.bos_id
-        self.eos_ids = file.eos_ids
         self.byte_level = file.byte_level
         self._strip_leading_space = file.strip_leading_space
         self._bytes = _token_bytes(file, vocab, self.hidden_ids)
         self.vocab_size = len(self._bytes)
-        for name, token_id in [("bos", file.bos_id), *(("eos", eos_id) for eos_id in sorted(file.eos_ids))]:
-            if token_id is not None and not 0 <= token_id < self.vocab_size:
-                raise InvalidModelError(
-                    "{source}: the {name} token's id {id} is out of range.", source=file.source, name=name, id=token_id
-                )
-        # Without a token for every byte, many characters can become one unknown token: no bound then.
-        self._class_limits = (
-            [max(counts) for counts in zip(*map(_class_counts, self._bytes), strict=True)]
-            if covers_bytes and all(_keeps_text(step) for step in steps(file.pre_tokenizer))
-            else None
-        )
+        self.eos_ids = frozenset(token_id for token_id in file.eos_ids if token_id < self.vocab_size)
+        # Without a token for every byte, a SentencePiece-like model turns whole runs of characters into one unknown token.
+        counts = (file.byte_level or covers_bytes) and all(_keeps_text(step) for step in steps(file.pre_tokenizer))
+        self._bound = TokenBound(self._bytes) if counts else None
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`. The text of a control token is ordinary text; BOS and EOS come where the model wants them.
@@ -123,21 +116,13 @@ class Tokenizer:
         return StreamDecoder(self, strip_leading_space=self._strip_leading_space and not continuing)
 
     def min_tokens_lower_bound(self, text: str) -> int:
-        """A number of tokens that `text` certainly needs at least; cheap (a few passes over its bytes).
-
-        No token holds more letters, blanks, other ASCII or non-ASCII bytes than the richest token of that kind does. 0
-        where nothing certain can be said.
-        """
-        if self._class_limits is None:
+        """A number of tokens that `text` certainly needs at least, in a few passes over its bytes; 0 where that is unknown."""
+        if self._bound is None:
             return 0
         check_text(text)
         normalizer = self._backend.normalizer
         text = text if normalizer is None else normalizer.normalize_str(text)
-        data = (text if self.byte_level else text.replace("▁", " ")).encode()
-        return max(
-            (-(-count // limit) for count, limit in zip(_class_counts(data), self._class_limits, strict=True) if limit),
-            default=0,
-        )
+        return self._bound.at_least((text if self.byte_level else text.replace("▁", " ")).encode())
 
 
 def check_text(text: str) -> None:
@@ -187,19 +172,6 @@ def _token_bytes(file: BpeFile, vocab: Mapping[str, int], hidden_ids: frozenset[
         if token_id not in hidden_ids:
             table[token_id] = (text if file.byte_level else text.replace("▁", " ")).encode()
     return table
-
-
-_ALNUM = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_BLANK = b" \t\n\r\x0b\x0c"
-_ASCII = bytes(range(128))
-
-
-def _class_counts(data: bytes) -> tuple[int, int, int, int]:
-    """How many bytes of `data` are letters and digits, blanks, other ASCII, and beyond ASCII."""
-    not_alnum = data.translate(None, _ALNUM)
-    other = not_alnum.translate(None, _BLANK)
-    beyond = other.translate(None, _ASCII)
-    return len(data) - len(not_alnum), len(not_alnum) - len(other), len(other) - len(beyond), len(beyond)
 
 
 def _keeps_text(step: Mapping[str, object]) -> bool:
