@@ -79,6 +79,8 @@ class ModelsFolder:
             return model.name, model.path
         if allow_path and "\0" not in name_or_path:
             path = Path(name_or_path).expanduser()
+            if model := self._at(path):
+                return model.name, model.path
             if path.is_file():
                 return path.stem, path.resolve()
             if path.is_dir():
@@ -97,6 +99,19 @@ class ModelsFolder:
                 name=name_or_path,
             )
         raise ModelNotFoundError("The model {name!r} does not exist.", name=name_or_path[:200])
+
+    def _at(self, path: Path) -> InstalledModel | None:
+        """The model of this folder that a path leads into, so that it has one name however it is called."""
+        try:
+            parts = path.resolve().relative_to(self.root.resolve()).parts
+        except ValueError:
+            return None
+        name = name_of(parts[0]) if parts and path.exists() else None
+        return self.find(name) if name else None
+
+    def owns(self, path: Path) -> bool:
+        """Whether a path lies in this folder, so that `in_use` and `remove` apply to it."""
+        return path.is_relative_to(self.root)
 
     def remove(self, name: str) -> None:
         """Remove a model: renamed away first, so that it is there whole or not at all.

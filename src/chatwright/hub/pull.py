@@ -140,8 +140,13 @@ def _already_here(source: Source, models: ModelsFolder, progress: Progress) -> I
 
 
 def _finish(manifest: Manifest, folder: Path) -> None:
-    """Check that the model can be loaded, and complete the manifest. Raises InvalidModelError, ModelNotFoundError."""
+    """Check all of the model that can be checked without reading its weights, and complete the manifest.
+
+    Raises InvalidModelError, ModelNotFoundError.
+    """
     from chatwright.model.describe import describe_model
+    from chatwright.model.gguf import GGUFFile
+    from chatwright.tokenizer import load_chat_template, load_tokenizer
 
     path = loadable_path(folder)
     if path is None:
@@ -150,6 +155,10 @@ def _finish(manifest: Manifest, folder: Path) -> None:
             source=manifest.source,
         )
     info = describe_model(path)
+    metadata = GGUFFile.open(path).metadata if path.is_file() else None
+    load_tokenizer(folder, metadata)
+    if template := load_chat_template(folder, metadata):
+        template.close()
     files = {
         file.relative_to(folder).as_posix(): ModelFile(size_bytes=file.stat().st_size, sha256=file_sha256(file))
         for file in sorted(folder.rglob("*"))

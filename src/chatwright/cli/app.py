@@ -1,0 +1,97 @@
+"""The command line's tree of verbs, its global options, and its translation into the user's language."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from chatwright import __version__
+from chatwright.cli import chat, complete, config, doctor, models, serve
+from chatwright.cli.output import Output
+from chatwright.i18n import _, detect_language
+
+app = typer.Typer(
+    name="chatwright",
+    help="Build, train and run your own ChatGPT.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
+app.command("complete")(complete.complete)
+app.command("pull")(models.pull)
+app.command("ls")(models.ls)
+app.command("show")(models.show)
+app.command("rm")(models.rm)
+app.command("config")(config.config)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"chatwright {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")] = False,
+) -> None:
+    """Global options, before the verb."""
+    context.obj = Output(quiet=quiet, verbose=verbose)
+
+
+def build_command() -> TyperGroup:
+    """The command tree with its help texts in the user's language."""
+    command: Any = typer.main.get_command(app)
+    for parameter in parameters(command):
+        if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
+            parameter.display_type_rich = _no_type  # `<bool>` beside --quiet tells nobody anything
+    if detect_language() != "en":
+        for text_owner, attribute in help_texts(command):
+            setattr(text_owner, attribute, _(getattr(text_owner, attribute)))
+        _translate_headings()
+    return command  # type: ignore[no-any-return]
+
+
+def help_texts(command: Any) -> Iterator[tuple[Any, str]]:
+    """Every (object, attribute) of the tree that holds a help text."""
+    for attribute in ("help", "short_help"):
+        if getattr(command, attribute, None):
+            yield command, attribute
+    for parameter in command.params:
+        if getattr(parameter, "help", None):
+            yield parameter, "help"
+    for child in getattr(command, "commands", {}).values():
+        yield from help_texts(child)
+
+
+def parameters(command: Any) -> Iterator[Any]:
+    """Every option and argument of the tree."""
+    yield from command.params
+    for child in getattr(command, "commands", {}).values():
+        yield from parameters(child)
+
+
+def _no_type(ctx: Any) -> None:
+    return None
+
+
+def _translate_headings() -> None:
+    """The library's own words. It keeps them as constants of a module and offers no other way to set them."""
+    from typer import rich_utils
+
+    rich_utils.ARGUMENTS_PANEL_TITLE = _("Arguments")
+    rich_utils.OPTIONS_PANEL_TITLE = _("Options")
+    rich_utils.COMMANDS_PANEL_TITLE = _("Commands")
+    rich_utils.REQUIRED_LONG_STRING = _("[required]")

@@ -1,0 +1,231 @@
+"""`serve`: the web app and the API, for the models named, or for the default one, which is pulled when it is missing."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chatwright.cli.output import Output
+from chatwright.errors import InUseError, ModelNotFoundError, UsageError
+from chatwright.i18n import _
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from chatwright.engine.text import TextModel
+    from chatwright.hub import ModelsFolder
+    from chatwright.settings import Settings
+
+
+def serve(
+    context: typer.Context,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Models to serve: names or paths. Without one, the default model."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1, this machine only.")
+    ] = None,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="Port to listen on. Default: 8000.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Key that clients must send. Others can read a command line: CHATWRIGHT_API_KEY_FILE is safer.",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only none in this version.", show_default=False)
+    ] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="LoRA adapters; not in this version.")
+    ] = None,
+) -> None:
+    """Serve the web app and an OpenAI-compatible API."""
+    from chatwright.settings import load_settings
+
+    output: Output = context.obj
+    if adapter:
+        raise UsageError("Adapters do not exist in this version: leave --adapter out.")
+    settings = load_settings(
+        {"host": host, "port": port, "api_key": api_key, "device": device, "quantization": quantization}
+    )
+    output.log_to_stderr(settings)
+    if not is_loopback(settings.host) and settings.api_key is None:
+        raise UsageError(
+            "Listening on {host} would open this server to others, so it needs a key: set CHATWRIGHT_API_KEY or "
+            "--api-key, or "
+            "listen on 127.0.0.1.",
+            host=settings.host,
+        )
+    sock = bind(settings.host, settings.port)
+    with ExitStack() as stack:
+        stack.enter_context(sock)
+        _serve(models or [], settings.model_copy(update={"port": sock.getsockname()[1]}), sock, output, stack)
+
+
+def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output: Output, stack: ExitStack) -> None:
+    from chatwright.cli.home import sole_server
+    from chatwright.hub import ModelsFolder
+
+    url = f"http://{_shown_host(settings.host)}:{settings.port}"
+    if not stack.enter_context(sole_server(settings.home, url)):
+        output.say(_("The home folder {path} cannot be written: nothing will be kept.", path=settings.home))
+    folder = ModelsFolder(settings.models_dir)
+    chosen = find_models(names, settings, folder, output)
+    for name, path in chosen:
+        if folder.owns(path):
+            stack.enter_context(folder.in_use(name, url))
+
+    from chatwright.engine.load import load_text_model
+    from chatwright.server.app import create_app
+    from chatwright.server.run import run_server
+
+    text_models = []
+    for name, path in chosen:
+        output.say(_("Loading {name}…", name=name))
+        text_models.append(load_text_model(path, name, settings))
+    run_server(
+        create_app(settings, text_models),
+        settings,
+        sock,
+        on_started=lambda: _announce(url, text_models, settings, output),
+    )
+
+
+def find_models(
+    names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output
+) -> list[tuple[str, Path]]:
+    """(name, path) of the models named, or of the default one, pulled when it is missing.
+
+    Raises UsageError for a model named twice, ModelNotFoundError, and what a pull raises.
+    """
+    if not names:
+        return [default_model(settings, folder, output)]
+    found = [folder.resolve(name, allow_path=True) for name in names]
+    for name, _path in found:
+        if sum(name == other for other, _path in found) > 1:
+            raise UsageError("Two of the models are called {name}: serve one of them.", name=name)
+    return found
+
+
+def default_model(settings: Settings, folder: ModelsFolder, output: Output) -> tuple[str, Path]:
+    """(name, path) of the default model; pulled first when it is missing."""
+    from chatwright.cli.progress import PullProgress
+    from chatwright.hub import pull
+
+    try:
+        return folder.resolve(settings.default_model, allow_path=True)
+    except ModelNotFoundError:
+        output.say(_("The default model {name} is not here yet: fetching it once.", name=settings.default_model))
+    with PullProgress(output) as progress:
+        model = pull(settings.default_model, folder, progress)
+    return model.name, model.path
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address, taken early. Raises InUseError with a free port, UsageError for a wrong host."""
+    try:
+        family, _kind, _proto, _canonical, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise UsageError("The host {host} is not an address of this machine: try 127.0.0.1.", host=host) from error
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    if socket.has_dualstack_ipv6() and family == socket.AF_INET6 and host == "::":
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    try:
+        reuse_address(sock)
+        sock.bind(address)
+    except PermissionError as error:
+        sock.close()
+        raise UsageError(
+            "Port {port} is reserved for the system: choose one from 1024 up, with --port.", port=port
+        ) from error
+    except OSError as error:
+        sock.close()
+        if not _is_taken(error):
+            raise UsageError("The host {host} is not an address of this machine: try 127.0.0.1.", host=host) from error
+        raise InUseError(
+            "Port {port} is taken by another program: try `chatwright serve --port {free}`.",
+            port=port,
+            free=free_port(host),
+        ) from error
+    return sock
+
+
+def reuse_address(sock: socket.socket) -> None:
+    """Let a restarted server take its port back at once. On Windows that option would steal a port in use."""
+    import os
+
+    if os.name == "posix":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def free_port(host: str) -> int:
+    """A port that is free at this moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_taken(error: OSError) -> bool:
+    import errno
+
+    return error.errno == errno.EADDRINUSE
+
+
+def _shown_host(host: str) -> str:
+    """The host to write into a URL: one that a browser on this machine can open."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 — compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _announce(url: str, models: Sequence[TextModel], settings: Settings, output: Output) -> None:
+    """What a person needs to know, once, when the server listens."""
+    name = models[0].name
+    key = settings.api_key is not None
+    header = ' -H "Authorization: Bearer $CHATWRIGHT_API_KEY"' if key else ""
+    lines = [
+        "",
+        _("Chatwright is running: {url}", url=url),
+        _("Models: {names}", names=", ".join(model.name for model in models)),
+        *(sentence for model in models if (sentence := languages_sentence(model.name, model.languages))),
+        _("Clients must send the API key.") if key else _("No key is needed; only this machine can connect."),
+        _("API: {url}/v1   documentation: {url}/docs", url=url),
+        _("Try it:"),
+        f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' \\",
+        f"""    -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        _("Ctrl-C stops the server."),
+        "",
+    ]
+    output.say("\n".join(lines))
+
+
+def languages_sentence(name: str, languages: Sequence[str]) -> str:
+    """What the model's metadata says of its languages; '' when it says nothing."""
+    known = {"en": _("English"), "zh": _("Chinese")}
+    if not languages:
+        return ""
+    if len(languages) == 1:
+        return _("{name} speaks {language} only.", name=name, language=known.get(languages[0], languages[0]))
+    return _("{name} speaks {languages}.", name=name, languages=", ".join(known.get(code, code) for code in languages))
