@@ -6,7 +6,6 @@ Used alike by `describe`, which stops there, and by `load`, which then reads the
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_JSON_BYTES = 1 << 26
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 Format = Literal["safetensors", "gguf"]
 
@@ -39,10 +38,6 @@ class StoredTensor:
     name: str
     shape: Shape
     dtype: str
-
-    @property
-    def size_bytes(self) -> int:
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -186,7 +181,7 @@ def _read_header(file: Path) -> Iterable[StoredTensor]:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 part = tensors.get_slice(name)
                 stored = StoredTensor(file, name, tuple(part.get_shape()), part.get_dtype())
-                if stored.dtype not in DTYPE_BYTES:
+                if stored.dtype not in FLOATS:
                     raise InvalidModelError(
                         "{path}: the tensor {tensor} has the number format {dtype}, which is not supported.",
                         path=file,

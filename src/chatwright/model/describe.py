@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from chatwright.model.checkpoint import (
     read_json_object,
 )
 from chatwright.model.config import ModelConfig, parameter_count
+from chatwright.model.layout import Shape
 
 MAX_CARD_BYTES = 1 << 20
 
@@ -55,13 +57,13 @@ def describe_model(path: Path) -> ModelInfo:
 
 def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
     metadata = checkpoint.file.metadata
-    sizes = ((tensor.type.name, tensor.size_bytes) for tensor in checkpoint.file.tensors.values())
+    tensors = checkpoint.file.tensors.values()
     return ModelInfo(
         config=checkpoint.config,
         format="gguf",
         n_parameters=parameter_count(checkpoint.config),
         size_bytes=checkpoint.path.stat().st_size,
-        quantization=_most(sizes),
+        quantization=_most((tensor.type.name, tensor.shape) for tensor in tensors),
         name=_text(metadata.get("general.name")) or checkpoint.path.stem,
         license=_text(metadata.get("general.license")),
         languages=_texts(metadata.get("general.languages")),
@@ -78,7 +80,7 @@ def _of_folder(checkpoint: SafetensorsCheckpoint) -> ModelInfo:
         format="safetensors",
         n_parameters=parameter_count(checkpoint.config),
         size_bytes=sum(file.stat().st_size for file in {tensor.file for tensor in stored}),
-        quantization=_most((tensor.dtype, tensor.size_bytes) for tensor in stored),
+        quantization=_most((tensor.dtype, tensor.shape) for tensor in stored),
         name=_text(card.get("model_name")) or folder.resolve().name,
         license=_text(card.get("license")),
         languages=_texts(card.get("language")),
@@ -107,10 +109,10 @@ def _read_card(path: Path) -> Mapping[str, Any]:
     return card if isinstance(card, Mapping) else {}
 
 
-def _most(sizes: Iterable[tuple[str, int]]) -> str:
+def _most(tensors: Iterable[tuple[str, Shape]]) -> str:
     total: Counter[str] = Counter()
-    for kind, size_bytes in sizes:
-        total[kind] += size_bytes
+    for kind, shape in tensors:
+        total[kind] += math.prod(shape)
     return total.most_common(1)[0][0]
 
 
