@@ -1,7 +1,7 @@
 // The page: header, notices, conversation, dialogs; which model, which settings, which key.
 import { useQuery } from "@tanstack/react-query";
 import { Info } from "lucide-react";
-import { useCallback, useState } from "react";
+import { useCallback, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { listModels, type Model } from "./api/client";
@@ -48,6 +48,8 @@ export function App() {
     setDialog("key");
   }
 
+  const modelId = model?.id ?? "";
+  const settings = useMemo(() => ({ model: modelId, ...preferences }), [modelId, preferences]);
   const speaksPage = !model?.languages?.length || model.languages.includes(i18n.language);
   const exampleLanguage = speaksPage ? undefined : "en";
 
@@ -70,27 +72,28 @@ export function App() {
       <Header
         models={models.data}
         loading={models.isPending}
-        model={model?.id ?? ""}
+        model={modelId}
         onModel={chooseModel}
         onNew={() => setConversation((number) => number + 1)}
         onSettings={() => setDialog("settings")}
       />
       <main className="flex min-h-0 grow flex-col">
-        {(failure || models.data?.length === 0 || model?.languages?.length) && (
+        {(failure || models.data?.length === 0) && (
           <div className="mx-auto w-full max-w-3xl px-4">
-            {failure && (
+            {failure ? (
               <ErrorNotice error={failure} onRetry={() => void models.refetch()} onEnterKey={openKey} />
+            ) : (
+              <p className="notice">{t("model.noneHelp")}</p>
             )}
-            {models.data?.length === 0 && <p className="notice">{t("model.noneHelp")}</p>}
-            {!failure && model?.languages?.length ? <LanguageNotice model={model} /> : null}
           </div>
         )}
         <Chat
           key={conversation}
-          settings={{ model: model?.id ?? "", ...preferences }}
+          settings={settings}
           keyVersion={keyVersion}
           onEnterKey={openKey}
           exampleLanguage={exampleLanguage}
+          notice={model?.languages?.length ? <LanguageNotice model={model} /> : null}
         />
       </main>
       <KeyDialog open={dialog === "key"} onClose={close} onSaved={keySaved} />

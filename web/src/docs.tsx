@@ -2,7 +2,7 @@
 import "swagger-ui-dist/swagger-ui.css";
 import "./styles.css";
 
-import { StrictMode, useState } from "react";
+import { StrictMode, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 import SwaggerUI from "swagger-ui-dist/swagger-ui-es-bundle.js";
 
@@ -10,7 +10,7 @@ import { authorization } from "./api/key";
 import { setUpLanguage } from "./i18n";
 import { KeyDialog } from "./ui/KeyDialog";
 
-let askForKey = (): void => undefined;
+const keyNeeded = new EventTarget();
 
 interface Exchange {
   url: string;
@@ -30,7 +30,7 @@ function showDocs(): void {
       return request;
     },
     responseInterceptor: (response: Exchange) => {
-      if (response.status === 401) askForKey();
+      if (response.status === 401) keyNeeded.dispatchEvent(new Event("ask"));
       return response;
     },
   });
@@ -38,7 +38,11 @@ function showDocs(): void {
 
 function KeyPrompt() {
   const [open, setOpen] = useState(false);
-  askForKey = () => setOpen(true);
+  useEffect(() => {
+    const ask = (): void => setOpen(true);
+    keyNeeded.addEventListener("ask", ask);
+    return () => keyNeeded.removeEventListener("ask", ask);
+  }, []);
   return (
     <KeyDialog
       open={open}

@@ -5,7 +5,7 @@ import {
   type ThreadMessageLike,
   useExternalStoreRuntime,
 } from "@assistant-ui/react";
-import { createContext, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import { createContext, type ReactNode, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 
 import { type ChatMessage, type ChatSettings, ChatStore } from "./store";
 import { Thread } from "./Thread";
@@ -31,6 +31,8 @@ export interface ChatContext {
   onEnterKey: () => void;
   /** i18next language of the example questions: one that the model speaks. */
   exampleLanguage: string | undefined;
+  /** What to know about the model, above the conversation. */
+  notice: ReactNode;
 }
 
 const Context = createContext<ChatContext | undefined>(undefined);
@@ -47,14 +49,14 @@ interface Props {
   keyVersion: number;
   onEnterKey: () => void;
   exampleLanguage: string | undefined;
+  notice: ReactNode;
 }
 
-export function Chat({ settings, keyVersion, onEnterKey, exampleLanguage }: Props) {
-  const current = useRef(settings);
-  current.current = settings;
-  const [store] = useState(() => new ChatStore(() => current.current));
+export function Chat({ settings, keyVersion, onEnterKey, exampleLanguage, notice }: Props) {
+  const [store] = useState(() => new ChatStore(settings));
   const { messages, running } = useSyncExternalStore(store.subscribe, store.getSnapshot);
 
+  useEffect(() => store.configure(settings), [store, settings]);
   useEffect(() => () => store.stop(), [store]);
 
   const last = messages.at(-1);
@@ -82,7 +84,10 @@ export function Chat({ settings, keyVersion, onEnterKey, exampleLanguage }: Prop
     onCancel: async () => store.stop(),
   });
 
-  const context = useMemo(() => ({ store, onEnterKey, exampleLanguage }), [store, onEnterKey, exampleLanguage]);
+  const context = useMemo(
+    () => ({ store, onEnterKey, exampleLanguage, notice }),
+    [store, onEnterKey, exampleLanguage, notice],
+  );
   return (
     <Context.Provider value={context}>
       <AssistantRuntimeProvider runtime={runtime}>

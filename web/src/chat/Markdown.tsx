@@ -16,7 +16,7 @@ type Plugins = Pick<PluginConfig, "code" | "math">;
 function usePlugins(needsCode: boolean, needsMath: boolean): PluginConfig {
   const [plugins, setPlugins] = useState<Plugins>({});
   useEffect(() => {
-    if (needsCode) void import("@streamdown/code").then(({ code }) => setPlugins((had) => ({ ...had, code })));
+    if (needsCode) void import("./highlighter").then(({ code }) => setPlugins((had) => ({ ...had, code })));
   }, [needsCode]);
   useEffect(() => {
     if (needsMath) void import("./katex").then(({ math }) => setPlugins((had) => ({ ...had, math })));
@@ -76,6 +76,7 @@ export const Markdown = memo(function Markdown({ text, streaming }: { text: stri
       controls={CONTROLS}
       lineNumbers={false}
       codeBlockMaxHeight={0}
+      tableMaxHeight={0}
       translations={translations}
       className="markdown"
     >

@@ -64,7 +64,7 @@ export function UserMessage() {
       <div className="bubble">
         <MessagePrimitive.Parts components={{ Text: PlainText }} />
       </div>
-      <ActionBarPrimitive.Root className="actions">
+      <ActionBarPrimitive.Root className="actions quiet">
         <Versions />
         <CopyButton />
         <ActionBarPrimitive.Edit asChild>
@@ -143,15 +143,17 @@ export function AssistantMessage() {
       {!streaming && (
         <div className="actions -ml-2">
           {text && <CopyButton />}
-          <IconButton
-            small
-            label={t("message.regenerate")}
-            disabled={running}
-            onClick={() => void store.regenerate(parentId)}
-            data-testid="regenerate"
-          >
-            <RefreshCw aria-hidden className="size-4" />
-          </IconButton>
+          {!error && (
+            <IconButton
+              small
+              label={t("message.regenerate")}
+              disabled={running}
+              onClick={() => void store.regenerate(parentId)}
+              data-testid="regenerate"
+            >
+              <RefreshCw aria-hidden className="size-4" />
+            </IconButton>
+          )}
           <Versions />
         </div>
       )}

@@ -1,7 +1,6 @@
 // The conversation from top to bottom: greeting or messages, then the message box.
 import { ThreadPrimitive, useAuiState } from "@assistant-ui/react";
 import { ArrowDown } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { IconButton } from "../ui/IconButton";
@@ -13,10 +12,13 @@ const EXAMPLES = ["example.1", "example.2", "example.3", "example.4"] as const;
 
 function Greeting() {
   const { t } = useTranslation();
-  const { exampleLanguage } = useChat();
+  const { exampleLanguage, notice } = useChat();
   return (
     <div className="mx-auto flex w-full max-w-3xl grow flex-col items-center justify-center gap-8 px-4 py-8">
-      <h2 className="text-center text-2xl font-semibold text-balance sm:text-3xl">{t("empty.title")}</h2>
+      <div className="flex flex-col items-center gap-4">
+        <h2 className="text-center text-2xl font-semibold text-balance sm:text-3xl">{t("empty.title")}</h2>
+        {notice}
+      </div>
       <ul aria-label={t("empty.examples")} className="grid w-full gap-2 sm:grid-cols-2" data-testid="examples">
         {EXAMPLES.map((key) => {
           const prompt = t(key, exampleLanguage ? { lng: exampleLanguage } : {});
@@ -42,39 +44,30 @@ function Announcer() {
     const part = last?.role === "assistant" && !state.thread.isRunning ? last.content[0] : undefined;
     return part?.type === "text" ? part.text : "";
   });
-  const ranBefore = useRef(false);
-  const [said, setSaid] = useState("");
-  useEffect(() => {
-    if (running) setSaid(t("message.answering"));
-    else if (ranBefore.current) setSaid(answer);
-    ranBefore.current = running;
-  }, [running, answer, t]);
   return (
     <div aria-live="polite" className="sr-only" data-testid="announcer">
-      {said}
+      {running ? t("message.answering") : answer}
     </div>
   );
 }
 
 export function Thread() {
   const { t } = useTranslation();
+  const { notice } = useChat();
   const empty = useAuiState((state) => state.thread.messages.length === 0);
   return (
     <ThreadPrimitive.Root className="flex min-h-0 grow flex-col">
-      <ThreadPrimitive.Viewport
-        className="flex min-h-0 grow flex-col overflow-y-auto overflow-x-hidden"
-        role="region"
-        aria-label={t("thread.label")}
-        tabIndex={0}
-        data-testid="thread"
-      >
-        {empty ? (
-          <Greeting />
-        ) : (
-          <div className="mx-auto w-full max-w-3xl grow px-4 pt-2 pb-8">
-            <ThreadPrimitive.Messages components={{ UserMessage, AssistantMessage, UserEditComposer }} />
-          </div>
-        )}
+      <ThreadPrimitive.Viewport asChild>
+        <section aria-label={t("thread.label")} className="viewport" data-testid="thread">
+          {empty ? (
+            <Greeting />
+          ) : (
+            <div className="mx-auto w-full max-w-3xl grow px-4 pt-2 pb-8">
+              {notice}
+              <ThreadPrimitive.Messages components={{ UserMessage, AssistantMessage, UserEditComposer }} />
+            </div>
+          )}
+        </section>
       </ThreadPrimitive.Viewport>
       <Announcer />
       <div className="relative mx-auto w-full max-w-3xl shrink-0 px-3 pb-2 sm:px-4">
@@ -89,7 +82,7 @@ export function Thread() {
         </ThreadPrimitive.ScrollToBottom>
         <Composer />
         <p className="mt-2 text-center text-xs text-muted-foreground" data-testid="disclaimer">
-          {t("disclaimer")}
+          {t("app.disclaimer")}
         </p>
       </div>
     </ThreadPrimitive.Root>

@@ -66,8 +66,8 @@ export const bundledLanguages: Record<string, LanguageInput> = Object.fromEntrie
 export const createHighlighter = createBundledHighlighter({
   langs: bundledLanguages,
   themes: {
-    "github-light": () => import("shiki/themes/github-light.mjs"),
-    "github-dark": () => import("shiki/themes/github-dark.mjs"),
+    "github-light-default": () => import("shiki/themes/github-light-default.mjs"),
+    "github-dark-default": () => import("shiki/themes/github-dark-default.mjs"),
   },
   engine: createJavaScriptRegexEngine,
 });

@@ -53,7 +53,12 @@ export class ChatStore {
   #lastId = 0;
   readonly #listeners = new Set<() => void>();
 
-  constructor(private readonly settings: () => ChatSettings) {}
+  constructor(private settings: ChatSettings) {}
+
+  /** For the answers from now on. */
+  configure(settings: ChatSettings): void {
+    this.settings = settings;
+  }
 
   readonly subscribe = (listener: () => void): (() => void) => {
     this.#listeners.add(listener);
@@ -94,7 +99,7 @@ export class ChatStore {
     const buffer = frameBuffer((text) => this.#update(id, (message) => ({ ...message, text: message.text + text })));
     let end: Pick<ChatMessage, "state" | "error"> = { state: "complete" };
     try {
-      for await (const chunk of streamChat(toRequest(history, this.settings()), abort.signal)) {
+      for await (const chunk of streamChat(toRequest(history, this.settings), abort.signal)) {
         if (chunk.text) buffer.add(chunk.text);
         if (chunk.finish === "length") end = { state: "length" };
       }

@@ -24,9 +24,7 @@ export function Dialog({ open, title, onClose, children, testId }: Props) {
       aria-labelledby={titleId}
       data-testid={testId}
       onClose={onClose}
-      onClick={(event) => {
-        if (event.target === ref.current) onClose(); // the backdrop
-      }}
+      closedby="any" // a click beside it closes it
       className="dialog"
     >
       {open && (

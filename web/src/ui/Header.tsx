@@ -3,7 +3,6 @@ import { BookOpen, ChevronDown, Languages, Monitor, Moon, Settings, SquarePen, S
 import { useTranslation } from "react-i18next";
 
 import type { Model } from "../api/client";
-import icon from "../assets/icon.svg";
 import { type Language, LANGUAGES, setLanguage } from "../i18n";
 import { setTheme, THEMES, useTheme } from "../theme";
 import { IconButton } from "./IconButton";
@@ -30,7 +29,7 @@ function ThemeButton() {
 function LanguageSelect() {
   const { t, i18n } = useTranslation();
   return (
-    <span className="icon-button relative size-10 rounded-xl" title={t("header.language")}>
+    <span className="icon-button relative size-9 rounded-xl sm:size-10" title={t("header.language")}>
       <Languages aria-hidden className="size-5" />
       <select
         aria-label={t("header.language")}
@@ -62,7 +61,7 @@ export function Header({ models, loading, model, onModel, onNew, onSettings }: P
   const { t } = useTranslation();
   return (
     <header className="flex h-14 shrink-0 items-center gap-0.5 px-2 sm:gap-1 sm:px-3">
-      <img src={icon} alt="" width={28} height={28} className="mr-1 hidden sm:block" />
+      <img src="/favicon.svg" alt="" width={28} height={28} className="mr-1 hidden sm:block" />
       <h1 className="sr-only">Chatwright</h1>
       <span className="relative flex min-w-0 items-center">
         <select
@@ -98,7 +97,7 @@ export function Header({ models, loading, model, onModel, onNew, onSettings }: P
         href="/docs"
         aria-label={t("header.docs")}
         title={t("header.docs")}
-        className="icon-button hidden size-10 rounded-xl sm:inline-flex"
+        className="icon-button hidden size-9 rounded-xl sm:size-10 sm:inline-flex"
       >
         <BookOpen aria-hidden className="size-5" />
       </a>

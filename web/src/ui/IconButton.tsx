@@ -13,7 +13,7 @@ export const IconButton = forwardRef<HTMLButtonElement, Props>(function IconButt
       type="button"
       aria-label={label}
       title={label}
-      className={`icon-button ${small ? "size-8 rounded-lg" : "size-10 rounded-xl"} ${className}`}
+      className={`icon-button ${small ? "size-8 rounded-lg" : "size-9 rounded-xl sm:size-10"} ${className}`}
       {...props}
     />
   );
