@@ -1,0 +1,71 @@
+# Two commands: `make run` starts Chatwright on a fresh machine, `make test` tests it. Everything lives in .venv and .cache.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Debian's Chromium, or another one by this variable.
+CHROMIUM ?= chromium
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev run test e2e lint format types imports web web-test bench docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Chatwright needs Python 3.11 or newer: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	@touch $@
+
+# One stamp for each set of dependencies, made anew when the pins change.
+.venv/.installed: .venv/.created pyproject.toml constraints.txt
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.created pyproject.toml constraints.txt
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed $@
+
+# The last client of the old API, for the tests of the articles' code; it can not share an environment with the new one.
+.venv/openai-0.28: .venv/.created
+	$(PIP) install -q -c tests/articles/constraints.txt --target $@.new openai==0.28.1
+	@mv $@.new $@
+
+install: web .venv/.installed  ## web app and package into .venv
+
+install-dev: web .venv/.installed-dev .venv/openai-0.28
+
+run: install  ## install, fetch the default model, start the server, print its URL (ARGS="--port 8001")
+	@$(BIN)/chatwright serve $(ARGS)
+
+test: install-dev  ## the whole test suite but the browser tests
+	$(BIN)/pytest -m 'not e2e' $(ARGS)
+
+e2e: install-dev  ## a real server, a real model, a real browser
+	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing. On Debian: apt-get install chromium" >&2; exit 1; }
+	CHATWRIGHT_CHROMIUM=$$(command -v $(CHROMIUM)) $(BIN)/pytest -m e2e $(ARGS)
+
+lint: install-dev  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+web: .venv/.created  ## build the web app (skipped while its sources are unchanged)
+	@$(BIN)/python scripts/build_web.py
+
+web-test: web
+	@$(BIN)/python scripts/build_web.py --test
+
+bench: install-dev  ## decode and prompt speed beside a peer
+	$(BIN)/python bench/decode.py $(ARGS)
+
+docs: install-dev  ## write docs/*/cli.md anew from --help
+	$(BIN)/python scripts/write_cli_docs.py
+
+clean:  ## remove everything that was built or fetched
+	rm -rf .venv .cache src/chatwright/web_dist web/node_modules

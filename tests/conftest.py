@@ -1,0 +1,40 @@
+"""What every test can ask for: the default model, pulled once into a home folder of the test suite's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chatwright.hub import ModelsFolder, pull
+from chatwright.settings import Settings
+from tests.serving import Server, serve
+
+# Kept between runs, so that only the first one downloads; CHATWRIGHT_TEST_HOME names another place.
+TEST_HOME = Path(os.environ.get("CHATWRIGHT_TEST_HOME", Path(__file__).parents[1] / ".cache" / "test-home"))
+
+
+@pytest.fixture(scope="session")
+def model_home() -> Path:
+    """A home folder (CHATWRIGHT_HOME) in which the default model lies."""
+    settings = Settings(home=TEST_HOME)
+    pull(settings.default_model, ModelsFolder(settings.models_dir))
+    return TEST_HOME
+
+
+@pytest.fixture(scope="session")
+def default_model(model_home: Path) -> Path:
+    """The default model's GGUF file."""
+    settings = Settings(home=model_home)
+    model = ModelsFolder(settings.models_dir).find(settings.default_model)
+    assert model is not None
+    return model.path
+
+
+@pytest.fixture(scope="session")
+def default_server(model_home: Path) -> Iterator[Server]:
+    """`chatwright serve` with the default model, open to this machine, shared by all tests that only ask it things."""
+    with serve(model_home) as server:
+        yield server
