@@ -237,7 +237,7 @@ def test_no_damage_does_more_than_be_refused(data: st.DataObject, tiny: bytes, t
         describe_model(path)
         load_model(path)
     except InvalidModelError as error:
-        assert str(error)
+        assert len(str(error)) < 1000  # noqa: PT017
 
 
 REFUSED = {

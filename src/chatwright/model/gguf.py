@@ -80,12 +80,18 @@ class GGUFFile:
         path = Path(path)
         if not path.is_file():
             raise ModelNotFoundError("There is no file {path}.", path=path)
-        if path.stat().st_size < len(MAGIC):
-            raise InvalidModelError("{path} is not a GGUF file: it does not begin with the letters GGUF.", path=path)
-        data = np.memmap(path, dtype=np.uint8, mode="r")
+        try:
+            with path.open("rb") as opened:
+                is_gguf = opened.read(len(MAGIC)) == MAGIC
+            if not is_gguf:
+                raise InvalidModelError(
+                    "{path} is not a GGUF file: it does not begin with the letters GGUF.", path=path
+                )
+            data = np.memmap(path, dtype=np.uint8, mode="r")
+        except OSError as error:
+            raise InvalidModelError("{path} cannot be read: {reason}", path=path, reason=error.strerror) from error
         header = _Cursor(path, data)
-        if header.take(len(MAGIC)) != MAGIC:
-            raise InvalidModelError("{path} is not a GGUF file: it does not begin with the letters GGUF.", path=path)
+        header.take(len(MAGIC))
         version = header.u32()
         if version not in SUPPORTED_VERSIONS:
             raise InvalidModelError(

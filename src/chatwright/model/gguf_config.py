@@ -69,7 +69,7 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
         qkv_bias="blk.0.attn_qkv.bias" in tensors or "blk.0.attn_q.bias" in tensors,
         out_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_up.bias" in tensors,
-        windows=(window,) * n_layer if window is not None and isinstance(n_layer, int) and n_layer < 1 << 10 else (),
+        windows=(window,) * n_layer if window is not None and isinstance(n_layer, int) and n_layer <= 1 << 10 else (),
         tied="output.weight" not in tensors,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -25,43 +26,47 @@ def load_model(path: Path, *, dtype: torch.dtype = torch.float32, device: torch.
     with torch.device("meta"):  # no memory is taken for weights that are replaced at once
         model = GPT(checkpoint.config)
     held = by_tensor(checkpoint.layout)
-    for name, stored in _read_tensors(checkpoint):
+    for name, stored in _read_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _read_folder(checkpoint):
         for parameter, slot in held[name]:
-            weight = _unpacked(stored, slot).to(device=device, dtype=dtype, copy=len(held[name]) > 1)
+            part = _unpacked(stored, slot)
+            # a copy also where nothing is converted: a weight mapped from a file dies with the file
+            weight = torch.empty(part.shape, dtype=dtype, device=device).copy_(part)
             module, kind = parameter.rsplit(".", 1)
-            setattr(model.get_submodule(module), kind, nn.Parameter(weight.contiguous(), requires_grad=False))
+            setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=False))
     model.to(device)
     return model.eval()
 
 
-def _read_tensors(checkpoint: SafetensorsCheckpoint | GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(checkpoint, GGUFCheckpoint):
-        for name in by_tensor(checkpoint.layout):
-            yield name, torch.from_numpy(checkpoint.file.read(name))
-        return
-    for name, stored in checkpoint.tensors.items():
-        yield name, _read(stored)
+def _read_gguf(checkpoint: GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
+    for name in by_tensor(checkpoint.layout):
+        yield name, torch.from_numpy(checkpoint.file.read(name))
+
+
+def _read_folder(checkpoint: SafetensorsCheckpoint) -> Iterator[tuple[str, Tensor]]:
     if checkpoint.duplicate_head is not None:
-        embed = _read(checkpoint.tensors[checkpoint.layout["embed.weight"].tensor])
-        if not torch.equal(embed, _read(checkpoint.duplicate_head)):
+        [head] = _read_tensors([checkpoint.duplicate_head])
+        [embed] = _read_tensors([checkpoint.tensors[checkpoint.layout["embed.weight"].tensor]])
+        if not torch.equal(head, embed):
             raise InvalidModelError(
                 "{path}: config.json says that the output head is the embedding (tie_word_embeddings), but the file"
                 " holds a different one. Set tie_word_embeddings to false if that head is meant.",
                 path=checkpoint.path,
             )
+    yield from zip(checkpoint.tensors, _read_tensors(checkpoint.tensors.values()), strict=True)
 
 
-def _read(stored: StoredTensor) -> Tensor:
-    try:
-        with safe_open(stored.file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(stored.name)
-            return tensor
-    except (SafetensorError, OSError) as error:
-        raise InvalidModelError(
-            "{path} is not a valid safetensors file ({reason}). Fetch it again.",
-            path=stored.file,
-            reason=shown(str(error)),
-        ) from error
+def _read_tensors(tensors: Iterable[StoredTensor]) -> Iterator[Tensor]:
+    for path, group in groupby(tensors, lambda tensor: tensor.file):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for stored in group:
+                    yield file.get_tensor(stored.name)
+        except (SafetensorError, OSError) as error:
+            raise InvalidModelError(
+                "{path} is not a valid safetensors file ({reason}). Fetch it again.",
+                path=path,
+                reason=shown(str(error)),
+            ) from error
 
 
 def _unpacked(stored: Tensor, slot: Slot) -> Tensor:
