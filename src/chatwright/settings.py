@@ -162,9 +162,10 @@ def load_settings(flags: Mapping[str, object] | None = None) -> Settings:
 
 
 def make_private_folder(path: Path) -> None:
-    """Create a folder that only its user may enter (0700), parents included. Raises StorageError."""
+    """Create a folder that only its user may enter (0700), missing parents likewise. Raises StorageError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed([folder for folder in (path, *path.parents) if not folder.exists()]):
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StorageError(
             "The folder {path} cannot be created ({reason}): choose a home folder that you can write to with "

@@ -54,6 +54,8 @@ class Output:
         """Send log records of the given level to standard error."""
         level = "DEBUG" if self.verbose else "ERROR" if self.quiet else settings.log_level.upper()
         logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if not self.verbose:  # what uvicorn says at start and stop, the command says better
+            logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 def stdout_console() -> Console:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +67,8 @@ def serve(
             host=settings.host,
         )
     sock = bind(settings.host, settings.port)
+    # SIGTERM ends like Ctrl-C, with everything cleaned up; uvicorn drains first and then raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         stack.enter_context(sock)
         _serve(models or [], settings.model_copy(update={"port": sock.getsockname()[1]}), sock, output, stack)
@@ -143,6 +147,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         reuse_address(sock)
         sock.bind(address)
+        # At once, though nothing is answered before the model is loaded: until one of them listens, two sockets may share a port.
+        sock.listen(128)
     except PermissionError as error:
         sock.close()
         raise UsageError(
@@ -227,5 +233,5 @@ def languages_sentence(name: str, languages: Sequence[str]) -> str:
     if not languages:
         return ""
     if len(languages) == 1:
-        return _("{name} speaks {language} only.", name=name, language=known.get(languages[0], languages[0]))
-    return _("{name} speaks {languages}.", name=name, languages=", ".join(known.get(code, code) for code in languages))
+        return _("{name} speaks {spoken} only.", name=name, spoken=known.get(languages[0], languages[0]))
+    return _("{name} speaks {spoken}.", name=name, spoken=", ".join(known.get(code, code) for code in languages))

@@ -16,6 +16,7 @@ from chatwright.errors import InUseError, ModelNotFoundError, StorageError
 from chatwright.hub import locks
 from chatwright.hub.manifest import Manifest, read_manifest
 from chatwright.hub.names import folder_of, is_name, name_of
+from chatwright.settings import make_private_folder
 
 WORK_FOLDER = ".work"  # unfinished pulls, locks, models being removed; never listed
 
@@ -172,15 +173,7 @@ class ModelsFolder:
 
     def make(self) -> None:
         """Create the folder (0700). Raises StorageError."""
-        try:
-            self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                "The models folder {path} cannot be created ({reason}): choose another one with CHATWRIGHT_HOME or "
-                "CHATWRIGHT_MODELS_DIR.",
-                path=self.root,
-                reason=error.strerror,
-            ) from error
+        make_private_folder(self.work)
 
     def sweep(self) -> None:
         """Finish removals that were interrupted."""

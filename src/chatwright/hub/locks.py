@@ -37,7 +37,6 @@ def held(folder: Path, key: str, what: str) -> Iterator[None]:
     """
     path = folder / f"{key}.{uuid.uuid4().hex}.held"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.open("x", encoding="utf-8")
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
