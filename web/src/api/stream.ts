@@ -7,7 +7,7 @@ import { authorization } from "./key";
 export interface ChatRequest {
   model: string;
   messages: { role: "system" | "user" | "assistant"; content: string }[];
-  temperature?: number;
+  temperature: number;
 }
 
 export type FinishReason = "stop" | "length";

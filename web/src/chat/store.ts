@@ -18,8 +18,7 @@ export interface ChatSettings {
   model: string;
   /** Goes before the conversation as a system message; empty for none. */
   system: string;
-  /** Undefined leaves the model's own default. */
-  temperature: number | undefined;
+  temperature: number;
 }
 
 export interface ChatSnapshot {
@@ -38,7 +37,7 @@ export function toRequest(messages: readonly ChatMessage[], settings: ChatSettin
   return {
     model: settings.model,
     messages: system ? [{ role: "system", content: system }, ...turns] : turns,
-    ...(settings.temperature === undefined ? {} : { temperature: settings.temperature }),
+    temperature: settings.temperature,
   };
 }
 

@@ -6,10 +6,11 @@ import { Dialog } from "./Dialog";
 
 export interface Preferences {
   system: string;
-  temperature: number | undefined;
+  temperature: number;
 }
 
-const USUAL_TEMPERATURE = 0.7;
+/** The API's own default, 1, makes the small models that fit a laptop ramble. */
+export const DEFAULT_PREFERENCES: Preferences = { system: "", temperature: 0.3 };
 
 interface Props {
   open: boolean;
@@ -39,38 +40,27 @@ export function SettingsDialog({ open, preferences, onChange, onClose }: Props) 
         {t("settings.systemHelp")}
       </p>
 
-      <fieldset className="mt-5">
-        <legend className="mb-1 font-medium">{t("settings.temperature")}</legend>
-        <label className="flex items-center gap-2">
-          <input
-            type="checkbox"
-            className="size-4 accent-primary"
-            checked={temperature !== undefined}
-            onChange={(event) =>
-              onChange({ ...preferences, temperature: event.target.checked ? USUAL_TEMPERATURE : undefined })
-            }
-          />
-          {t("settings.temperatureOwn")}
-        </label>
-        <div className="mt-2 flex items-center gap-3">
-          <input
-            type="range"
-            min={0}
-            max={2}
-            step={0.1}
-            aria-label={t("settings.temperature")}
-            disabled={temperature === undefined}
-            value={temperature ?? USUAL_TEMPERATURE}
-            onChange={(event) => onChange({ ...preferences, temperature: Number(event.target.value) })}
-            className="grow accent-primary"
-            data-testid="temperature"
-          />
-          <output className="w-32 text-right text-sm text-muted-foreground tabular-nums">
-            {temperature === undefined ? t("settings.temperatureDefault") : temperature.toFixed(1)}
-          </output>
-        </div>
-        <p className="mt-1 text-sm text-muted-foreground">{t("settings.temperatureHelp")}</p>
-      </fieldset>
+      <label className="mt-5 mb-1 flex justify-between font-medium" htmlFor="temperature">
+        {t("settings.temperature")}
+        <output htmlFor="temperature" className="font-normal text-muted-foreground tabular-nums">
+          {temperature.toFixed(1)}
+        </output>
+      </label>
+      <input
+        id="temperature"
+        type="range"
+        min={0}
+        max={2}
+        step={0.1}
+        value={temperature}
+        onChange={(event) => onChange({ ...preferences, temperature: Number(event.target.value) })}
+        aria-describedby="temperature-help"
+        className="w-full accent-primary"
+        data-testid="temperature"
+      />
+      <p id="temperature-help" className="mt-1 text-sm text-muted-foreground">
+        {t("settings.temperatureHelp")}
+      </p>
 
       <div className="mt-6 flex justify-end gap-2">
         {apiKey() !== null && (
