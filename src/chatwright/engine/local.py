@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # How long the idle loop sleeps at most before it turns again, so that its heartbeat stays fresh.
 IDLE_TURN_S = 1.0
+# What a forward pass can fail with: out of memory, mostly.
+STEP_FAILURES = (RuntimeError, MemoryError, IndexError)
 
 
 class _Subscriber:
@@ -208,13 +210,22 @@ class LocalEngine:
         chunks, preempted = self._scheduler.schedule()
         for choice in preempted:
             self._runner.free(choice)
+        self._run_chunks(chunks)
+
+    def _run_chunks(self, chunks: list[Chunk]) -> None:
         try:
             outputs = self._runner.step(chunks)
-        except (RuntimeError, MemoryError, IndexError) as failure:
-            # Out of memory, mostly. Whoever was in this step is told; the others, and the engine, go on.
+        except STEP_FAILURES as failure:
+            if len(chunks) > 1:
+                # Who of them was it? One after the other they need less memory, and only the culprit is lost. What the
+                # failed step already wrote into a cache is written again, at the same places.
+                log.warning("a step of the engine failed (%s); its parts are tried one by one", type(failure).__name__)
+                for chunk in chunks:
+                    if not chunk.sequence.finished:
+                        self._run_chunks([chunk])
+                return
             log.exception("a step of the engine failed")
-            for chunk in chunks:
-                self._finish(chunk.sequence, "error", f"{type(failure).__name__} in the model's forward pass")
+            self._finish(chunks[0].sequence, "error", f"{type(failure).__name__} in the model's forward pass")
             return
         for chunk, logits_nV in zip(chunks, outputs, strict=True):
             self._scheduler.advance(chunk)
@@ -238,12 +249,13 @@ class LocalEngine:
         logits_V = logits_nV[-1]
         adjusted = adjust_logits(logits_V, sampling, choice.group.request.prompt_ids, choice.output_counts)
         token_id = sample(adjusted, sampling, choice.index, choice.n_output)
-        if token_id in sampling.stop_ids:
-            self._finish(choice, "stop")
-            return
         scores = None if sampling.logprobs is None else score_token(logits_V, token_id, sampling.logprobs)
+        event = TokenEvent(choice.index, token_id, scores)
+        if token_id in sampling.stop_ids:
+            self._finish(choice, "stop", stop_token=event)
+            return
         choice.append(token_id)
-        self._emit(choice, TokenEvent(choice.index, token_id, scores))
+        self._emit(choice, event)
         if choice.n_output >= sampling.max_tokens:
             self._finish(choice, "length")
 
@@ -260,12 +272,14 @@ class LocalEngine:
         if scores:
             self._emit(choice, PromptEvent(start, tuple(scores)))
 
-    def _finish(self, choice: Choice, reason: FinishReason, error: str | None = None) -> None:
+    def _finish(
+        self, choice: Choice, reason: FinishReason, error: str | None = None, stop_token: TokenEvent | None = None
+    ) -> None:
         if choice.finished:
             return
         self._scheduler.remove(choice)
         self._runner.free(choice)
-        self._emit(choice, FinishEvent(choice.index, reason, error))
+        self._emit(choice, FinishEvent(choice.index, reason, error, stop_token))
         if all(sibling.finished for sibling in choice.group.sequences):
             del self._groups[choice.group.request.id]
 

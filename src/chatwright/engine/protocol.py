@@ -80,11 +80,12 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """Choice `index` is over. "stop": a token of `stop_ids` came (it is not reported as a token event)."""
+    """Choice `index` is over. "stop": a token of `stop_ids` came; it is no token event of its own, but comes with this one."""
 
     index: int
     reason: FinishReason
     error: str | None = None
+    stop_token: TokenEvent | None = None
 
 
 EngineEvent = PromptEvent | TokenEvent | FinishEvent

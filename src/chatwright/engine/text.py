@@ -69,12 +69,14 @@ class TextDelta:
 class TextFinish:
     """Choice `index` is over. "stop": end token or stop string; "length": max_tokens; "abort": ended from outside.
 
-    `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off.
+    `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
+    is the end token, if one came; its text is "".
     """
 
     index: int
     reason: Literal["stop", "length", "abort"]
     n_tokens: int
+    end_token: TokenText | None = None
 
 
 TextEvent = PromptText | TextDelta | TextFinish
@@ -199,7 +201,9 @@ class TextModel:
                         raise EngineError("The engine failed in the middle of an answer: {reason}.", reason=event.error)
                     if delta := choice.flush():
                         yield delta
-                    yield TextFinish(event.index, event.reason, choice.n_tokens)
+                    end = event.stop_token
+                    end_token = self._token_text(end.token_id, "", end.scores) if end else None
+                    yield TextFinish(event.index, event.reason, choice.n_tokens, end_token)
 
     async def close(self) -> None:
         """Stop the engine."""

@@ -1,8 +1,8 @@
 """Who may come in: deny by default, decided on the routed path, before anything else looks at the request.
 
-With an API key every path but the public ones wants `Authorization: Bearer KEY`. Without one the server is open to this
-machine alone: it ignores whatever key is sent and refuses foreign Host or Origin headers (DNS rebinding, pages of other sites)
-and everything that came through a proxy, since a proxy in front makes it public.
+With an API key every path but the public ones wants `Authorization: Bearer KEY` (or Azure's `api-key: KEY`). Without one the
+server is open to this machine alone: it ignores whatever key is sent and refuses foreign Host or Origin headers (DNS rebinding,
+pages of other sites) and everything that came through a proxy, since a proxy in front makes it public.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chatwright.server.errors import error_response
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+PROXY_HEADERS = frozenset({"forwarded", "x-real-ip", "via"})  # and X-Forwarded-*
 # Probes must work without a key, and the page that asks for the key must load. None of these says anything private.
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/favicon.svg", "/favicon.ico", "/licenses.txt"})
 PUBLIC_FOLDER = "/assets/"
@@ -56,7 +56,7 @@ class AccessControl:
         elif not preflight and not is_public(scope["path"]) and not self._has_key(headers):
             message = (
                 "The API key is wrong."
-                if headers.get("authorization")
+                if "authorization" in headers or "api-key" in headers
                 else "An API key is needed. Send it as 'Authorization: Bearer KEY'."
             )
             response = error_response(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
@@ -67,14 +67,17 @@ class AccessControl:
     def _has_key(self, headers: Headers) -> bool:
         assert self.key_digest is not None
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
-        return hmac.compare_digest(digest, self.key_digest) and scheme.lower() == "bearer"
+        if scheme.lower() != "bearer":
+            key = headers.get("api-key", "")  # how Azure's clients send it
+        # Starlette reads header bytes as Latin-1; a key is whatever bytes the client sent.
+        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
+        return hmac.compare_digest(digest, self.key_digest)
 
     def _refuse_foreign(self, headers: Headers) -> str | None:
         """Why an open server does not answer this request, or None."""
         advice = "Start it with --api-key to reach it from elsewhere."
-        for header in PROXY_HEADERS:
-            if header in headers:
+        for header in headers:
+            if header in PROXY_HEADERS or header.startswith("x-forwarded-"):
                 return f"The request came through a proxy ({header}), and this server has no API key. {advice}"
         if len(headers.getlist("host")) != 1 or not _is_loopback(headers["host"]):
             return f"This server answers on this machine's own names only (localhost, 127.0.0.1), not as the given Host. {advice}"

@@ -14,7 +14,7 @@ from chatwright import __version__
 from chatwright.engine.text import TextModel
 from chatwright.server import health, pages
 from chatwright.server.access import AccessControl
-from chatwright.server.errors import install_error_handlers
+from chatwright.server.errors import ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
 from chatwright.server.openai import chat, completions, legacy, models
@@ -41,6 +41,9 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
         # The page is ours: FastAPI's own loads scripts from a foreign host.
         docs_url=None,
         redoc_url=None,
+        # A redirect would go wherever the client's Host header says.
+        redirect_slashes=False,
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.server = ServerState(settings, text_models)
     install_error_handlers(app)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
@@ -35,8 +36,24 @@ TYPE_BY_STATUS = {
     408: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    431: "invalid_request_error",
     503: "engine_overloaded",
 }
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and where."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorDetail
 
 
 class WireError(HTTPException):
@@ -109,9 +126,9 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, StarletteHTTPException)
         message = str(error.detail)
         if error.status_code == 404:
-            message = f"Nothing is served at {request.scope['path']!r}. The API lives under /v1; /docs lists it."
+            message = f"Nothing is served at {_shown_path(request)}. The API lives under /v1; /docs lists it."
         if error.status_code == 405:
-            message = f"{request.method} is not allowed at {request.scope['path']!r}."
+            message = f"{request.method} is not allowed at {_shown_path(request)}."
         return error_response(error.status_code, message, headers=error.headers)
 
     async def on_crash(request: Request, error: Exception) -> Response:
@@ -125,6 +142,11 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_crash)
 
 
+def _shown_path(request: Request) -> str:
+    path: str = request.scope["path"]
+    return repr(path if len(path) <= 200 else path[:200] + "…")
+
+
 def describe_validation(errors: Any) -> tuple[str, str | None]:
     """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge."""
     first = errors[0]
@@ -132,5 +154,9 @@ def describe_validation(errors: Any) -> tuple[str, str | None]:
     path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     param = path[0] if path else None
     place = ".".join(path) if path else "the request body"
-    reasons = list(dict.fromkeys(e["msg"] for e in errors if [str(p) for p in e["loc"]][1:2] == path[:1]))
+    reasons = list(
+        dict.fromkeys(
+            e["msg"].removeprefix("Value error, ") for e in errors if [str(p) for p in e["loc"]][1:2] == path[:1]
+        )
+    )
     return f"Invalid value for {place!r}: {'; or: '.join(reasons[:4] or [first['msg']])}.", param

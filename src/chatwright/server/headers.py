@@ -1,4 +1,4 @@
-"""Headers of every response: what browsers may do with our pages, and the request's id (made here, never taken over)."""
+"""Headers: how large a request's may be, what browsers may do with our pages, and ids made here and never taken over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import uuid
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chatwright.server.errors import error_response
+
+MAX_HEADER_BYTES = 64 * 1024
 # No inline script, no foreign origin: model output that slips through the sanitiser still can neither run nor phone home.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -59,4 +62,10 @@ class ResponseHeaders:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        # The HTTP parser counts only what has not yet arrived whole; headers that came in one piece are counted here.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            message = f"The request's headers are larger than {MAX_HEADER_BYTES // 1024} KiB, the limit of this server."
+            response = error_response(431, message, headers={"Connection": "close"})
+            await response(scope, receive, send_with_headers)
+            return
         await self.app(scope, receive, send_with_headers)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -17,9 +18,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatwright.server.errors import WireError, error_response
 
 MAX_DEPTH = 64
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+# Objects and arrays in one body. Parsed, an empty one takes 30 times its two bytes; honest requests have thousands at most.
+MAX_CONTAINERS = 100_000
+# From this size on a body is parsed in a thread: the event loop turns between the steps.
+LARGE_BODY_BYTES = 64 * 1024
+# The closing quote is optional, so that a string which never ends is passed over once, not once for every quote in it.
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 EMPTY_PAIR = re.compile(rb"\[\]|\{\}")
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+# A body too large is still read to its end, and thrown away, up to this many times the limit.
+DRAINED_BODIES = 4
 
 
 class BodyLimit:
@@ -37,7 +47,8 @@ class BodyLimit:
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.max_bytes:
-            # Closing beats reading what nobody wants; the client may see the reset before the answer.
+            if int(announced) <= DRAINED_BODIES * self.max_bytes and b"expect" not in headers:
+                await self._discard_body(receive)
             response = error_response(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
             await response(scope, receive, send)
             return
@@ -61,10 +72,23 @@ class BodyLimit:
             n_bytes += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if n_bytes > self.max_bytes:
+                if message.get("more_body", False):
+                    await self._discard_body(receive)
                 raise WireError(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
             return message
 
         await self.app(scope, limited_receive, send)
+
+    async def _discard_body(self, receive: Receive) -> None:
+        """Read on, keeping nothing: most clients look for the answer only when they have sent everything, and closing before
+        that would reset the connection under them."""
+        n_bytes, more = 0, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout_s):
+                while more and n_bytes < DRAINED_BODIES * self.max_bytes:
+                    message = await receive()
+                    n_bytes += len(message.get("body", b""))
+                    more = message.get("more_body", False)
 
     def _too_large(self) -> str:
         return f"The request body is larger than {self.max_bytes / 2**20:g} MiB, the limit of this server."
@@ -76,7 +100,9 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """The parsed body. Raises WireError (400)."""
         if not hasattr(self, "_json"):
-            self._json = parse_json(await self.body())
+            body = await self.body()
+            large = len(body) > LARGE_BODY_BYTES
+            self._json = await asyncio.to_thread(parse_json, body) if large else parse_json(body)
         return self._json
 
 
@@ -113,21 +139,26 @@ def require_json(request: Request) -> None:
 
 def parse_json(body: bytes) -> Any:
     """A JSON object from bytes. Raises WireError (400) with the place of the mistake."""
+    brackets = STRING.sub(b"", body).translate(None, delete=NO_BRACKETS)
+    if len(brackets) > 2 * MAX_CONTAINERS:
+        raise WireError(400, f"The JSON body has more than {MAX_CONTAINERS} objects and arrays.", code="invalid_json")
     try:
         value = orjson.loads(body)  # refuses by itself: bad UTF-8, lone surrogates, NaN, more than 1,024 levels
     except orjson.JSONDecodeError as error:
-        raise WireError(400, f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+        # Only the parser's own sentence, without the text around the mistake, which may be private.
+        raise WireError(
+            400, f"The request body is not valid JSON: {error.msg} (byte {error.pos}).", code="invalid_json"
+        ) from None
     if not isinstance(value, dict):
         raise WireError(400, "The request body must be a JSON object.", code="invalid_json")
-    if deeper_than(body, MAX_DEPTH):
+    if deeper_than(brackets, MAX_DEPTH):
         raise WireError(400, f"The JSON body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
     return value
 
 
-def deeper_than(body: bytes, levels: int) -> bool:
-    """Whether valid JSON nests deeper than `levels`. Each pass peels the innermost level, at the speed of the regex engine: a
-    loop over the values of 16 MiB would hold up the event loop for seconds."""
-    brackets = STRING.sub(b"", body).translate(None, delete=NO_BRACKETS)
+def deeper_than(brackets: bytes, levels: int) -> bool:
+    """Whether the brackets of valid JSON nest deeper than `levels`. Each pass peels the innermost level, at the speed of the
+    regex engine."""
     for _ in range(levels):
         if not brackets:
             return False

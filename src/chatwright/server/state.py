@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -9,18 +10,30 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from chatwright.engine.text import TextModel
-from chatwright.errors import ModelNotFoundError
+from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
 
 
 @dataclass
 class ServerState:
-    """One per app. The first model is the one that aliases stand for."""
+    """One per app. The first model is the one that aliases stand for.
+
+    `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
+    """
 
     settings: Settings
     models: Sequence[TextModel]
-    draining: bool = field(default=False)
+    draining: bool = False
+    cut_off: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def model_for_answer(self, name: str | None) -> TextModel:
+        """The model that shall answer. Raises InvalidRequestError, InvalidRequestError, ModelNotFoundError, OverloadedError."""
+        if self.draining:
+            raise OverloadedError("The server is shutting down. Send the request again in a moment.")
+        if not name:
+            raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
+        return self.find_model(name)
 
     def find_model(self, name: str) -> TextModel:
         """The model that answers to a name or alias. Raises ModelNotFoundError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -18,7 +19,6 @@ from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextModel, TextRequest, TokenText
-from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage, wire_reason
 from chatwright.server.openai.requests import ChatBody
@@ -36,13 +36,11 @@ async def create_chat_completion(body: ChatBody, request: Request, state: State)
 
 async def answer(body: ChatBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
-    if not model_name:
-        raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
-    model = state.find_model(model_name)
-    job = await _Job.prepare(body, model_name, model)
+    model = state.model_for_answer(model_name)
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
-        return await start_stream(request, events, state.settings.write_timeout_s)
+        return await start_stream(request, events)
     completion = await unless_client_leaves(request, job.run())
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
@@ -50,8 +48,8 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
 class _Job:
     """One conversation, tokenised and checked."""
 
-    def __init__(self, body: ChatBody, name: str, model: TextModel, prompt: list[int]) -> None:
-        self.body, self.model, self.n_prompt = body, model, len(prompt)
+    def __init__(self, body: ChatBody, name: str, model: TextModel, prompt: list[int], cut_off: asyncio.Event) -> None:
+        self.body, self.model, self.n_prompt, self.cut_off = body, model, len(prompt), cut_off
         self.n = body.n or 1
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -68,9 +66,10 @@ class _Job:
         self.requests = [TextRequest(prompt_ids=prompt, sampling=sampling, stop=body.stops, n=self.n)]
 
     @classmethod
-    async def prepare(cls, body: ChatBody, name: str, model: TextModel) -> _Job:
+    async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
-        return cls(body, name, model, await model.encode_chat([message.for_template() for message in body.messages]))
+        prompt = await model.encode_chat([message.for_template() for message in body.messages])
+        return cls(body, name, model, prompt, cut_off)
 
     async def run(self) -> ChatCompletion:
         """The whole answer at once."""
@@ -78,7 +77,7 @@ class _Job:
         tokens: list[list[TokenText]] = [[] for _ in range(self.n)]
         reasons: list[Any] = [None] * self.n
         n_completion = 0
-        async with aclosing(generate_all(self.model, self.requests)) as events:
+        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
                     texts[event.index] += event.text
@@ -107,7 +106,7 @@ class _Job:
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
         n_completion = 0
         started: set[int] = set()
-        async with aclosing(generate_all(self.model, self.requests)) as events:
+        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for _, event in events:
                 if not isinstance(event, TextDelta | TextFinish):
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -34,13 +35,11 @@ async def create_completion(body: CompletionBody, request: Request, state: State
 
 async def complete(body: CompletionBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
-    if not model_name:
-        raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
-    model = state.find_model(model_name)
-    job = await _Job.prepare(body, model_name, model)
+    model = state.model_for_answer(model_name)
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
-        return await start_stream(request, events, state.settings.write_timeout_s)
+        return await start_stream(request, events)
     completion = await unless_client_leaves(request, job.run())
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
@@ -53,6 +52,7 @@ class _Answer:
     tokens: list[TokenText] = field(default_factory=list)
     finish_reason: Literal["stop", "length"] = "stop"
     n_tokens: int = 0
+    end_token: TokenText | None = None
 
     def mean_logprob(self) -> float:
         """What best_of ranks by: log probability per token."""
@@ -64,8 +64,15 @@ class _Job:
     """The prompts of one request, tokenised and checked."""
 
     def __init__(
-        self, body: CompletionBody, name: str, model: TextModel, prompts: list[list[int]], texts: list[str]
+        self,
+        body: CompletionBody,
+        name: str,
+        model: TextModel,
+        prompts: list[list[int]],
+        texts: list[str],
+        cut_off: asyncio.Event,
     ) -> None:
+        self.cut_off = cut_off
         self.body, self.name, self.model, self.prompts, self.texts = body, name, model, prompts, texts
         self.n = body.n or 1
         self.n_prompt = sum(len(prompt) for prompt in prompts)
@@ -94,7 +101,7 @@ class _Job:
             model.check_length(len(prompt), max_tokens, param="prompt")
 
     @classmethod
-    async def prepare(cls, body: CompletionBody, name: str, model: TextModel) -> _Job:
+    async def prepare(cls, body: CompletionBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
         prompts = _as_list(body.prompt)
         if len(prompts) * max(body.n or 1, body.best_of or 1) > MAX_SEQUENCES:
@@ -120,13 +127,13 @@ class _Job:
                 _check_ids(prompt, model)
                 ids.append(prompt)
         texts = [p if isinstance(p, str) else model.tokenizer.decode(p) for p in prompts]
-        return cls(body, name, model, ids, texts)
+        return cls(body, name, model, ids, texts, cut_off)
 
     async def run(self) -> Completion:
         """The whole answer at once."""
         answers = [[_Answer() for _ in range(self.best_of)] for _ in self.prompts]
         prompt_tokens: dict[int, Sequence[TokenText]] = {}
-        async with aclosing(generate_all(self.model, self.requests)) as events:
+        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for number, event in events:
                 if isinstance(event, PromptText):
                     prompt_tokens[number] = event.tokens
@@ -137,6 +144,7 @@ class _Job:
                 else:
                     answer = answers[number][event.index]
                     answer.finish_reason, answer.n_tokens = wire_reason(event), event.n_tokens
+                    answer.end_token = event.end_token
         choices = []
         for number, candidates in enumerate(answers):
             best = candidates
@@ -147,7 +155,9 @@ class _Job:
                 text, offset = answer.text, len(self.texts[number])
                 if self.body.echo:
                     text, offset = self.texts[number] + text, 0
-                    tokens = [*prompt_tokens.get(number, ()), *tokens]
+                    # lm-evaluation-harness asks for echo and one token and drops the last entry: there must be one behind the
+                    # prompt's, also where the model would end.
+                    tokens = [*prompt_tokens.get(number, ()), *tokens, *_if_any(answer.end_token)]
                 choices.append(
                     CompletionChoice(
                         finish_reason=answer.finish_reason,
@@ -165,7 +175,7 @@ class _Job:
         started: set[tuple[int, int]] = set()
         prompt_tokens: dict[int, Sequence[TokenText]] = {}
         n_completion = 0
-        async with aclosing(generate_all(self.model, self.requests)) as events:
+        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for number, event in events:
                 if isinstance(event, PromptText):
                     prompt_tokens[number] = event.tokens
@@ -181,7 +191,9 @@ class _Job:
                     yield self._chunk(choice, event.text, None, logprobs, include_usage)
                 else:
                     n_completion += event.n_tokens
-                    yield self._chunk(choice, "", wire_reason(event), None, include_usage)
+                    end_token = _if_any(event.end_token) if self.body.echo else ()
+                    logprobs = self._logprobs(end_token, lengths[number][event.index]) if end_token else None
+                    yield self._chunk(choice, "", wire_reason(event), logprobs, include_usage)
         if include_usage:
             yield sse(Completion(**self.head, choices=[], usage=usage(self.n_prompt, n_completion)))
 
@@ -213,6 +225,10 @@ class _Job:
         top = {alternative.text: alternative.logprob for alternative in token.top}
         top.setdefault(self.model.token_label(token.id), token.logprob)
         return top
+
+
+def _if_any(token: TokenText | None) -> tuple[TokenText, ...]:
+    return () if token is None else (token,)
 
 
 def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> list[str | list[int]]:

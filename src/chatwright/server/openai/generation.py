@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.openai.requests import SamplingBody
 
 T = TypeVar("T")
@@ -20,6 +20,7 @@ T = TypeVar("T")
 # Prompts of one HTTP request that are in the engine at the same time; the others wait here and not in the engine's queue,
 # so that one request with many prompts does not fill it.
 PROMPTS_AT_ONCE = 16
+FULL_QUEUE_PAUSE_S = 0.05
 
 
 class ClientGoneError(Exception):
@@ -65,24 +66,42 @@ def usage(n_prompt: int, n_completion: int) -> CompletionUsage:
 
 
 async def generate_all(
-    model: TextModel, requests: Sequence[TextRequest]
+    model: TextModel, requests: Sequence[TextRequest], cut_off: asyncio.Event
 ) -> AsyncGenerator[tuple[int, TextEvent], None]:
-    """Events of several prompts as they come, each with its prompt's number. Closing the iterator aborts all of them."""
+    """Events of several prompts as they come, each with its prompt's number. Closing the iterator aborts all of them.
+
+    Raises OverloadedError when there is no room for the first prompt, or when `cut_off` is set; EngineError.
+    """
     inbox: asyncio.Queue[tuple[int, TextEvent] | Exception | None] = asyncio.Queue()
     places = asyncio.Semaphore(PROMPTS_AT_ONCE)
 
     async def pump(number: int, request: TextRequest) -> None:
         try:
-            async with places, aclosing(model.generate(request)) as events:
-                async for event in events:
-                    inbox.put_nowait((number, event))
+            async with places:
+                while True:
+                    try:
+                        async with aclosing(model.generate(request)) as events:
+                            async for event in events:
+                                inbox.put_nowait((number, event))
+                        break
+                    except OverloadedError:
+                        # The first prompt, which starts first, stands for the request: without room for it the request is
+                        # refused. Later ones wait, lest a newcomer that took the place of one ruin what is half done.
+                        if number == 0:
+                            raise
+                        await asyncio.sleep(FULL_QUEUE_PAUSE_S)
             inbox.put_nowait(None)
         except Exception as error:  # noqa: BLE001  carried over to the reader, who raises it
             inbox.put_nowait(error)
 
+    async def end_at_cut_off() -> None:
+        await cut_off.wait()
+        inbox.put_nowait(OverloadedError("The server is shutting down and ended this answer early. Send it again."))
+
     tasks = [asyncio.create_task(pump(number, request)) for number, request in enumerate(requests)]
+    tasks.append(asyncio.create_task(end_at_cut_off()))
     try:
-        n_open = len(tasks)
+        n_open = len(requests)
         while n_open:
             item = await inbox.get()
             if isinstance(item, Exception):

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
-from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai import chat, completions
 from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage
@@ -17,6 +16,8 @@ from chatwright.server.openai.requests import ChatBody, CompletionBody, EditBody
 from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["legacy"])
+
+EDIT_MODELS = ("text-davinci-edit-001", "code-davinci-edit-001")
 
 
 @router.post("/engines/{name:path}/chat/completions", response_model=None)
@@ -66,10 +67,8 @@ def engine_object(name: str) -> dict[str, Any]:
 
 async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> dict[str, Any]:
     """The edited text, asked for in the model's chat template."""
-    if not model_name:
-        raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
-    # The names of the edit models were text-davinci-edit-001 and code-davinci-edit-001; any served name or alias will do.
-    model = state.models[0] if model_name.endswith("-davinci-edit-001") else state.find_model(model_name)
+    # The edit models had names of their own; any served name or alias will do.
+    model = state.model_for_answer("davinci" if model_name in EDIT_MODELS else model_name)
     question = f"{body.instruction}\n\n{body.input}" if body.input else body.instruction
     system = "Apply the instruction to the text and answer with the edited text only."
     prompt = await model.encode_chat([{"role": "system", "content": system}, {"role": "user", "content": question}])
@@ -82,7 +81,7 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     async def run() -> dict[str, Any]:
         texts = [""] * text_request.n
         n_completion = 0
-        async for _, event in generate_all(model, [text_request]):
+        async for _, event in generate_all(model, [text_request], state.cut_off):
             if isinstance(event, TextDelta):
                 texts[event.index] += event.text
             elif isinstance(event, TextFinish):

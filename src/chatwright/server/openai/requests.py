@@ -8,19 +8,46 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
 
 from chatwright.errors import InvalidRequestError
 
 MAX_PROMPTS = 128
 MAX_MESSAGES = 4096
 MAX_SEQUENCES = 1024
+MAX_PROMPT_TOKENS = 2**20
+MAX_PARTS = 4096
+MAX_BIASES = 1024
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+# fail_fast: without it a list of millions of wrong items becomes millions of error objects.
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPT_TOKENS)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Bias = Annotated[FiniteFloat, Field(ge=-100, le=100)]
+
+
+def _refuse_many_biases(value: Any) -> Any:
+    """The same for objects, which have no fail_fast: look at the size before the entries."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise ValueError(f"at most {MAX_BIASES} entries are allowed")
+    return value
+
+
+def _check_prompt(value: Any) -> Any:
+    """One plain sentence for a prompt of the wrong kind, where the union would give one per kind that it is not."""
+    kinds = {type(item) for item in value} if isinstance(value, list) else set()
+    if value is not None and not isinstance(value, str) and kinds not in ({str}, {int}, {list}):
+        raise ValueError("a prompt is a string, a list of strings, a list of token ids, or a list of such lists")
+    return value
 
 
 class StreamOptions(BaseModel):
@@ -42,12 +69,13 @@ class SamplingBody(BaseModel):
     temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(fail_fast=True, max_length=16)] | None = None
     presence_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[FiniteFloat, Field(ge=-2, le=2)] | None = None
-    logit_bias: (
-        Annotated[dict[Annotated[str, StringConstraints(max_length=20)], Bias], Field(max_length=1024)] | None
-    ) = None
+    logit_bias: Annotated[
+        Annotated[dict[Annotated[str, StringConstraints(max_length=20)], Bias], Field(max_length=MAX_BIASES)] | None,
+        BeforeValidator(_refuse_many_biases),
+    ] = None
     seed: Int64 | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -90,13 +118,14 @@ class CompletionBody(SamplingBody):
 
     unsupported = {"suffix": ("",), "prompt_embeds": (), "response_format": ({"type": "text"},), "tools": ([],)}
 
-    prompt: (
+    prompt: Annotated[
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | None
-    ) = None
+        | Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+        | None,
+        BeforeValidator(_check_prompt),
+    ] = None
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None
     echo: bool | None = None
@@ -129,7 +158,7 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True)
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -169,7 +198,7 @@ class ChatBody(SamplingBody):
         "prompt_embeds": (),
     }
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None

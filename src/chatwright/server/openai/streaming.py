@@ -1,8 +1,7 @@
-"""Server-sent events as OpenAI writes them, to readers that may stall or leave."""
+"""Server-sent events as OpenAI writes them, to readers that may leave at any time."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -11,7 +10,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from chatwright.errors import ChatwrightError
 from chatwright.server.errors import as_wire_error, error_object
@@ -30,32 +29,26 @@ def sse(item: BaseModel) -> str:
 
 
 class EventStream(StreamingResponse):
-    """A stream whose reader must take each piece within `write_timeout_s`; the events' iterator is closed in every case."""
+    """A stream that closes its events in every case, also when it was never begun: that is what stops the engine."""
 
-    def __init__(self, events: AsyncGenerator[str, None], write_timeout_s: float) -> None:
+    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[str, None]) -> None:
         super().__init__(
             events,
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
         self.events = events
-        self.write_timeout_s = write_timeout_s
+        self.source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(self.write_timeout_s):
-                await send(message)
-
         try:
-            await super().__call__(scope, receive, send_in_time)
-        except TimeoutError:
-            log.warning("a client stopped reading its stream for %g s; it was cut off", self.write_timeout_s)
+            await super().__call__(scope, receive, send)
         finally:
-            # A cancelled send leaves the iterator suspended at its yield: close it, so that the engine stops now.
             await self.events.aclose()
+            await self.source.aclose()
 
 
-async def start_stream(request: Request, events: AsyncGenerator[str, None], write_timeout_s: float) -> EventStream:
+async def start_stream(request: Request, events: AsyncGenerator[str, None]) -> EventStream:
     """The response for `events`. The first one is awaited here: what fails before it still gets a status of its own.
     What fails later becomes an error event, then [DONE]."""
     try:
@@ -75,11 +68,9 @@ async def start_stream(request: Request, events: AsyncGenerator[str, None], writ
         except Exception:  # an edge: the status is sent, so this is the only way left to tell the client
             log.exception("a stream failed")
             yield _error_event(error_object(500, "The server failed in the middle of this answer. Its log says where."))
-        finally:
-            await events.aclose()
         yield DONE
 
-    return EventStream(rest(), write_timeout_s)
+    return EventStream(rest(), events)
 
 
 def _error_event(body: dict[str, Any]) -> str:
