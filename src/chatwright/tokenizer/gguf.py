@@ -57,6 +57,7 @@ def read_gguf(metadata: Mapping[str, Any]) -> BpeFile:
     file = _byte_level(metadata, tokens, types) if model == "gpt2" else _sentencepiece(metadata, tokens, types)
     bos, eos = _named(metadata, "bos_token_id", len(tokens)), _named(metadata, "eos_token_id", len(tokens))
     file.bos_id = bos
+    file.n_ids = len(tokens)
     ends = {_named(metadata, key, len(tokens)) for key in ("eos_token_id", "eot_token_id", "eom_token_id")}
     ends |= {
         i
@@ -65,7 +66,7 @@ def read_gguf(metadata: Mapping[str, Any]) -> BpeFile:
     }
     file.eos_ids = frozenset(token_id for token_id in ends if token_id is not None)
     pre = metadata.get("tokenizer.ggml.pre")
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", model == "llama" or pre in ("llama-bpe", "llama3", "tekken"))
+    add_bos = metadata.get("tokenizer.ggml.add_bos_token", model == "llama" or pre in ["llama-bpe", "llama3", "tekken"])
     add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
     file.post_processor = template_post_processor(
         (tokens[bos], bos) if add_bos and bos is not None else None,
@@ -93,7 +94,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], types: Seque
     pre = metadata.get("tokenizer.ggml.pre")
     if pre is None and metadata.get("general.architecture") == "gpt2":
         pre = "gpt-2"  # files from before the key existed
-    if pre not in PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         raise InvalidModelError(
             "The GGUF pre-tokenizer {pre} is not supported, only {names}.",
             pre=repr(pre)[:80],

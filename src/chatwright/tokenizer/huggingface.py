@@ -53,6 +53,9 @@ def read_tokenizer_json(folder: Path) -> BpeFile:
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise InvalidModelError("{source}: BPE with word prefixes or suffixes is not supported.", source=source)
     vocab = check_vocab(source, model["vocab"] if isinstance(model.get("vocab"), dict) else {})
+    unk_token = model.get("unk_token")
+    if not isinstance(unk_token, str | None):
+        raise InvalidModelError("{source}: unk_token is not text.", source=source)
     decoders = {step.get("type") for step in steps(content.get("decoder"))}
     byte_level = "ByteLevel" in decoders
     byte_fallback = bool(model.get("byte_fallback"))
@@ -71,7 +74,7 @@ def read_tokenizer_json(folder: Path) -> BpeFile:
         byte_fallback=byte_fallback,
         fuse_unk=bool(model.get("fuse_unk")),
         ignore_merges=bool(model.get("ignore_merges")),
-        unk_token=model.get("unk_token"),
+        unk_token=unk_token,
         strip_leading_space=not byte_level and _strips_leading_space(content.get("decoder")),
     )
     added = content.get("added_tokens") or []
@@ -102,7 +105,16 @@ def read_vocab_and_merges(folder: Path) -> BpeFile:
     )
     for name in ("bos_token", "eos_token", "unk_token"):
         config.setdefault(name, "<|endoftext|>")
-    settle_added_tokens(file, config, read_json(folder / "special_tokens_map.json"))
+    special_map = read_json(folder / "special_tokens_map.json")
+    settle_added_tokens(file, config, special_map)
+    # Only here: where there is a tokenizer.json, its post-processor says what is added, as in Transformers 5.
+    named = named_texts(config, special_map)
+    bos = named.get("bos_token") if config.get("add_bos_token") is True else None
+    eos = named.get("eos_token") if config.get("add_eos_token") is True else None
+    ids = file.vocab | {token.text: token.id for token in file.added_tokens}
+    file.post_processor = template_post_processor(
+        (bos, ids[bos]) if bos in ids else None, (eos, ids[eos]) if eos in ids else None
+    )
     return file
 
 
@@ -125,12 +137,6 @@ def settle_added_tokens(file: BpeFile, config: Mapping[str, Any], special_map: M
     file.bos_id = ids.get(bos) if bos is not None else None
     if eos is not None and eos in ids:
         file.eos_ids |= {ids[eos]}
-    # Transformers lets these two flags override the post-processor of tokenizer.json.
-    if "add_bos_token" in config or "add_eos_token" in config or file.post_processor is None:
-        add_bos, add_eos = config.get("add_bos_token"), config.get("add_eos_token")
-        file.post_processor = template_post_processor(
-            (bos, ids[bos]) if add_bos and bos in ids else None, (eos, ids[eos]) if add_eos and eos in ids else None
-        )
 
 
 def named_texts(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> dict[str, str]:

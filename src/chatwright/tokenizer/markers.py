@@ -83,7 +83,8 @@ class Marker:
 
     def _role(self, role: str) -> str:
         """Some templates make control tokens out of roles (`'<|' + role + '|>'`): only of those that they can mean."""
-        if role in _ROLES or f"'{role}'" in self._source or f'"{role}"' in self._source:
+        named = f"'{role}'" in self._source or f'"{role}"' in self._source
+        if role in _ROLES or (named and self._control.anywhere.search(role) is None):
             return role
         return self.breaks_at(role, range(len(role) + 1))
 

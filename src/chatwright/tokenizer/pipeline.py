@@ -37,6 +37,7 @@ class BpeFile:
     """What a tokenizer file says, before it is built.
 
     `normalizer`, `pre_tokenizer`, `post_processor` are written as in tokenizer.json. `source` names the file in errors.
+    n_ids: how many ids the file has, when that is more than the tokens with a text of their own.
     """
 
     source: str
@@ -52,6 +53,7 @@ class BpeFile:
     ignore_merges: bool = False
     unk_token: str | None = None
     strip_leading_space: bool = False
+    n_ids: int = 0
     bos_id: int | None = None
     eos_ids: frozenset[int] = frozenset()
 
@@ -165,15 +167,14 @@ def adopt_pipeline(backend: tokenizers.Tokenizer, parts: tokenizers.Tokenizer) -
         backend.post_processor = parts.post_processor
 
 
-def steps(part: Json | None) -> list[Json]:
-    """The steps of a normaliser, pre-tokeniser, decoder or post-processor, sequences flattened."""
-    if not isinstance(part, dict):
+def steps(part: object) -> list[Json]:
+    """The steps of a normaliser, pre-tokeniser, decoder or post-processor, sequences flattened; nonsense left out."""
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         return []
-    if part.get("type") != "Sequence":
+    if part["type"] != "Sequence":
         return [part]
-    nested: list[Json] = next(
-        (part[key] for key in ("normalizers", "pretokenizers", "processors", "decoders") if key in part), []
-    )
+    lists = (part.get(key) for key in ("normalizers", "pretokenizers", "processors", "decoders"))
+    nested = next((children for children in lists if isinstance(children, list)), [])
     return [step for child in nested for step in steps(child)]
 
 

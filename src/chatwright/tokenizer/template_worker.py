@@ -65,17 +65,18 @@ class SafeNamespace(Namespace):
 
     def __init__(self, **attributes: Any) -> None:
         for name in attributes:
-            self._check(name)
+            refuse_underscore(name)
         super().__init__(**attributes)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._check(name)
+        refuse_underscore(name)
         super().__setitem__(name, value)
 
-    @staticmethod
-    def _check(name: str) -> None:
-        if name.startswith("_"):
-            raise SecurityError(f"a template may not set {name!r} on a namespace")
+
+def refuse_underscore(name: str) -> None:
+    """Raises SecurityError on names of attributes that are Python's own."""
+    if name.startswith("_"):
+        raise SecurityError(f"a template may not set {name!r} on a namespace")
 
 
 def make_environment() -> ImmutableSandboxedEnvironment:

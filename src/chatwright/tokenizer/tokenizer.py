@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import tokenizers
 
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import InvalidModelError, InvalidRequestError
 from chatwright.tokenizer.bound import TokenBound
 from chatwright.tokenizer.control import ControlToken, ControlTokens, is_control_like
 from chatwright.tokenizer.pipeline import (
@@ -50,6 +50,12 @@ class Tokenizer:
         removed = frozenset(token.text for token in control)
         if covers_bytes:
             file = replace(file, unk_token=None)
+        if file.unk_token is not None and file.unk_token not in file.vocab:
+            raise InvalidModelError(
+                "{source}: the unknown token {token} is not in the vocabulary.",
+                source=file.source,
+                token=repr(file.unk_token)[:80],
+            )
         vocab, merges = without_tokens(file.vocab, file.merges, removed - {file.unk_token or ""})
         vocab |= {token.text: token.id for token in content}
         self._backend = build_backend(file, vocab, merges)
@@ -154,7 +160,7 @@ def _token_bytes(file: BpeFile, vocab: Mapping[str, int], hidden_ids: frozenset[
     """id → bytes; ids without a token stand for nothing."""
     added = {token.id: token.text for token in file.added_tokens}
     highest = max([*file.vocab.values(), *added])
-    table = [b""] * (highest + 1)
+    table = [b""] * max(highest + 1, file.n_ids)
     byte_of = {character: byte for byte, character in bytes_to_characters().items()}
     for token, token_id in vocab.items():
         if token_id in added:
