@@ -16,13 +16,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_models import random_ids, reference, write_gguf
 
 from chatwright.errors import InvalidModelError, ModelNotFoundError, StorageError, UsageError
 from chatwright.model.describe import describe_model
 from chatwright.model.hf import config_from_hf
 from chatwright.model.load import load_model
 from chatwright.model.save import save_model
+from tests.model.tiny_models import random_ids, reference, write_gguf
 
 Change = Callable[[Path], None]
 
@@ -183,6 +183,11 @@ REFUSALS: Mapping[str, tuple[str, Change, str]] = {
     "an index to a pickle": ("llama", index({"weight_map": {EMBED: "pytorch_model.bin"}}), "pytorch_model.bin"),
     "an index of numbers": ("llama", index({"weight_map": {EMBED: 7}}), "names 7, which"),
     "an index without a map": ("llama", index({"weight_map": []}), "has no weight_map"),
+    "a tensor in two shards": (
+        "sharded",
+        lambda folder: save_file({EMBED: torch.zeros(96, 64)}, max(folder.glob("model-*.safetensors"))),
+        f"'{EMBED}' twice",
+    ),
     "a missing shard": ("sharded", without_first_shard, "is missing"),
 }  # fmt: skip
 
@@ -268,7 +273,7 @@ def test_no_value_in_a_config_does_more_than_be_refused(data: st.DataObject) -> 
 
 
 def reference_config(case: str) -> dict[str, Any]:
-    from tiny_models import CASES
+    from tests.model.tiny_models import CASES
 
     raw: dict[str, Any] = CASES[case].to_dict()
     return raw

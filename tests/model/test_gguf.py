@@ -16,13 +16,13 @@ from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import dequantize
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import random_ids, reference, write_gguf
 
 from chatwright.errors import InvalidModelError, ModelNotFoundError
 from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.describe import describe_model
 from chatwright.model.gguf import GGUFFile
 from chatwright.model.load import load_model
+from tests.model.tiny_models import random_ids, reference, write_gguf
 
 FAMILIES = [
     "gpt2",
@@ -242,6 +242,7 @@ def test_no_damage_does_more_than_be_refused(data: st.DataObject, tiny: bytes, t
 
 REFUSED = {
     "experts": ({"expert_count": 8}, "llama.expert_count to 8"),
+    "scaled embeddings": ({"embedding_scale": 12.0}, "llama.embedding_scale to 12.0"),
     "partial rotary": ({"rope.dimension_count": 8}, "llama.rope.dimension_count to 8"),
     "yarn": ({"rope.scaling.type": "yarn"}, "llama.rope.scaling.type to 'yarn'"),
     "absurd width": ({"vocab_size": 2**30}, "vocab_size is 1073741824"),

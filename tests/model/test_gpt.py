@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from tiny_models import CASES, random_ids, randomise
 from torch import Tensor
 
 from chatwright.model.config import ModelConfig, parameter_count, parameter_shapes
 from chatwright.model.gpt import GPT
 from chatwright.model.hf import config_from_hf
+from tests.model.tiny_models import CASES, random_ids, randomise
 
 
 def tiny(case: str, **changes: object) -> GPT:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import CASES, random_ids, randomise, reference
 from transformers import AutoModelForCausalLM
 
 from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.model.save import save_model
+from tests.model.tiny_models import CASES, random_ids, randomise, reference
 
 TOLERANCE = 1e-4
 

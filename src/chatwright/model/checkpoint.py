@@ -138,9 +138,12 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
     config = config_from_hf(raw)
     layout = hf_layout(config)
     expected = tensor_shapes(config, layout)
-    stored = {
-        _in_full(tensor.name, expected): tensor for file in _weight_files(folder) for tensor in _read_header(file)
-    }
+    stored: dict[str, StoredTensor] = {}
+    for tensor in (tensor for file in _weight_files(folder) for tensor in _read_header(file)):
+        name = _in_full(tensor.name, expected)
+        if name in stored:
+            raise InvalidModelError("{path} holds the tensor {tensor} twice.", path=folder, tensor=shown(name))
+        stored[name] = tensor
     found = {name: tensor for name, tensor in stored.items() if not _is_leftover(name)}
     duplicate_head = found.pop("lm_head.weight", None) if config.tied else None
     _check_tensors(folder, expected, {name: tensor.shape for name, tensor in found.items()})

@@ -11,6 +11,16 @@ from chatwright.model.gguf import GGUFFile
 from chatwright.model.hf import SUPPORTED
 
 ROPE_FACTORS = "rope_freqs.weight"
+# what other models of these architectures' kind do to their numbers
+NOT_SUPPORTED = (
+    "attention.scale",
+    "attention.sliding_window_pattern",
+    "attn_logit_softcapping",
+    "embedding_scale",
+    "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
+)
 
 _FAMILIES: Mapping[str, Family] = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3"}
 
@@ -34,7 +44,9 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
         )
     keys = _Keys(file, f"{architecture}.")
     keys.expect("expert_count", (None, 0))
-    keys.expect("attention.sliding_window_pattern", (None,))
+    keys.expect("attention.causal", (None, True))
+    for key in NOT_SUPPORTED:
+        keys.expect(key, (None,))
     d_model, n_head = keys.required("embedding_length"), keys.required("attention.head_count")
     n_layer = keys.required("block_count")
     embed = tensors.get("token_embd.weight")
