@@ -168,8 +168,8 @@ def make_private_folder(path: Path) -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            "The folder {path} cannot be created ({reason}): choose a home folder that you can write to with "
-            "CHATWRIGHT_HOME.",
+            "The folder {path} cannot be created ({reason}): choose one that you can write to with "
+            "CHATWRIGHT_HOME or CHATWRIGHT_MODELS_DIR.",
             path=path,
             reason=error.strerror,
         ) from error

@@ -7,29 +7,58 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
 from chatwright.cli import chat, complete, config, doctor, models, serve
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
+
+class _Translated:
+    """A command whose own words (`Usage:`, the text of `--help`) are in the user's language too."""
+
+    def get_usage(self, ctx: Any) -> str:
+        usage: str = super().get_usage(ctx)  # type: ignore[misc]
+        return usage.replace("Usage:", _("Usage:"), 1)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option: Any = super().get_help_option(ctx)  # type: ignore[misc]
+        option.help = _("Show this message and exit.")
+        option.display_type_rich = _no_type
+        return option
+
+
+class _Command(_Translated, TyperCommand):
+    pass
+
+
+class _Group(_Translated, TyperGroup):
+    pass
+
+
+def _no_type(ctx: Any) -> None:
+    """Shown beside an option instead of its type: `<bool>` beside --quiet tells nobody anything."""
+    return None
+
+
 app = typer.Typer(
     name="chatwright",
+    cls=_Group,
     help="Build, train and run your own ChatGPT.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
-app.command("chat")(chat.chat)
-app.command("complete")(complete.complete)
-app.command("pull")(models.pull)
-app.command("ls")(models.ls)
-app.command("show")(models.show)
-app.command("rm")(models.rm)
-app.command("config")(config.config)
-app.command("doctor")(doctor.doctor)
+app.command("serve", cls=_Command)(serve.serve)
+app.command("chat", cls=_Command)(chat.chat)
+app.command("complete", cls=_Command)(complete.complete)
+app.command("pull", cls=_Command)(models.pull)
+app.command("ls", cls=_Command)(models.ls)
+app.command("show", cls=_Command)(models.show)
+app.command("rm", cls=_Command)(models.rm)
+app.command("config", cls=_Command)(config.config)
+app.command("doctor", cls=_Command)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,7 +85,7 @@ def build_command() -> TyperGroup:
     command: Any = typer.main.get_command(app)
     for parameter in parameters(command):
         if parameter.param_type_name == "argument" or getattr(parameter, "is_flag", False):
-            parameter.display_type_rich = _no_type  # `<bool>` beside --quiet tells nobody anything
+            parameter.display_type_rich = _no_type
     if detect_language() != "en":
         for text_owner, attribute in help_texts(command):
             setattr(text_owner, attribute, _(getattr(text_owner, attribute)))
@@ -81,10 +110,6 @@ def parameters(command: Any) -> Iterator[Any]:
     yield from command.params
     for child in getattr(command, "commands", {}).values():
         yield from parameters(child)
-
-
-def _no_type(ctx: Any) -> None:
-    return None
 
 
 def _translate_headings() -> None:

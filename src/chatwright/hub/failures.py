@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
@@ -21,9 +22,10 @@ def host_of(url: str) -> str:
     return parts.netloc.rpartition("@")[2] or url
 
 
-def network_error(error: httpx2.HTTPError, url: str) -> PullError:
-    """The sentence for a connection that failed."""
+def network_error(error: httpx2.HTTPError, url: str, proxy: str | None = None) -> PullError:
+    """The sentence for a connection that failed. `proxy`: the one in use, where not the environment's."""
     host = host_of(url)
+    proxy = proxy or proxy_for(url)
     causes = list(_causes(error))
     if isinstance(error, httpx2.ProxyError):
         return PullError(
@@ -47,6 +49,14 @@ def network_error(error: httpx2.HTTPError, url: str) -> PullError:
             "reach (PIP_INDEX_URL, HF_ENDPOINT).",
             host=host,
         )
+    if proxy and isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        return PullError(
+            "The proxy {proxy} on the way to {host} cannot be reached ({reason}): correct HTTPS_PROXY or pip's proxy setting, "
+            "or unset them.",
+            proxy=host_of(proxy),
+            host=host,
+            reason=error,
+        )
     if isinstance(error, httpx2.TimeoutException):
         return PullError(
             "{host} did not answer in time: try again; what has arrived so far is kept (PIP_DEFAULT_TIMEOUT raises "
@@ -60,6 +70,15 @@ def network_error(error: httpx2.HTTPError, url: str) -> PullError:
         host=host,
         reason=str(error) or type(error).__name__,
     )
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment (or the system) prescribes for a URL; None for a direct connection."""
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def status_error(status: int, url: str) -> PullError:

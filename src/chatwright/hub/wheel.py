@@ -99,7 +99,7 @@ def find_wheel(
                 )
                 links = [match.link for match in finder.find_all_packages(package.project, allow_yanked=True)]
             except httpx2.HTTPError as error:
-                failures.append(network_error(error, url))
+                failures.append(network_error(error, url, settings.proxy))
                 continue
             except (ValueError, httpx2.InvalidURL) as error:
                 failures.append(

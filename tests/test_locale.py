@@ -1,0 +1,102 @@
+"""Every sentence that a user may see exists in Chinese, with the same parameters, and is given the parameters it names."""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+import chatwright
+from chatwright import errors
+from chatwright.cli.app import app, help_texts
+from chatwright.i18n import catalogue, translate
+
+SOURCE = Path(chatwright.__file__).parent
+ERRORS = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.ChatwrightError) and kind is not errors.ChatwrightError
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    where: str
+    template: str | None  # None: not one string literal
+    given: frozenset[str] | None  # None: not known statically
+
+
+def sentences() -> Iterator[Sentence]:
+    """Every template in the source: `SomeError("…", …)` and `_("…", …)`."""
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if name not in ERRORS and not (name == "_" and isinstance(node.func, ast.Name)):
+                continue
+            first = node.args[0]
+            template = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+            spread = any(keyword.arg is None for keyword in node.keywords)
+            given = None if spread else frozenset(keyword.arg or "" for keyword in node.keywords)
+            if name == "_" and template is None:
+                continue  # translates a value that is a sentence elsewhere
+            yield Sentence(f"{file.relative_to(SOURCE)}:{node.lineno}", template, given)
+
+
+def fields(template: str) -> set[str]:
+    return {name for _text, name, _spec, _conversion in string.Formatter().parse(template) if name is not None}
+
+
+def test_there_are_sentences_to_check() -> None:
+    assert len(list(sentences())) > 100
+
+
+def test_templates_are_single_literals() -> None:
+    assert [sentence.where for sentence in sentences() if sentence.template is None] == []
+
+
+def test_templates_are_given_the_parameters_they_name() -> None:
+    wrong = {
+        sentence.where: fields(sentence.template) - sentence.given
+        for sentence in sentences()
+        if sentence.template is not None
+        and sentence.given is not None
+        and (sentence.given or "Error" in sentence.where)
+        and not fields(sentence.template) <= sentence.given
+    }
+    assert wrong == {}
+
+
+def test_every_sentence_exists_in_chinese() -> None:
+    chinese = catalogue("zh")
+    missing = {s.template: s.where for s in sentences() if s.template is not None and s.template not in chinese}
+    assert missing == {}
+
+
+def test_every_help_text_exists_in_chinese() -> None:
+    texts = {getattr(owner, attribute) for owner, attribute in help_texts(typer.main.get_command(app))}
+    assert len(texts) > 20
+    assert texts - set(catalogue("zh")) == set()
+
+
+def test_translations_have_the_parameters_of_their_originals() -> None:
+    wrong = {english: chinese for english, chinese in catalogue("zh").items() if fields(english) != fields(chinese)}
+    assert wrong == {}
+
+
+def test_translations_are_chinese() -> None:
+    untranslated = {
+        english: chinese
+        for english, chinese in catalogue("zh").items()
+        if not any("\u4e00" <= char <= "\u9fff" for char in chinese)
+    }
+    assert untranslated == {}
+
+
+def test_an_untranslated_sentence_falls_back_to_english() -> None:
+    assert translate("No such sentence: {x}.", "zh", x=1) == "No such sentence: 1."
