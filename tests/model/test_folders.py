@@ -250,6 +250,14 @@ def test_a_loaded_model_outlives_its_files(model: Callable[[str], Path]) -> None
     assert torch.equal(ours(random_ids(1, 9)), before)
 
 
+def test_a_deeply_nested_value_is_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(InvalidModelError, match="hidden_act to a deeply nested value"):
+        config_from_hf(reference_config("qwen3") | {"hidden_act": nested})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -165,7 +165,10 @@ def parameter_count(config: ModelConfig) -> int:
 
 def shown(value: object) -> str:
     """A value from a file as it may stand in a sentence: short, whatever the file holds."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "a deeply nested value"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -30,8 +30,8 @@ MAX_DIMENSIONS = 4  # ggml's own limit
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
 MAX_NAME_BYTES = 1 << 10
-MAX_METADATA_ITEMS = 1 << 24  # over all arrays together; a vocabulary of 256k tokens with its merges has under 2 ** 20
-DEQUANTIZE_ELEMENTS = 1 << 20  # at a time, since dequantising needs several times its output
+MAX_METADATA_ITEMS = 1 << 22  # over all arrays together; a vocabulary of 256k tokens with its merges has about 2 ** 20
+DEQUANTIZE_ELEMENTS = 1 << 16  # at a time: dequantising needs several times its output, which then stays in the cache
 
 _SCALARS: Mapping[GGUFValueType, str] = {
     GGUFValueType.UINT8: "<u1",
