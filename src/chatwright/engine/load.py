@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
-
-import psutil
-import torch
 
 from chatwright import __version__
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
-from chatwright.errors import InvalidModelError, UsageError
+from chatwright.errors import InvalidModelError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.describe import describe_model
-from chatwright.model.load import load_model
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import load_chat_template
 from chatwright.tokenizer.load import load_tokenizer
@@ -49,11 +46,8 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
             n_tokens=tokenizer.vocab_size,
             vocab_size=info.config.vocab_size,
         )
-    device = find_device(settings.device)
-    torch.set_num_threads(settings.n_threads)
-    runner = ModelRunner(load_model(path, device=device))
-    free_bytes = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    affordable = int(free_bytes * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
+    runner = ModelRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+    affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     scheduler = Scheduler(
         max_batch=settings.max_batch,
         max_step_tokens=MAX_STEP_TOKENS,
@@ -71,27 +65,9 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
     )
 
 
-def find_device(wanted: str) -> torch.device:
-    """The device of that name; "auto" takes a CUDA device where there is one, else the CPU. Raises UsageError."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present[device.type]:
-        raise UsageError(
-            "The device {device} is not there, or this build of PyTorch can not use it. Use --device cpu.",
-            device=wanted,
-        )
-    return device
-
-
 def _fingerprint(weights: list[Path], settings: Settings) -> str:
     """Changes with whatever can change an answer: weights, code, precision, threads (OpenAI's `system_fingerprint`)."""
-    parts = [__version__, torch.__version__, "float32", str(settings.n_threads)]
+    parts = [__version__, version("torch"), "float32", str(settings.n_threads)]
     for file in weights:
         stat = file.stat()
         parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]

@@ -9,15 +9,19 @@ Shapes: T tokens of the step, t of one chunk, S cached tokens, H query heads, G 
 from __future__ import annotations
 
 from collections.abc import Sequence as Ids
+from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
+from chatwright.errors import UsageError
 from chatwright.model.gpt import GPT
+from chatwright.model.load import load_model
 
 # Caches grow by this many tokens at a time: rarely enough that copying costs nothing, little enough that no memory is wasted.
 GROWTH_TOKENS = 256
@@ -54,6 +58,21 @@ class ModelRunner:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.caches: dict[Sequence, SequenceCache] = {}
+
+    @classmethod
+    def load(cls, path: Path, *, device: str, n_threads: int) -> ModelRunner:
+        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32.
+
+        Raises InvalidModelError, UsageError for a device that is not there.
+        """
+        torch.set_num_threads(n_threads)
+        return cls(load_model(path, device=find_device(device)))
+
+    def free_bytes(self) -> int:
+        """Memory that is free where the model lies."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return psutil.virtual_memory().available
 
     def cache_bytes_per_token(self) -> int:
         """Memory of one cached token, in bytes."""
@@ -107,6 +126,24 @@ class ModelRunner:
         if chunk.lender is not None:
             cache.copy_from(self.caches[chunk.lender], chunk.n_copied)
         cache.reserve(chunk.end)
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device of that name; "auto" takes a CUDA device where there is one, else the CPU. Raises UsageError."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present[device.type]:
+        raise UsageError(
+            "The device {device} is not there, or this build of PyTorch can not use it. Use --device cpu.",
+            device=wanted,
+        )
+    return device
 
 
 class _RaggedAttention:
