@@ -14,7 +14,6 @@ from chatwright.tokenizer.pipeline import (
     bytes_to_characters,
     check_merges,
     check_vocab,
-    template_post_processor,
 )
 
 SOURCE = "GGUF metadata"
@@ -68,10 +67,8 @@ def read_gguf(metadata: Mapping[str, Any]) -> BpeFile:
     pre = metadata.get("tokenizer.ggml.pre")
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", model == "llama" or pre in ["llama-bpe", "llama3", "tekken"])
     add_eos = metadata.get("tokenizer.ggml.add_eos_token", False)
-    file.post_processor = template_post_processor(
-        (tokens[bos], bos) if add_bos and bos is not None else None,
-        (tokens[eos], eos) if add_eos and eos is not None else None,
-    )
+    file.prefix_ids = (bos,) if add_bos and bos is not None else ()
+    file.suffix_ids = (eos,) if add_eos and eos is not None else ()
     return file
 
 

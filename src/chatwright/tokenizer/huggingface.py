@@ -15,8 +15,8 @@ from chatwright.tokenizer.pipeline import (
     Json,
     check_merges,
     check_vocab,
+    ids_around,
     steps,
-    template_post_processor,
 )
 
 # The largest known tokenizer.json (Gemma 3) has 33 MB.
@@ -69,7 +69,6 @@ def read_tokenizer_json(folder: Path) -> BpeFile:
         check_merges(source, model.get("merges", []), vocab),
         normalizer=content.get("normalizer"),
         pre_tokenizer=content.get("pre_tokenizer"),
-        post_processor=content.get("post_processor"),
         byte_level=byte_level,
         byte_fallback=byte_fallback,
         fuse_unk=bool(model.get("fuse_unk")),
@@ -84,6 +83,8 @@ def read_tokenizer_json(folder: Path) -> BpeFile:
     settle_added_tokens(
         file, read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
     )
+    known_ids = frozenset({*vocab.values(), *(token.id for token in file.added_tokens)})
+    file.prefix_ids, file.suffix_ids = ids_around(source, content.get("post_processor"), known_ids)
     return file
 
 
@@ -109,12 +110,10 @@ def read_vocab_and_merges(folder: Path) -> BpeFile:
     settle_added_tokens(file, config, special_map)
     # Only here: where there is a tokenizer.json, its post-processor says what is added, as in Transformers 5.
     named = named_texts(config, special_map)
-    bos = named.get("bos_token") if config.get("add_bos_token") is True else None
-    eos = named.get("eos_token") if config.get("add_eos_token") is True else None
     ids = file.vocab | {token.text: token.id for token in file.added_tokens}
-    file.post_processor = template_post_processor(
-        (bos, ids[bos]) if bos in ids else None, (eos, ids[eos]) if eos in ids else None
-    )
+    bos, eos = ids.get(named.get("bos_token", "")), ids.get(named.get("eos_token", ""))
+    file.prefix_ids = (bos,) if config.get("add_bos_token") is True and bos is not None else ()
+    file.suffix_ids = (eos,) if config.get("add_eos_token") is True and eos is not None else ()
     return file
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import tokenizers
@@ -36,7 +37,8 @@ class AddedToken:
 class BpeFile:
     """What a tokenizer file says, before it is built.
 
-    `normalizer`, `pre_tokenizer`, `post_processor` are written as in tokenizer.json. `source` names the file in errors.
+    `normalizer` and `pre_tokenizer` are written as in tokenizer.json. prefix_ids and suffix_ids (BOS, EOS) go around a text.
+    `source` names the file in errors.
     n_ids: how many ids the file has, when that is more than the tokens with a text of their own.
     """
 
@@ -46,7 +48,8 @@ class BpeFile:
     added_tokens: list[AddedToken] = field(default_factory=list)
     normalizer: Json | None = None
     pre_tokenizer: Json | None = None
-    post_processor: Json | None = None
+    prefix_ids: tuple[int, ...] = ()
+    suffix_ids: tuple[int, ...] = ()
     byte_level: bool = True
     byte_fallback: bool = False
     fuse_unk: bool = False
@@ -132,7 +135,7 @@ def build_backend(file: BpeFile, vocab: dict[str, int], merges: list[tuple[str, 
         "added_tokens": [],
         "normalizer": file.normalizer,
         "pre_tokenizer": file.pre_tokenizer,
-        "post_processor": file.post_processor,
+        "post_processor": None,
         "decoder": None,
         "model": {"type": "BPE", "vocab": {}, "merges": []},
     }
@@ -158,13 +161,11 @@ def build_backend(file: BpeFile, vocab: dict[str, int], merges: list[tuple[str, 
 
 
 def adopt_pipeline(backend: tokenizers.Tokenizer, parts: tokenizers.Tokenizer) -> None:
-    """Give `backend` the normaliser, pre-tokeniser and post-processor of `parts`."""
+    """Give `backend` the normaliser and the pre-tokeniser of `parts`."""
     if parts.normalizer is not None:
         backend.normalizer = parts.normalizer
     if parts.pre_tokenizer is not None:
         backend.pre_tokenizer = parts.pre_tokenizer
-    if parts.post_processor is not None:
-        backend.post_processor = parts.post_processor
 
 
 def steps(part: object) -> list[Json]:
@@ -194,19 +195,33 @@ def as_continuation(pre_tokenizer: Json | None) -> Json | None:
     return changed
 
 
-def template_post_processor(bos: tuple[str, int] | None, eos: tuple[str, int] | None) -> Json | None:
-    """The post-processor that puts BOS before and EOS behind a text."""
-    if bos is None and eos is None:
-        return None
-    text = {"Sequence": {"id": "A", "type_id": 0}}
-    single: list[Json] = [text]
-    for token, at in ((bos, 0), (eos, len(single) + (bos is not None))):
-        if token is not None:
-            single.insert(at, {"SpecialToken": {"id": token[0], "type_id": 0}})
-    tokens = {token[0]: {"id": token[0], "ids": [token[1]], "tokens": [token[0]]} for token in (bos, eos) if token}
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": tokens,
-    }
+def ids_around(
+    source: str, post_processor: object, vocab_ids: frozenset[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that a tokenizer.json's post-processor puts before and behind a text.
+
+    Read here, since the library panics on a template that names a token which it does not define.
+    """
+    before: list[int] = []
+    behind: list[int] = []
+    for step in steps(post_processor):
+        if step["type"] == "ByteLevel":
+            continue
+        try:
+            if step["type"] in ("BertProcessing", "RobertaProcessing"):
+                first, last = [step["cls"][1]], [step["sep"][1]]
+            else:
+                first, last = _template_ids(step["single"], step["special_tokens"])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InvalidModelError("{source}: the post-processor is broken.", source=source) from error
+        before, behind = first + before, behind + last
+    if not all(type(token_id) is int and token_id in vocab_ids for token_id in (*before, *behind)):
+        raise InvalidModelError("{source}: the post-processor is broken.", source=source)
+    return tuple(before), tuple(behind)
+
+
+def _template_ids(single: list[Json], special_tokens: Json) -> tuple[list[int], list[int]]:
+    """TemplateProcessing's `single`: tokens by name, around exactly one `Sequence`."""
+    (place,) = (i for i, piece in enumerate(single) if "Sequence" in piece)
+    ids = [[] if i == place else special_tokens[piece["SpecialToken"]["id"]]["ids"] for i, piece in enumerate(single)]
+    return [*chain.from_iterable(ids[:place])], [*chain.from_iterable(ids[place:])]

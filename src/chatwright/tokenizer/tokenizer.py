@@ -76,6 +76,7 @@ class Tokenizer:
         self.hidden_ids = frozenset(token.id for token in control if token.special)
         self.bos_id = file.bos_id
         self.byte_level = file.byte_level
+        self._prefix_ids, self._suffix_ids = file.prefix_ids, file.suffix_ids
         self._strip_leading_space = file.strip_leading_space
         self._bytes = _token_bytes(file, vocab, self.hidden_ids)
         self.vocab_size = len(self._bytes)
@@ -90,8 +91,8 @@ class Tokenizer:
         Raises InvalidRequestError on lone surrogates, which no UTF-8 can hold.
         """
         check_text(text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        return ids
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return [*self._prefix_ids, *ids, *self._suffix_ids] if add_special_tokens else ids
 
     def encode_segments(self, segments: Iterable[str | int]) -> list[int]:
         """Ids of a prompt given as texts and control ids in order, as if it had been one text; adds no BOS or EOS."""
