@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
 
 from chatwright.errors import InvalidModelError, InvalidRequestError
 from chatwright.tokenizer import ChatTemplate, encode_chat, load_chat_template, load_tokenizer
+from tests.tokenizer.conftest import MAKERS
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -337,3 +340,21 @@ def test_a_broken_or_hostile_template_is_refused_at_load_with_the_reason(tmp_pat
     (tmp_path / "chat_template.jinja").write_text(source)
     with pytest.raises(InvalidModelError, match=reason):
         load_chat_template(tmp_path, None, renderer)
+
+
+@pytest.mark.parametrize(
+    "flags", [{"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}, {"single_word": True}]
+)
+def test_tokens_that_swallow_blanks_swallow_the_same_as_in_transformers(tmp_path, renderer, flags):
+    backend = MAKERS["smollm"]()
+    backend.add_special_tokens([AddedToken("<|x|>", **flags)])
+    hf = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    hf.save_pretrained(tmp_path)
+    ours = load_tokenizer(tmp_path)
+    for gap in ("", " ", " \n\t", "a", "a ", "\u3000", "\x1c", "<|x|>", " <|x|> <|im_end|> "):
+        template = ChatTemplate(
+            "{{ messages[0].content + '" + f"{gap}<|x|>{gap}" + "' + messages[0].content }}", {}, renderer
+        )
+        for content in ("hello", " hi \n", "你 "):
+            messages = [{"role": "user", "content": content}]
+            assert encode_chat(ours, template, messages) == expected_ids(hf, template, messages), (gap, content)
