@@ -51,11 +51,14 @@ describe("a conversation", () => {
     expect(composer()).toHaveValue("");
     expect(screen.getByTestId("user-message")).toHaveTextContent("What is the capital of France?");
     expect(screen.getByTestId("stop")).toHaveAccessibleName("Stop answering");
+    expect(screen.getByRole("status")).toHaveTextContent("Answering…");
+    expect(screen.getByTestId("answer")).toHaveAttribute("aria-busy", "true");
     act(() => server.last.say("Par"));
     await waitFor(() => expect(lastAnswer()).toHaveTextContent("Par"));
     await reply("is");
     expect(lastAnswer()).toHaveTextContent("Paris");
-    expect(screen.getByTestId("announcer")).toHaveTextContent("Paris");
+    expect(screen.getByTestId("answer")).toHaveAttribute("aria-live", "polite");
+    expect(screen.getByTestId("answer")).toHaveAttribute("aria-busy", "false");
     const actions = within(lastAnswer() as HTMLElement);
     await user.click(actions.getByRole("button", { name: "Copy" }));
     expect(await navigator.clipboard.readText()).toBe("Paris");

@@ -1,7 +1,7 @@
 // An answer as Markdown: sanitised, without images, highlighted, memoised block by block while it streams.
 import { cjk } from "@streamdown/cjk";
 import { ImageOff } from "lucide-react";
-import { type ComponentProps, memo, useEffect, useMemo, useState } from "react";
+import { type ComponentProps, memo, useEffect, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import rehypeRaw from "rehype-raw";
 import rehypeSanitize from "rehype-sanitize";
@@ -9,6 +9,7 @@ import { type Components, type PluginConfig, Streamdown } from "streamdown";
 
 import { hasMath, normalizeMath } from "./math";
 import { safeHref, SCHEMA } from "./sanitize";
+import { useScrollFocus } from "./useScrollFocus";
 
 type Plugins = Pick<PluginConfig, "code" | "math">;
 
@@ -53,13 +54,23 @@ function BlockedImage({ alt }: ComponentProps<"img">) {
   );
 }
 
-const COMPONENTS = { a: Link, img: BlockedImage } as Components;
+/** The only input that the sanitiser lets through: the box of a task list. */
+function Checkbox({ checked = false }: ComponentProps<"input">) {
+  const { t } = useTranslation();
+  return (
+    <input type="checkbox" disabled checked={checked} aria-label={t(checked ? "markdown.done" : "markdown.toDo")} />
+  );
+}
+
+const COMPONENTS = { a: Link, img: BlockedImage, input: Checkbox } as Components;
 // Given here, these replace Streamdown's own list, which lets every image and link through.
 const REHYPE_PLUGINS: ComponentProps<typeof Streamdown>["rehypePlugins"] = [rehypeRaw, [rehypeSanitize, SCHEMA]];
 const CONTROLS = { code: { copy: true, download: false }, table: { copy: true, download: false, fullscreen: false } };
 
 export const Markdown = memo(function Markdown({ text, streaming }: { text: string; streaming: boolean }) {
   const { t } = useTranslation();
+  const ref = useRef<HTMLDivElement>(null);
+  useScrollFocus(ref);
   const markdown = useMemo(() => normalizeMath(text), [text]);
   const plugins = usePlugins(/```|~~~/.test(text), hasMath(markdown));
   const translations = useMemo(
@@ -67,20 +78,22 @@ export const Markdown = memo(function Markdown({ text, streaming }: { text: stri
     [t],
   );
   return (
-    <Streamdown
-      mode="streaming"
-      isAnimating={streaming}
-      plugins={plugins}
-      components={COMPONENTS}
-      rehypePlugins={REHYPE_PLUGINS}
-      controls={CONTROLS}
-      lineNumbers={false}
-      codeBlockMaxHeight={0}
-      tableMaxHeight={0}
-      translations={translations}
-      className="markdown"
-    >
-      {markdown}
-    </Streamdown>
+    <div ref={ref}>
+      <Streamdown
+        mode="streaming"
+        isAnimating={streaming}
+        plugins={plugins}
+        components={COMPONENTS}
+        rehypePlugins={REHYPE_PLUGINS}
+        controls={CONTROLS}
+        lineNumbers={false}
+        codeBlockMaxHeight={0}
+        tableMaxHeight={0}
+        translations={translations}
+        className="markdown"
+      >
+        {markdown}
+      </Streamdown>
+    </div>
   );
 });

@@ -60,7 +60,7 @@ export function UserMessage() {
   const { t } = useTranslation();
   return (
     <MessagePrimitive.Root className="group flex flex-col items-end py-3" data-testid="user-message">
-      <h3 className="sr-only">{t("message.you")}</h3>
+      <h2 className="sr-only">{t("message.you")}</h2>
       <div className="bubble">
         <MessagePrimitive.Parts components={{ Text: PlainText }} />
       </div>
@@ -127,12 +127,12 @@ export function AssistantMessage() {
   return (
     <MessagePrimitive.Root
       className="py-3"
-      aria-busy={streaming}
       data-testid="assistant-message"
       data-state={state}
     >
-      <h3 className="sr-only">{t("message.assistant")}</h3>
-      <div data-testid="answer">
+      <h2 className="sr-only">{t("message.assistant")}</h2>
+      {/* Busy until it is whole: read out token by token, it would talk over itself. */}
+      <div aria-live="polite" aria-busy={streaming} data-testid="answer">
         {text ? <Markdown text={text} streaming={streaming} /> : streaming && <Dots />}
       </div>
       {state === "stopped" && <p className="mt-2 text-sm text-muted-foreground">{t("message.stopped")}</p>}

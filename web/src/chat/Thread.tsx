@@ -35,20 +35,11 @@ function Greeting() {
   );
 }
 
-/** Reads an answer out once it is whole: announcing every token would talk over itself. */
+/** Tells that an answer is on its way; the answer itself is a live region that speaks once it is whole. */
 function Announcer() {
   const { t } = useTranslation();
   const running = useAuiState((state) => state.thread.isRunning);
-  const answer = useAuiState((state) => {
-    const last = state.thread.messages.at(-1);
-    const part = last?.role === "assistant" && !state.thread.isRunning ? last.content[0] : undefined;
-    return part?.type === "text" ? part.text : "";
-  });
-  return (
-    <div aria-live="polite" className="sr-only" data-testid="announcer">
-      {running ? t("message.answering") : answer}
-    </div>
-  );
+  return <output className="sr-only">{running ? t("message.answering") : ""}</output>;
 }
 
 export function Thread() {
