@@ -14,10 +14,15 @@ class TokenBound:
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
         """tokens: the bytes of every token that text can become."""
-        tokens = list(tokens)
+        longest_first = sorted(tokens, key=len, reverse=True)
         # A tokenizer without a token for some byte drops that byte.
-        self._dropped = bytes(set(range(256)) - {token[0] for token in tokens if len(token) == 1})
-        self._most = [max(counts, default=0) for counts in zip(*map(self._counts, tokens), strict=True)]
+        self._dropped = bytes(set(range(256)) - {token[0] for token in longest_first if len(token) == 1})
+        self._most = (0, 0, 0, 0)
+        for token in longest_first:
+            if len(token) <= min(self._most):
+                break
+            alnum, blank, other, beyond = map(max, self._most, self._counts(token))
+            self._most = (alnum, blank, other, beyond)
 
     def at_least(self, data: bytes) -> int:
         """A number of tokens that the UTF-8 text `data` needs at least: each kind of byte, shared by the tokens richest in

@@ -101,19 +101,21 @@ def check_merges(source: str, merges: Any, vocab: Mapping[str, int]) -> list[tup
         raise InvalidModelError("{source}: the merges are not a list.", source=source)
     pairs: list[tuple[str, str]] = []
     for merge in merges:
-        pair = tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) if isinstance(merge, list) else ()
-        if len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+        if isinstance(merge, str):
+            a, _, b = merge.partition(" ")
+        else:
+            a, b = merge if isinstance(merge, list) and len(merge) == 2 else ("", "")
+        if not (isinstance(a, str) and isinstance(b, str) and a and b) or (isinstance(merge, str) and " " in b):
             raise InvalidModelError(
                 "{source}: {merge} is not a merge of two tokens.", source=source, merge=repr(merge)[:80]
             )
-        for token in (*pair, pair[0] + pair[1]):
-            if token not in vocab:
-                raise InvalidModelError(
-                    "{source}: the merge {merge} names a token that is not in the vocabulary.",
-                    source=source,
-                    merge=repr(merge)[:80],
-                )
-        pairs.append((pair[0], pair[1]))
+        if a not in vocab or b not in vocab or a + b not in vocab:
+            raise InvalidModelError(
+                "{source}: the merge {merge} names a token that is not in the vocabulary.",
+                source=source,
+                merge=repr(merge)[:80],
+            )
+        pairs.append((a, b))
     return pairs
 
 
