@@ -12,6 +12,9 @@ from chatwright.hub import ModelsFolder, pull
 from chatwright.settings import Settings
 from tests.serving import Server, serve
 
+# As `chatwright` itself sets it, before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Kept between runs, so that only the first one downloads; CHATWRIGHT_TEST_HOME names another place.
 TEST_HOME = Path(os.environ.get("CHATWRIGHT_TEST_HOME", Path(__file__).parents[1] / ".cache" / "test-home"))
 
