@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
@@ -216,12 +216,11 @@ def _config_file(path: Path) -> tuple[dict[str, Any], dict[str, Origin]]:
     return values, {key: Origin("file", str(path)) for key in values}
 
 
-def _refuse_key(key: str, spell: Any, where: str) -> NoReturn:
-    nearest = difflib.get_close_matches(key.lower(), [spell(name).lower() for name in Settings.model_fields], n=1)
-    if nearest:
-        name = next(spell(field) for field in Settings.model_fields if spell(field).lower() == nearest[0])
+def _refuse_key(key: str, spell: Callable[[str], str], where: str) -> NoReturn:
+    bare = key.lower().removeprefix(PREFIX.lower())
+    for field in difflib.get_close_matches(bare, Settings.model_fields, n=1):
         raise UsageError(
-            "{key} (in {where}) is not a setting. Did you mean {nearest}?", key=key, where=where, nearest=name
+            "{key} (in {where}) is not a setting. Did you mean {nearest}?", key=key, where=where, nearest=spell(field)
         )
     raise UsageError("{key} (in {where}) is not a setting: `chatwright config` lists them all.", key=key, where=where)
 

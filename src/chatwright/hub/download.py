@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
@@ -13,7 +12,6 @@ from chatwright.errors import PullError
 from chatwright.hub.failures import network_error, status_error, writing_to
 from chatwright.hub.progress import Progress
 
-_CHUNK = 256 * 1024
 _ATTEMPTS = 5
 
 
@@ -25,7 +23,6 @@ def download(
     size_bytes: int,
     sha256: str,
     progress: Progress,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Fetch `url` into `target`, continuing `target.partial` where an earlier try left it.
 
@@ -63,7 +60,7 @@ def download(
                 ) from error
             restarted = True  # the part kept from earlier may be of another file; the whole one deserves a try
             continue
-        sleep(0.5 * 2 ** (attempt - 1))
+        time.sleep(0.5 * 2 ** (attempt - 1))
     with writing_to(target.parent):
         partial.replace(target)
         _etag_file(partial).unlink(missing_ok=True)
@@ -129,7 +126,7 @@ def _fetch(client: httpx2.Client, url: str, partial: Path, size_bytes: int, prog
         with writing_to(partial.parent):
             _remember_etag(partial, response.headers.get("ETag", ""))
             with partial.open("ab" if done else "wb") as file:
-                for chunk in response.iter_bytes(_CHUNK):
+                for chunk in response.iter_bytes():
                     done += len(chunk)
                     if done > size_bytes:
                         raise _AlteredError(f"more than {size_bytes} bytes")

@@ -36,9 +36,8 @@ def network_error(error: httpx2.HTTPError, url: str, proxy: str | None = None) -
         )
     if any(isinstance(cause, ssl.SSLError) for cause in causes) or "certificate" in str(error).lower():
         return PullError(
-            "The TLS certificate of {host} is not trusted ({reason}): behind a company proxy, point pip's `cert` "
-            "setting "
-            "(PIP_CERT) or SSL_CERT_FILE at its CA file.",
+            "The TLS connection to {host} failed ({reason}): if its certificate is a company proxy's, point pip's `cert` "
+            "setting (PIP_CERT) or SSL_CERT_FILE at the CA file.",
             host=host,
             reason=error,
         )

@@ -63,7 +63,12 @@ class ModelsFolder:
         if not is_name(name):
             return None
         folder = self.root / folder_of(name)
-        path = loadable_path(folder)
+        try:
+            path = loadable_path(folder)
+        except OSError as error:
+            raise StorageError(
+                "The models folder {path} cannot be read ({reason}).", path=self.root, reason=error.strerror
+            ) from error
         if path is None:
             return None
         manifest = read_manifest(folder)

@@ -46,8 +46,11 @@ def pull(
     A model that is already here is returned at once, without the network. `name` renames it. Raises PullError,
     StorageError, InvalidModelError.
     """
-    progress = progress or Silent()
-    source = find_source(spec, name)
+    return pull_source(find_source(spec, name), models, progress or Silent())
+
+
+def pull_source(source: Source, models: ModelsFolder, progress: Progress) -> InstalledModel:
+    """Fetch from a source that is known already; see `pull`."""
     if model := _already_here(source, models, progress):
         return model
     models.make()
