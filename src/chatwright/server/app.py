@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from chatwright import __version__
 from chatwright.engine.text import TextModel
 from chatwright.server import health, pages
 from chatwright.server.access import AccessControl
-from chatwright.server.errors import ErrorBody, install_error_handlers
+from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
 from chatwright.server.openai import chat, completions, legacy, models
@@ -48,9 +49,12 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
     app.state.server = ServerState(settings, text_models)
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
+    app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     app.include_router(health.router)
+    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
+    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
     for router in (completions.router, chat.router, models.router, legacy.router):
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1", dependencies=[key])
         # openai < 1.0 is often pointed at the bare address, without /v1.
         app.include_router(router, include_in_schema=False)
     pages.install_pages(app, pages.web_folder())
@@ -69,6 +73,7 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
         api_key=settings.api_key.get_secret_value() if settings.api_key else None,
         allowed_origins=settings.cors_origins,
     )
+    app.add_middleware(CrashGuard)
     app.add_middleware(ResponseHeaders)
     return app
 

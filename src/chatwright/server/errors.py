@@ -7,6 +7,7 @@ would try again for ever.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwright.errors import (
     ChatwrightError,
@@ -131,15 +133,41 @@ def install_error_handlers(app: FastAPI) -> None:
             message = f"{request.method} is not allowed at {_shown_path(request)}."
         return error_response(error.status_code, message, headers=error.headers)
 
-    async def on_crash(request: Request, error: Exception) -> Response:
-        # The message could hold text of the request: the client learns where to look, the log gets the trace.
-        return error_response(500, "The server failed while it answered this request. Its log says where.")
-
     app.add_exception_handler(WireError, on_wire_error)
     app.add_exception_handler(ChatwrightError, on_core_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(StarletteHTTPException, on_http_error)
-    app.add_exception_handler(Exception, on_crash)
+
+
+class CrashGuard:
+    """ASGI middleware, the edge behind which no exception passes: a bug becomes a 500 and a trace in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting_send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            log_crash("a request failed", error)
+            if started:
+                raise ConnectionAbortedError("the answer can not be finished") from None
+            message = "The server failed while it answered this request. Its log says where."
+            await error_response(500, message)(scope, receive, send)
+
+
+def log_crash(what: str, error: BaseException) -> None:
+    """Where a bug showed itself, without the error's own text: that could repeat what a user wrote."""
+    log.error("%s: %s\n%s", what, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
 
 
 def _shown_path(request: Request) -> str:

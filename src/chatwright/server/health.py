@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel
 
 from chatwright.server.state import State
 
@@ -14,21 +15,35 @@ router = APIRouter(tags=["health"])
 STALE_HEARTBEAT_S = 30.0
 
 
-@router.get("/health")
-async def health(state: State, response: Response) -> dict[str, Any]:
+class Health(BaseModel):
+    """How the engines are. `running` and `waiting` count choices; they are told on servers without an API key only."""
+
+    status: Literal["ok", "engine_down"]
+    running: int | None = None
+    waiting: int | None = None
+
+
+class Readiness(BaseModel):
+    """Whether new requests are welcome."""
+
+    status: Literal["ready", "draining", "engine_down"]
+
+
+@router.get("/health", response_model_exclude_unset=True, responses={503: {"model": Health}})
+async def health(state: State, response: Response) -> Health:
     """200 while every engine's loop turns, else 503. Without an API key also how much is going on."""
     stats = [model.engine.stats() for model in state.models]
     healthy = all(s.alive and s.heartbeat_age_s < STALE_HEARTBEAT_S for s in stats)
     response.status_code = 200 if healthy else 503
-    body: dict[str, Any] = {"status": "ok" if healthy else "engine_down"}
-    if state.settings.api_key is None:
-        body |= {"running": sum(s.running for s in stats), "waiting": sum(s.waiting for s in stats)}
-    return body
+    status: Literal["ok", "engine_down"] = "ok" if healthy else "engine_down"
+    if state.settings.api_key is not None:
+        return Health(status=status)
+    return Health(status=status, running=sum(s.running for s in stats), waiting=sum(s.waiting for s in stats))
 
 
-@router.get("/ready")
-async def ready(state: State, response: Response) -> dict[str, str]:
+@router.get("/ready", responses={503: {"model": Readiness}})
+async def ready(state: State, response: Response) -> Readiness:
     """200 when requests are taken, 503 while the server shuts down or an engine is dead."""
     alive = all(model.engine.stats().alive for model in state.models)
     response.status_code = 200 if alive and not state.draining else 503
-    return {"status": "draining" if state.draining else "ready" if alive else "engine_down"}
+    return Readiness(status="draining" if state.draining else "ready" if alive else "engine_down")

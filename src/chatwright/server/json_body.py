@@ -22,10 +22,8 @@ MAX_DEPTH = 64
 MAX_CONTAINERS = 100_000
 # From this size on a body is parsed in a thread: the event loop turns between the steps.
 LARGE_BODY_BYTES = 64 * 1024
-# The closing quote is optional, so that a string which never ends is passed over once, not once for every quote in it.
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 EMPTY_PAIR = re.compile(rb"\[\]|\{\}")
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 # A body too large is still read to its end, and thrown away, up to this many times the limit.
@@ -139,7 +137,7 @@ def require_json(request: Request) -> None:
 
 def parse_json(body: bytes) -> Any:
     """A JSON object from bytes. Raises WireError (400) with the place of the mistake."""
-    brackets = STRING.sub(b"", body).translate(None, delete=NO_BRACKETS)
+    brackets = brackets_of(body)
     if len(brackets) > 2 * MAX_CONTAINERS:
         raise WireError(400, f"The JSON body has more than {MAX_CONTAINERS} objects and arrays.", code="invalid_json")
     try:
@@ -154,6 +152,14 @@ def parse_json(body: bytes) -> Any:
     if deeper_than(brackets, MAX_DEPTH):
         raise WireError(400, f"The JSON body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
     return value
+
+
+def brackets_of(body: bytes) -> bytes:
+    """The brackets of valid JSON that stand outside of strings, in a few passes at the speed of memory: a regular expression
+    for strings takes seconds for some bodies."""
+    # Without its escapes a string ends at the next quote. Neighbouring strings merge: there is no bracket between them.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, delete=NEITHER_BRACKETS_NOR_QUOTES)
+    return b"".join(bare.replace(b'""', b"").split(b'"')[::2])
 
 
 def deeper_than(brackets: bytes, levels: int) -> bool:

@@ -85,14 +85,22 @@ def limited_protocol(header_timeout_s: float, write_timeout_s: float) -> type[H1
             status = 431 if hint == 431 else 400
             if status == 431:
                 msg = f"The request's headers are larger than {MAX_HEADER_BYTES // 1024} KiB, the limit of this server."
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                # An answer is under way, and its client sent nonsense behind its request: nothing can be said between.
-                self.transport.close()
-                return
+            if self.cycle is not None and not self.cycle.response_complete:
+                # The nonsense came behind a request under way: nobody will hear its answer any more.
+                started, self.cycle.disconnected = self.cycle.response_started, True
+                self.cycle.message_event.set()
+                if started:
+                    self.transport.close()
+                    return
+            body = orjson.dumps(error_object(status, msg))
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=b""),
-                h11.Data(data=orjson.dumps(error_object(status, msg))),
+                h11.Data(data=body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -27,8 +27,17 @@ from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["chat"])
 
+# What the routes answer, for the API's description: they return finished responses, which FastAPI does not look into.
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": ChatCompletion,
+        "description": "The answer; with stream, server-sent events, each a ChatCompletionChunk, then [DONE].",
+        "content": {"text/event-stream": {}},
+    }
+}
 
-@router.post("/chat/completions", response_model=None, responses={200: {"model": ChatCompletion}})
+
+@router.post("/chat/completions", response_model=None, responses=ANSWERS)
 async def create_chat_completion(body: ChatBody, request: Request, state: State) -> Response:
     """Continue a conversation."""
     return await answer(body, body.model, request, state)

@@ -26,8 +26,17 @@ from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["completions"])
 
+# What the routes answer, for the API's description: they return finished responses, which FastAPI does not look into.
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": Completion,
+        "description": "The answer; with stream, server-sent events, each a Completion, then [DONE].",
+        "content": {"text/event-stream": {}},
+    }
+}
 
-@router.post("/completions", response_model=None, responses={200: {"model": Completion}})
+
+@router.post("/completions", response_model=None, responses=ANSWERS)
 async def create_completion(body: CompletionBody, request: Request, state: State) -> Response:
     """Continue one or several prompts."""
     return await complete(body, body.model, request, state)

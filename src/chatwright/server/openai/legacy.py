@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from contextlib import aclosing
+from typing import Literal
 
 from fastapi import APIRouter, Request
+from openai.types import CompletionUsage
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
@@ -20,52 +23,80 @@ router = APIRouter(route_class=JsonRoute, tags=["legacy"])
 EDIT_MODELS = ("text-davinci-edit-001", "code-davinci-edit-001")
 
 
-@router.post("/engines/{name:path}/chat/completions", response_model=None)
-@router.post("/openai/deployments/{name:path}/chat/completions", response_model=None)
+class Engine(BaseModel):
+    """The engine object of the API's first years."""
+
+    id: str
+    object: Literal["engine"] = "engine"
+    owner: str = "chatwright"
+    permissions: None = None
+    ready: bool = True
+
+
+class Engines(BaseModel):
+    """A list of engines."""
+
+    object: Literal["list"] = "list"
+    data: list[Engine]
+
+
+class EditChoice(BaseModel):
+    """One edited text."""
+
+    text: str
+    index: int
+
+
+class Edit(BaseModel):
+    """The answer of `/v1/edits`."""
+
+    object: Literal["edit"] = "edit"
+    created: int
+    choices: list[EditChoice]
+    usage: CompletionUsage
+
+
+@router.post("/engines/{name:path}/chat/completions", response_model=None, responses=chat.ANSWERS)
+@router.post("/openai/deployments/{name:path}/chat/completions", response_model=None, responses=chat.ANSWERS)
 async def chat_of_engine(name: str, body: ChatBody, request: Request, state: State) -> Response:
     """Continue a conversation with the engine named in the path."""
     return await chat.answer(body, name, request, state)
 
 
-@router.post("/engines/{name:path}/completions", response_model=None)
-@router.post("/engines/{name:path}/generate", response_model=None)
-@router.post("/openai/deployments/{name:path}/completions", response_model=None)
+@router.post("/engines/{name:path}/completions", response_model=None, responses=completions.ANSWERS)
+@router.post("/engines/{name:path}/generate", response_model=None, responses=completions.ANSWERS)
+@router.post("/openai/deployments/{name:path}/completions", response_model=None, responses=completions.ANSWERS)
 async def complete_with_engine(name: str, body: CompletionBody, request: Request, state: State) -> Response:
     """Continue prompts with the engine named in the path."""
     return await completions.complete(body, name, request, state)
 
 
-@router.post("/engines/{name:path}/edits")
-async def edit_with_engine(name: str, body: EditBody, request: Request, state: State) -> dict[str, Any]:
+@router.post("/engines/{name:path}/edits", response_model_exclude_none=True)
+async def edit_with_engine(name: str, body: EditBody, request: Request, state: State) -> Edit:
     """Edit a text with the engine named in the path."""
     return await edit(body, name, request, state)
 
 
-@router.post("/edits")
-async def create_edit(body: EditBody, request: Request, state: State) -> dict[str, Any]:
+@router.post("/edits", response_model_exclude_none=True)
+async def create_edit(body: EditBody, request: Request, state: State) -> Edit:
     """Edit a text after an instruction."""
     return await edit(body, body.model, request, state)
 
 
 @router.get("/engines")
-async def list_engines(state: State) -> dict[str, Any]:
+async def list_engines(state: State) -> Engines:
     """All served models, as engines."""
-    return {"object": "list", "data": [engine_object(model.name) for model in state.models]}
+    return Engines(data=[Engine(id=model.name) for model in state.models])
 
 
 @router.get("/engines/{name:path}")
-async def retrieve_engine(name: str, state: State) -> dict[str, Any]:
+async def retrieve_engine(name: str, state: State) -> Engine:
     """One served model, as an engine."""
     state.find_model(name)
-    return engine_object(name)
+    return Engine(id=name)
 
 
-def engine_object(name: str) -> dict[str, Any]:
-    """The engine object of the API's first years."""
-    return {"id": name, "object": "engine", "owner": "chatwright", "permissions": None, "ready": True}
-
-
-async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> dict[str, Any]:
+async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> Edit:
     """The edited text, asked for in the model's chat template."""
     # The edit models had names of their own; any served name or alias will do.
     model = state.model_for_answer("davinci" if model_name in EDIT_MODELS else model_name)
@@ -78,19 +109,19 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     sampling = sampling_params(as_sampling, model, max_tokens=max_tokens, logprobs=None)
     text_request = TextRequest(prompt_ids=prompt, sampling=sampling, n=body.n or 1)
 
-    async def run() -> dict[str, Any]:
+    async def run() -> Edit:
         texts = [""] * text_request.n
         n_completion = 0
-        async for _, event in generate_all(model, [text_request], state.cut_off):
-            if isinstance(event, TextDelta):
-                texts[event.index] += event.text
-            elif isinstance(event, TextFinish):
-                n_completion += event.n_tokens
-        return {
-            "object": "edit",
-            "created": int(time.time()),
-            "choices": [{"text": text, "index": index} for index, text in enumerate(texts)],
-            "usage": usage(len(prompt), n_completion).model_dump(exclude_unset=True),
-        }
+        async with aclosing(generate_all(model, [text_request], state.cut_off)) as events:
+            async for _, event in events:
+                if isinstance(event, TextDelta):
+                    texts[event.index] += event.text
+                elif isinstance(event, TextFinish):
+                    n_completion += event.n_tokens
+        return Edit(
+            created=int(time.time()),
+            choices=[EditChoice(text=text, index=index) for index, text in enumerate(texts)],
+            usage=usage(len(prompt), n_completion),
+        )
 
     return await unless_client_leaves(request, run())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter
+from openai.types import Model
+from pydantic import BaseModel
 
 from chatwright.engine.text import TextModel
 from chatwright.server.state import State
@@ -12,26 +14,41 @@ from chatwright.server.state import State
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models")
-async def list_models(state: State) -> dict[str, Any]:
+class ServedModel(Model):
+    """OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template."""
+
+    context_length: int
+    languages: list[str]
+    chat: bool
+
+
+class ServedModels(BaseModel):
+    """A list of models."""
+
+    object: Literal["list"] = "list"
+    data: list[ServedModel]
+
+
+@router.get("/models", response_model_exclude_none=True)
+async def list_models(state: State) -> ServedModels:
     """All served models."""
-    return {"object": "list", "data": [model_object(model, model.name) for model in state.models]}
+    return ServedModels(data=[model_object(model, model.name) for model in state.models])
 
 
-@router.get("/models/{name:path}")
-async def retrieve_model(name: str, state: State) -> dict[str, Any]:
+@router.get("/models/{name:path}", response_model_exclude_none=True)
+async def retrieve_model(name: str, state: State) -> ServedModel:
     """One model, or the one that an alias stands for."""
     return model_object(state.find_model(name), name)
 
 
-def model_object(model: TextModel, name: str) -> dict[str, Any]:
-    """OpenAI's object, with what our web app wants to know beside it."""
-    return {
-        "id": name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "chatwright",
-        "context_length": model.context_length,
-        "languages": list(model.languages),
-        "chat": model.template is not None,
-    }
+def model_object(model: TextModel, name: str) -> ServedModel:
+    """The model as the wire shows it, under the name asked for."""
+    return ServedModel(
+        id=name,
+        object="model",
+        created=model.created,
+        owned_by="chatwright",
+        context_length=model.context_length,
+        languages=list(model.languages),
+        chat=model.template is not None,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,10 +12,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatwright.errors import ChatwrightError
-from chatwright.server.errors import as_wire_error, error_object
+from chatwright.server.errors import as_wire_error, error_object, log_crash
 from chatwright.server.openai.generation import unless_client_leaves
-
-log = logging.getLogger(__name__)
 
 DONE = "data: [DONE]\n\n"
 # Valid in JSON strings, but line ends to readers that split text by Unicode's rules.
@@ -65,8 +62,8 @@ async def start_stream(request: Request, events: AsyncGenerator[str, None]) -> E
         except ChatwrightError as error:
             wire = as_wire_error(error)
             yield _error_event(error_object(wire.status_code, str(wire.detail), wire.param, wire.code))
-        except Exception:  # an edge: the status is sent, so this is the only way left to tell the client
-            log.exception("a stream failed")
+        except Exception as error:  # noqa: BLE001  an edge: the status is sent, so this is the only way left to tell the client
+            log_crash("a stream failed", error)
             yield _error_event(error_object(500, "The server failed in the middle of this answer. Its log says where."))
         yield DONE
 

@@ -1,0 +1,325 @@
+"""Whatever is sent, the answer is an error object that says why, the server lives on, and its memory stays flat."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.harness import MODEL, RunningServer, assert_error
+
+MIB = 2**20
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(autouse=True)
+def lives_on(server: RunningServer) -> Iterator[None]:
+    """After each test the server answers and has nothing left over."""
+    yield
+    assert server.complete(prompt="The", max_tokens=1)["choices"]
+    assert server.is_idle()
+
+
+def send(server: RunningServer, path: str, content: bytes, **headers: str) -> httpx.Response:
+    """Exactly these bytes."""
+    with server.http() as http:
+        return http.post(path, content=content, headers={"Content-Type": "application/json", **headers})
+
+
+HUGE = (10**8, 2**31, 2**53, 2**63, -(2**63), 2**64, 10**30)
+NOT_NUMBERS = (True, False, "1", "x", [], [1], {}, {"a": 1})
+BAD_FIELDS: dict[str, tuple[Any, ...]] = {
+    "n": (*HUGE, *NOT_NUMBERS, 0, -1, 129, 1.5),
+    "best_of": (*HUGE, *NOT_NUMBERS, 0, -1, 21, 1.5),
+    "max_tokens": (2**31, 2**63, 2**64, -1, -(2**63), *NOT_NUMBERS, 1.5),
+    "temperature": (-0.1, 2.1, 10**30, *NOT_NUMBERS),
+    "top_p": (-0.1, 1.1, *NOT_NUMBERS),
+    "top_k": (-2, 2**31, 2**63, 1.5, *NOT_NUMBERS),
+    "min_p": (-0.1, 1.1, *NOT_NUMBERS),
+    "presence_penalty": (-2.1, 2.1, *NOT_NUMBERS),
+    "frequency_penalty": (-2.1, 2.1, *NOT_NUMBERS),
+    "repetition_penalty": (0, -1, 11, *NOT_NUMBERS),
+    "seed": (2**63, -(2**63) - 1, 1.5, *NOT_NUMBERS),
+    "logprobs": (-1, 21, 10**8, 1.5, *NOT_NUMBERS),
+    "echo": (1, 0, "true", []),
+    "stream": (1, "true", []),
+    "stop": (1, True, [1], [["x"]], ["x"] * 17, "", [""], "x" * 1001, {"a": "b"}),
+    "logit_bias": (
+        [],
+        "x",
+        {"x": 1},
+        {"-1": 1},
+        {"1.5": 1},
+        {"²": 1},
+        {"384": 1},
+        {"99999999999999999999": 1},
+        {"1": 101},
+        {"1": -101},
+        {"1": "x"},
+        {"1": None},
+        {"1": True},
+        {str(i): 0 for i in range(1025)},
+    ),
+    "user": (1, [], {}),
+    "prompt": (1, True, {}, [], [[]], [[], [1]], ["x", 1], [1, "x"], [[1], "x"], [1.5], [True], [-1], [384], [2**31]),
+    "prompt ": ([2**63], [[384]], [[1], [-1]], [None], [{}], "", [""], ["x", ""], None, ["x"] * 129, [[1]] * 129),
+    "model": (1, [], {}, "x" * 201),
+}
+
+
+@pytest.mark.parametrize("field", BAD_FIELDS)
+def test_a_wrong_value_is_refused_with_the_fields_name(server: RunningServer, field: str) -> None:
+    field, values = field.strip(), BAD_FIELDS[field]
+    with server.http() as http:
+        for value in values:
+            response = http.post(COMPLETIONS, json={"model": MODEL, "prompt": "The", "max_tokens": 1, field: value})
+            message = assert_error(response, 400, param=field)
+            assert len(message) < 600, "the input is not repeated"
+
+
+CHAT_MESSAGES: tuple[Any, ...] = (
+    None,
+    [],
+    {},
+    "Hi",
+    [1],
+    ["Hi"],
+    [[]],
+    [{}],
+    [{"role": "user"}, 1],
+    [{"role": "robot", "content": "x"}],
+    [{"role": 1, "content": "x"}],
+    [{"content": "x"}],
+    [{"role": "user", "content": 1}],
+    [{"role": "user", "content": {"type": "text", "text": "x"}}],
+    [{"role": "user", "content": [{"type": "text"}]}],
+    [{"role": "user", "content": [{"type": "text", "text": 1}]}],
+    [{"role": "user", "content": [{"text": "x"}]}],
+    [{"role": "user", "content": ["x"]}],
+    HELLO * 4097,
+)
+
+
+def test_wrong_messages_are_refused(server: RunningServer) -> None:
+    with server.http() as http:
+        for messages in CHAT_MESSAGES:
+            assert_error(http.post(CHAT, json={"model": MODEL, "messages": messages}), 400, param="messages")
+        assert_error(http.post(CHAT, json={"model": MODEL}), 400, param="messages")
+        for name, values in {
+            "max_tokens": (0, -1, 2**31, True, "1"),
+            "max_completion_tokens": (0, -1, 2**31),
+            "top_logprobs": (-1, 21, True),
+            "logprobs": (1, "true"),
+            "n": (0, 129, 10**8),
+        }.items():
+            for value in values:
+                body = {"model": MODEL, "messages": HELLO, "logprobs": True, name: value}
+                assert_error(http.post(CHAT, json=body), 400, param=name)
+        assert_error(
+            http.post(CHAT, json={"model": MODEL, "messages": HELLO, "top_logprobs": 2}), 400, param="top_logprobs"
+        )
+
+
+def test_what_excludes_each_other_is_refused(server: RunningServer) -> None:
+    for body, param in (
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"prompt": ["x"] * 128, "n": 9}, "n"),
+        ({"prompt": ["x"] * 128, "best_of": 9}, "n"),
+    ):
+        assert_error(server.post(COMPLETIONS, {"model": MODEL, "prompt": "x", **body}), 400, param=param)
+
+
+NOT_JSON = {
+    "empty": b"",
+    "blank": b" \r\n\t",
+    "text": b"hello",
+    "cut": b'{"model": "tiny", "prompt": "T',
+    "two": b"{}{}",
+    "single quotes": b"{'model': 'tiny'}",
+    "trailing comma": b'{"model": "tiny",}',
+    "comment": b'{"model": "tiny"} // x',
+    "NaN": b'{"model": "tiny", "prompt": "x", "temperature": NaN}',
+    "Infinity": b'{"model": "tiny", "prompt": "x", "temperature": Infinity}',
+    "-Infinity": b'{"model": "tiny", "prompt": "x", "temperature": -Infinity}',
+    "1e400": b'{"model": "tiny", "prompt": "x", "temperature": 1e400}',
+    "-1e400": b'{"model": "tiny", "prompt": "x", "logit_bias": {"1": -1e400}}',
+    "bad UTF-8": b'{"model": "tiny", "prompt": "\xff\xfe"}',
+    "overlong UTF-8": b'{"model": "tiny", "prompt": "\xc0\xaf"}',
+    "UTF-8 surrogate": b'{"model": "tiny", "prompt": "\xed\xa0\x80"}',
+    "UTF-16": '{"model": "tiny", "prompt": "x"}'.encode("utf-16"),
+    "BOM": b'\xef\xbb\xbf{"model": "tiny", "prompt": "x"}',
+    "lone surrogate": b'{"model": "tiny", "prompt": "a\\ud800b"}',
+    "lone low surrogate": b'{"model": "tiny", "prompt": "\\udc00"}',
+    "surrogate in a key": b'{"model": "tiny", "prompt": "x", "\\ud800": 1}',
+    "raw NUL": b'{"model": "tiny", "prompt": "\x00"}',
+    "raw newline": b'{"model": "tiny", "prompt": "a\nb"}',
+    "array": b'[{"model": "tiny"}]',
+    "string": b'"hello"',
+    "number": b"1",
+    "null": b"null",
+    "true": b"true",
+}
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+def test_what_is_no_json_object_is_a_400(server: RunningServer, name: str) -> None:
+    for path in (COMPLETIONS, CHAT, f"/engines/{MODEL}/completions", "/v1/edits"):
+        assert_error(send(server, path, NOT_JSON[name]), 400)
+
+
+def test_odd_text_is_fine(server: RunningServer) -> None:
+    for text in ("\0", "a\0b", "\u2028\u2029\x85", "🙂" * 20, "e\u0301\u202e\u200b", "\ufeff", "\uffff", "\r\n\t"):
+        answer = server.complete(prompt=text, max_tokens=2, echo=True)
+        assert answer["choices"][0]["text"].startswith(text)
+        response = server.post(CHAT, {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 2})
+        assert response.status_code == 200
+    twice = b'{"model": "x", "model": "tiny", "prompt": "x", "max_tokens": 1}'
+    assert send(server, COMPLETIONS, twice).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "value", ["text/plain", "application/xml", "application/jsonx", "", "multipart/form-data", "json"]
+)
+def test_other_content_types_are_a_415(server: RunningServer, value: str) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "x"}).encode()
+    assert_error(send(server, COMPLETIONS, body, **{"Content-Type": value}), 415)
+
+
+def test_json_with_a_charset_is_json(server: RunningServer) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "x", "max_tokens": 1}).encode()
+    for value in ("application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8;x=y"):
+        assert send(server, COMPLETIONS, body, **{"Content-Type": value}).status_code == 200
+
+
+def test_compressed_bodies_are_refused_unopened(server: RunningServer) -> None:
+    bomb = gzip.compress(b'{"prompt": "' + b"a" * 50 * MIB + b'"}')
+    for encoding in ("gzip", "deflate", "br", "zstd", "gzip, gzip"):
+        assert_error(send(server, COMPLETIONS, bomb, **{"Content-Encoding": encoding}), 415)
+    assert_error(send(server, COMPLETIONS, bomb), 400)
+
+
+def nested(levels: int, opening: bytes, closing: bytes) -> bytes:
+    """A body of valid JSON, `levels` deep in total."""
+    return b'{"model":"tiny","prompt":"x","max_tokens":1,"x":' + opening * (levels - 1) + closing * (levels - 1) + b"}"
+
+
+def test_json_may_be_64_levels_deep(server: RunningServer) -> None:
+    assert send(server, COMPLETIONS, nested(64, b"[", b"]")).status_code == 200
+    for levels in (65, 1_000, 1_100, 100_000):
+        assert_error(send(server, COMPLETIONS, nested(levels, b"[", b"]")), 400, code="invalid_json")
+        objects = nested(levels, b'{"a":', b"}").replace(b":}", b":1}")
+        assert_error(send(server, COMPLETIONS, objects), 400, code="invalid_json")
+    assert_error(send(server, COMPLETIONS, b"[" * 8 * MIB), 400)
+    assert_error(send(server, COMPLETIONS, b'{"a":' * 3 * MIB), 400)
+    brackets_in_text = json.dumps({"model": MODEL, "prompt": '[{"' * 50, "max_tokens": 1}).encode()
+    assert send(server, COMPLETIONS, brackets_in_text).status_code == 200
+
+
+class Memory:
+    """How much larger the process is than it was."""
+
+    def __init__(self) -> None:
+        self.process = psutil.Process()
+        self.before = self.process.memory_info().rss
+
+    def grown_mib(self) -> float:
+        return (self.process.memory_info().rss - self.before) / MIB
+
+
+def test_bodies_over_the_limit_are_a_413_and_are_not_kept(server: RunningServer) -> None:
+    body = b'{"model": "tiny", "prompt": "' + b"a" * 20 * MIB + b'"}'
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(body), MIB):
+            yield body[start : start + MIB]
+
+    assert_error(send(server, COMPLETIONS, body), 413, code="request_too_large")
+    memory = Memory()
+    for _ in range(3):
+        assert_error(send(server, COMPLETIONS, body), 413, code="request_too_large")
+        with server.http() as http:
+            headers = {"Content-Type": "application/json"}
+            assert_error(http.post(COMPLETIONS, content=chunks(), headers=headers), 413, code="request_too_large")
+    assert memory.grown_mib() < 60
+
+
+COSTLY = {
+    "a megabyte without a space": b'{"model":"tiny","prompt":"' + b"a" * MIB + b'"}',
+    "15 MB without a space": b'{"model":"tiny","prompt":"' + "汉".encode() * 5 * MIB + b'"}',
+    "a million messages": b'{"model":"tiny","messages":[' + b'{"role":"user"},' * 900_000 + b'{"role":"user"}]}',
+    "a million wrong messages": b'{"model":"tiny","messages":[' + b"1," * 1_000_000 + b"1]}",
+    "millions of empty objects": b'{"model":"tiny","prompt":[' + b"{}," * 5_000_000 + b"{}]}",
+    "millions of token ids": b'{"model":"tiny","prompt":[' + b"1," * 7_000_000 + b"1]}",
+    "millions of wrong token ids": b'{"model":"tiny","prompt":[' + b"1.5," * 3_500_000 + b"1]}",
+    "millions of wrong token ids in one list": b'{"model":"tiny","prompt":[[' + b"-1," * 3_500_000 + b"1]]}",
+    "millions of prompts": b'{"model":"tiny","prompt":[' + b'"a",' * 3_500_000 + b'"a"]}',
+    "millions of stops": b'{"model":"tiny","prompt":"x","stop":[' + b"1," * 7_000_000 + b"1]}",
+    "millions of parts": b'{"model":"tiny","messages":[{"role":"user","content":[' + b"1," * 7_000_000 + b"1]}]}",
+    "a million biases": b'{"model":"tiny","prompt":"x","logit_bias":{'
+    + b",".join(b'"%d":"x"' % i for i in range(1_000_000))
+    + b"}}",
+    "a million unknown fields": b'{"model":"tiny",' + b",".join(b'"x%d":1' % i for i in range(1_000_000)) + b"}",
+    "quotes": b'{"model":"tiny","prompt":"' + b'\\"' * 7 * MIB,
+    "64 levels, many times": b'{"model":"tiny","x":[' + (b"[" * 60 + b"]" * 60 + b",") * 100_000 + b"1]}",
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_costly_bodies_are_refused_at_bounded_cost(server: RunningServer, name: str) -> None:
+    path = CHAT if b'"messages"' in COSTLY[name][:40] else COMPLETIONS
+    memory = Memory()
+    start = time.monotonic()
+    assert_error(send(server, path, COSTLY[name]), 400)
+    # The bound is generous; what it rules out takes minutes (quadratic work) or gigabytes (one object per wrong item).
+    assert time.monotonic() - start < 20
+    assert memory.grown_mib() < 400
+
+
+def test_methods_and_paths_that_do_not_exist_are_json_too(server: RunningServer) -> None:
+    with server.http() as http:
+        for path in (
+            "/v1",
+            "/v1/",
+            "/v1/nothing",
+            "/nothing",
+            "/v1/completions/",
+            "/v1/completions/x",
+            "/api",
+            "/%00",
+            "/.",
+        ):
+            message = assert_error(http.get(path), 404)
+            assert "/docs" in message
+        assert_error(http.get("/" + "x" * 30_000), 404)
+        for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"):
+            response = http.request(method, COMPLETIONS)
+            assert_error(response, 405)
+            assert response.headers["allow"] == "POST"
+        for method in ("POST", "DELETE"):
+            assert_error(http.request(method, "/v1/models"), 405)
+        head = http.head("/v1/models")
+        assert head.status_code in (200, 405)
+        assert not head.content
+        assert http.head("/").status_code == 200
+
+
+def test_ids_are_made_here(server: RunningServer) -> None:
+    """An id that a client could choose would mix up answers, or end another client's request."""
+    mine = {"X-Request-Id": "mine", "Request-Id": "mine"}
+    seen = set()
+    for _ in range(2):
+        response = server.post(
+            COMPLETIONS, {"model": MODEL, "prompt": "x", "max_tokens": 1, "id": "mine"}, headers=mine
+        )
+        assert "mine" not in response.text
+        assert response.headers["x-request-id"] != "mine"
+        seen |= {response.headers["x-request-id"], response.json()["id"]}
+    assert len(seen) == 4

@@ -1,0 +1,104 @@
+"""The API's description is true, complete and useful, and nothing it allows makes the server fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, not_a_server_error
+
+from tests.server.harness import MODEL, RunningServer
+
+ROUTES = {
+    ("get", "/health"),
+    ("get", "/ready"),
+    ("post", "/v1/completions"),
+    ("post", "/v1/chat/completions"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{name}"),
+    ("get", "/v1/engines"),
+    ("get", "/v1/engines/{name}"),
+    ("post", "/v1/engines/{name}/completions"),
+    ("post", "/v1/engines/{name}/generate"),
+    ("post", "/v1/engines/{name}/chat/completions"),
+    ("post", "/v1/engines/{name}/edits"),
+    ("post", "/v1/edits"),
+    ("post", "/v1/openai/deployments/{name}/completions"),
+    ("post", "/v1/openai/deployments/{name}/chat/completions"),
+}
+
+
+def description(server: RunningServer) -> dict[str, Any]:
+    with server.http() as http:
+        found: dict[str, Any] = http.get("/openapi.json").json()
+    return found
+
+
+def test_no_route_is_added_by_accident(server: RunningServer) -> None:
+    paths = description(server)["paths"]
+    assert {(method, path) for path, methods in paths.items() for method in methods} == ROUTES
+
+
+def test_every_operation_describes_bodies_answers_and_errors(server: RunningServer) -> None:
+    api = description(server)
+    for path, methods in api["paths"].items():
+        for method, operation in methods.items():
+            where = (method, path)
+            answers = operation["responses"]
+            assert "422" not in answers, where
+            good = answers["200"]["content"]["application/json"]["schema"]
+            assert "$ref" in good, (where, "an untyped answer")
+            assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), where
+            assert operation["summary"]
+            if method == "post":
+                body = operation["requestBody"]["content"]
+                assert list(body) == ["application/json"]
+                assert "$ref" in body["application/json"]["schema"]
+            if path.endswith(("completions", "generate")):
+                assert "text/event-stream" in answers["200"]["content"], where
+    ids = Counter(operation["operationId"] for methods in api["paths"].values() for operation in methods.values())
+    assert set(ids.values()) == {1}
+    assert api["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+
+
+def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(server: RunningServer) -> None:
+    """schemathesis writes good and bad requests after the description; every answer must be one that it describes."""
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    checks = [
+        not_a_server_error,
+        *CHECKS.get_by_names(["status_code_conformance", "content_type_conformance", "response_schema_conformance"]),
+    ]
+    statuses: Counter[int] = Counter()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        # There is nothing wrong to say where there is no body.
+        for mode in GenerationMode if operation.method == "post" else [GenerationMode.POSITIVE]:
+
+            @settings(
+                max_examples=12,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def check(case: schemathesis.Case) -> None:
+                if case.path_parameters and "name" in case.path_parameters:
+                    case.path_parameters["name"] = MODEL
+                if isinstance(case.body, dict):
+                    # Most random names are no models, and long answers teach nothing here.
+                    case.body["model"] = MODEL
+                    if isinstance(case.body.get("max_tokens", 16), int):
+                        case.body["max_tokens"] = min(case.body.get("max_tokens", 2), 2)
+                response = case.call()
+                statuses[response.status_code] += 1
+                case.validate_response(response, checks=checks)
+
+            check()
+    assert statuses[200] > 30
+    assert statuses[400] > 30
+    assert server.complete(prompt="x", max_tokens=1)
