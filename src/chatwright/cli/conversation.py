@@ -15,12 +15,15 @@ from chatwright.errors import UsageError
 
 @dataclass
 class Sampling:
-    """What /set changes. `max_tokens` None: as much as the context holds."""
+    """What /set changes. `max_tokens` None: as much as the context holds.
 
-    temperature: float = 0.7
-    top_p: float = 0.95
+    Temperature and top_p are what the default model's card recommends.
+    """
+
+    temperature: float = 0.2
+    top_p: float = 0.9
     top_k: int = 0
-    repetition_penalty: float = 1.05
+    repetition_penalty: float = 1.0
     max_tokens: int | None = None
     seed: int | None = None
 

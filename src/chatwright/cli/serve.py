@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import signal
 import socket
-import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,11 +68,34 @@ def serve(
             host=settings.host,
         )
     sock = bind(settings.host, settings.port)
-    # SIGTERM ends like Ctrl-C, with everything cleaned up; uvicorn drains first and then raises the signal again.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         stack.enter_context(sock)
+        stack.enter_context(_ended_by_signals())
         _serve(models or [], settings.model_copy(update={"port": sock.getsockname()[1]}), sock, output, stack)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the block as exceptions, so that everything is cleaned up (exit codes 0 and 130).
+
+    uvicorn drains first and then raises the signal again; Python's own SIGINT handler would get lost inside asyncio there.
+    """
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output: Output, stack: ExitStack) -> None:

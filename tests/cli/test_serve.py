@@ -1,0 +1,128 @@
+"""serve: what it says when it starts, what it refuses, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chatwright.cli.home import sole_server
+from chatwright.cli.serve import is_loopback, languages_sentence
+from chatwright.errors import InUseError
+from tests.cli.conftest import Run
+
+Process = Callable[..., "subprocess.Popen[str]"]
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What the process says on standard error until a line holds `text`."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended with {process.wait()} and never said {text!r}: {said}")
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_serves_says_where_and_cleans_up(
+    process: Process, tiny: str, home: Path, how: signal.Signals, code: int
+) -> None:
+    server = process("serve", tiny, "--port", "0")
+    said = read_until(server, "Ctrl-C stops the server")
+    note = json.loads((home / "server.json").read_text())
+    assert note["pid"] == server.pid
+    assert f"Chatwright is running: {note['url']}" in said
+    assert "No key is needed; only this machine can connect." in said
+    assert f"{note['url']}/docs" in said
+    assert f"curl {note['url']}/v1/chat/completions" in said
+    with urllib.request.urlopen(f"{note['url']}/v1/models", timeout=20) as answer:
+        assert [model["id"] for model in json.load(answer)["data"]] == [tiny]
+
+    second = process("serve", tiny, "--port", "0")
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"process {server.pid}" in err
+    assert note["url"] in err
+    removal = process("rm", tiny, "--yes")
+    assert f"in use by process {server.pid} ({note['url']})" in removal.communicate(timeout=60)[1]
+
+    server.send_signal(how)
+    rest = server.communicate(timeout=60)[1]
+    assert server.returncode == code, rest
+    assert "Traceback" not in rest
+    assert not (home / "server.json").exists()
+    assert not list((home / "models" / ".work").glob("*.held"))
+
+
+def test_a_killed_server_does_not_block_the_next_one(process: Process, tiny: str, home: Path) -> None:
+    server = process("serve", tiny, "--port", "0")
+    read_until(server, "Loading")
+    server.kill()
+    server.communicate()
+    assert (home / "server.json").exists()
+    with sole_server(home, "http://here"):
+        assert json.loads((home / "server.json").read_text())["url"] == "http://here"
+
+
+def test_one_server_a_home(home: Path) -> None:
+    with sole_server(home, "http://first") as writable:
+        assert writable
+        with pytest.raises(InUseError, match="http://first"), sole_server(home, "http://second"):
+            pass
+    with sole_server(home, "http://third"):
+        pass
+
+
+def test_a_home_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with sole_server(tmp_path / "file" / "home", "http://here") as writable:
+        assert not writable
+
+
+def test_a_taken_port_is_told_with_a_free_one(command: Run, tiny: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = command("serve", tiny, "--port", str(port))
+    assert result.code == 1
+    assert f"Port {port} is taken" in result.err
+    suggestion = int(result.err.split("--port ")[1].split("`")[0])
+    with socket.create_server(("127.0.0.1", suggestion)):
+        pass
+
+
+def test_two_models_of_one_name_are_refused(command: Run, tiny: str) -> None:
+    result = command("serve", tiny, tiny, "--port", "0")
+    assert result.code == 2
+    assert f"Two of the models are called {tiny}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("box", False),
+    ],
+)
+def test_what_only_this_machine_can_reach(host: str, private: bool) -> None:
+    assert is_loopback(host) is private
+
+
+def test_languages_are_said_in_the_users_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert languages_sentence("m", ["en"]) == "m speaks English only."
+    assert languages_sentence("m", ["en", "zh"]) == "m speaks English, Chinese."
+    assert languages_sentence("m", []) == ""
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    assert languages_sentence("m", ["en"]) == "m 只会英语。"
