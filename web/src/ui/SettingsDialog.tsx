@@ -9,8 +9,8 @@ export interface Preferences {
   temperature: number;
 }
 
-/** The API's own default, 1, makes the small models that fit a laptop ramble. */
-export const DEFAULT_PREFERENCES: Preferences = { system: "", temperature: 0.3 };
+/** The likeliest words: the API's own default, 1, makes the small models that fit a laptop talk nonsense. */
+export const DEFAULT_PREFERENCES: Preferences = { system: "", temperature: 0 };
 
 interface Props {
   open: boolean;
