@@ -78,7 +78,7 @@ def serve(
 def _ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGINT end the block as exceptions, so that everything is cleaned up (exit codes 0 and 130).
 
-    uvicorn drains first and then raises the signal again; Python's own SIGINT handler would get lost inside asyncio there.
+    That is for the time of pulling and loading: a running server handles both itself, and leaves with 0.
     """
 
     def terminate(signum: int, frame: FrameType | None) -> None:
