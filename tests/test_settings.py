@@ -214,3 +214,18 @@ def test_the_memory_limit_of_a_container_is_respected(tmp_path: Path) -> None:
     assert memory_limit_bytes(tmp_path) == 1_000_000 < whole
     (tmp_path / "memory.max").write_text("max")
     assert memory_limit_bytes(tmp_path) == whole
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWRIGHT_API_KEY", "")
+    monkeypatch.setenv("CHATWRIGHT_PORT", "")
+    assert (load_settings().api_key, load_settings().port) == (None, 8000)
+
+
+def test_an_empty_key_is_refused(home: Path) -> None:
+    """A server that believes it has a key, and takes an empty one, would be open."""
+    with pytest.raises(UsageError, match="api_key"):
+        load_settings({"api_key": ""})
+    (home / "config.toml").write_text('api_key = ""\n')
+    with pytest.raises(UsageError, match="api_key"):
+        load_settings()

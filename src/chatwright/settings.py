@@ -51,14 +51,14 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 class Settings(BaseSettings):
     """All settings. Sizes in bytes, times in seconds. Raises UsageError only through `load_settings`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX)
 
     home: AbsolutePath = Field(default_factory=lambda: Path(platformdirs.user_data_dir("chatwright", appauthor=False)))
     models_dir: AbsolutePath = Field(default_factory=lambda data: data["home"] / "models")
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: SecretStr | None = None
+    api_key: Annotated[SecretStr, Field(min_length=1)] | None = None
     api_key_file: AbsolutePath | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
 
@@ -183,7 +183,8 @@ def _variables(
         if name.removeprefix(PREFIX).lower() not in Settings.model_fields:
             _refuse_key(names[name], variable, layer if layer == ".env" else "the environment")
     source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    # An empty variable is one that is not set, as compose files write them.
+    source.env_vars = {name.lower(): value for name, value in environ.items() if value}
     values = source()
     return values, {key: Origin(layer, variable(key)) for key in values}
 

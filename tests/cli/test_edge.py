@@ -139,3 +139,14 @@ def test_a_reader_that_leaves_is_no_error_message(tiny: str) -> None:
     assert result.stdout == "{\n"
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
+
+
+def test_the_language_of_the_configuration_file_is_spoken(
+    command: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHATWRIGHT_LANGUAGE")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    home.mkdir()
+    (home / "config.toml").write_text('language = "zh"\n')
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "")  # restored by monkeypatch whatever the command makes of it
+    assert "还没有模型" in command("ls").err

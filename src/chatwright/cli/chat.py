@@ -22,7 +22,7 @@ def chat(
     """Talk with a model; /help lists the commands. Piped input is one message."""
     import asyncio
 
-    from chatwright.cli.complete import load_by_name, read_prompt
+    from chatwright.cli.complete import loaded_model, read_prompt
     from chatwright.cli.conversation import Conversation
     from chatwright.cli.repl import Repl
 
@@ -32,11 +32,9 @@ def chat(
         message = read_prompt().strip()
         if not message:
             raise UsageError("Standard input holds no message.")
-    text_model = load_by_name(model, device, output)
-    conversation = Conversation(text_model, system=system)
-    with asyncio.Runner() as runner:
+    with loaded_model(model, device, output) as text_model, asyncio.Runner() as runner:
         try:
-            repl = Repl(conversation, runner, output)
+            repl = Repl(Conversation(text_model, system=system), runner, output)
             code = repl.say(message) if message is not None else repl.loop()
         finally:
             runner.run(text_model.close())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chatwright.cli.output import Output, number
+from chatwright.cli.output import Output, number, read_settings
 from chatwright.errors import UsageError
 from chatwright.i18n import _
 
@@ -54,8 +56,8 @@ def complete(
     if not text:
         raise UsageError("The prompt is empty: give the text to continue.")
 
-    text_model = load_by_name(model, device, output)
-    asyncio.run(_complete(text_model, text, limit, options, stop or []))
+    with loaded_model(model, device, output) as text_model:
+        asyncio.run(_complete(text_model, text, limit, options, stop or []))
 
 
 async def _complete(model: TextModel, prompt: str, limit: int, options: dict[str, Any], stop: Sequence[str]) -> None:
@@ -88,13 +90,13 @@ def sampling_params(max_tokens: int, options: dict[str, Any]) -> SamplingParams:
     return SamplingParams(max_tokens=max_tokens, **{"seed": random_seed(), **given})
 
 
-def load_by_name(name: str | None, device: str | None, output: Output) -> TextModel:
-    """Load a model by name or path, or the default one (pulled when missing), in this process."""
+@contextmanager
+def loaded_model(name: str | None, device: str | None, output: Output) -> Iterator[TextModel]:
+    """A model by name or path, or the default one (pulled when missing), in this process; not removed meanwhile."""
     from chatwright.cli.serve import default_model
     from chatwright.hub import ModelsFolder
-    from chatwright.settings import load_settings
 
-    settings = load_settings({"device": device})
+    settings = read_settings({"device": device})
     output.log_to_stderr(settings)
     folder = ModelsFolder(settings.models_dir)
     if name is None:
@@ -106,7 +108,8 @@ def load_by_name(name: str | None, device: str | None, output: Output) -> TextMo
 
     if sys.stderr.isatty():
         output.say(_("Loading {name}…", name=name))
-    return load_text_model(path, name, settings)
+    with folder.in_use(name, "chatwright " + " ".join(sys.argv[1:2])) if folder.owns(path) else nullcontext():
+        yield load_text_model(path, name, settings)
 
 
 def read_prompt() -> str:

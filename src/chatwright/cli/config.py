@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chatwright.cli.output import Output
+from chatwright.cli.output import Output, read_settings
 from chatwright.i18n import _
 
 
@@ -15,10 +15,10 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the settings, where each came from, and its environment variable."""
-    from chatwright.settings import CONFIG_FILE, Origin, load_settings, variable
+    from chatwright.settings import CONFIG_FILE, Origin, variable
 
     output: Output = context.obj
-    settings = load_settings()
+    settings = read_settings()
     file = settings.home / CONFIG_FILE
     rows = [
         {"setting": name, "value": _shown(getattr(settings, name)), "origin": origin, "variable": variable(name)}

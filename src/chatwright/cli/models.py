@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chatwright.cli.output import Output
+from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
 from chatwright.i18n import _, describe_error
 
@@ -149,9 +149,8 @@ def rm(
 def open_models() -> ModelsFolder:
     """The models folder of the user's settings."""
     from chatwright.hub import ModelsFolder
-    from chatwright.settings import load_settings
 
-    return ModelsFolder(load_settings().models_dir)
+    return ModelsFolder(read_settings().models_dir)
 
 
 def summary(model: InstalledModel) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,18 @@ class Output:
         level = "DEBUG" if self.verbose else "ERROR" if self.quiet else settings.log_level.upper()
         logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if not self.verbose:  # what uvicorn says at start and stop, the command says better
-            logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno >= logging.WARNING)
+            for name in ("uvicorn.error", "httpx", "httpx2"):
+                logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
+
+
+def read_settings(flags: Mapping[str, object] | None = None) -> Settings:
+    """The user's settings. From here on messages are in the language that they name. Raises UsageError."""
+    from chatwright.settings import load_settings, variable
+
+    settings = load_settings(flags)
+    if settings.language:
+        os.environ[variable("language")] = settings.language
+    return settings
 
 
 def stdout_console() -> Console:

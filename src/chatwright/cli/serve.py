@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chatwright.cli.output import Output
+from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InUseError, ModelNotFoundError, UsageError
 from chatwright.i18n import _
 
@@ -51,12 +51,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the web app and an OpenAI-compatible API."""
-    from chatwright.settings import load_settings
-
     output: Output = context.obj
     if adapter:
         raise UsageError("Adapters do not exist in this version: leave --adapter out.")
-    settings = load_settings(
+    settings = read_settings(
         {"host": host, "port": port, "api_key": api_key, "device": device, "quantization": quantization}
     )
     output.log_to_stderr(settings)
