@@ -45,7 +45,7 @@ BAD_FIELDS: dict[str, tuple[Any, ...]] = {
     "min_p": (-0.1, 1.1, *NOT_NUMBERS),
     "presence_penalty": (-2.1, 2.1, *NOT_NUMBERS),
     "frequency_penalty": (-2.1, 2.1, *NOT_NUMBERS),
-    "repetition_penalty": (0, -1, 11, *NOT_NUMBERS),
+    "repetition_penalty": (0, 1e-300, -1, 11, *NOT_NUMBERS),
     "seed": (2**63, -(2**63) - 1, 1.5, *NOT_NUMBERS),
     "logprobs": (-1, 21, 10**8, 1.5, *NOT_NUMBERS),
     "echo": (1, 0, "true", []),

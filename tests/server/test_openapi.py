@@ -31,6 +31,11 @@ ROUTES = {
 }
 
 
+MOST_USED = ("/v1/completions", "/v1/chat/completions")
+# The same bodies and the same code as above, under names of other ages: writing requests for each takes schemathesis seconds.
+TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions")
+
+
 def description(server: RunningServer) -> dict[str, Any]:
     with server.http() as http:
         found: dict[str, Any] = http.get("/openapi.json").json()
@@ -74,11 +79,13 @@ def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(server
     statuses: Counter[int] = Counter()
     for result in schema.get_all_operations():
         operation = result.ok()
+        if any(twin in operation.path for twin in TWINS):
+            continue
         # There is nothing wrong to say where there is no body.
         for mode in GenerationMode if operation.method == "post" else [GenerationMode.POSITIVE]:
 
             @settings(
-                max_examples=12,
+                max_examples=8 if operation.path in MOST_USED else 3,
                 deadline=None,
                 database=None,
                 derandomize=True,
@@ -92,13 +99,14 @@ def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(server
                 if isinstance(case.body, dict):
                     # Most random names are no models, and long answers teach nothing here.
                     case.body["model"] = MODEL
-                    if isinstance(case.body.get("max_tokens", 16), int):
-                        case.body["max_tokens"] = min(case.body.get("max_tokens", 2), 2)
+                    for name in ("max_tokens", "n"):
+                        if isinstance(case.body.get(name, 2), int):
+                            case.body[name] = min(case.body.get(name, 2), 2)
                 response = case.call()
                 statuses[response.status_code] += 1
                 case.validate_response(response, checks=checks)
 
             check()
-    assert statuses[200] > 30
-    assert statuses[400] > 30
+    assert statuses[200] > 10
+    assert statuses[400] > 10
     assert server.complete(prompt="x", max_tokens=1)

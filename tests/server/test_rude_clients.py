@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chatwright.server import run
 from tests.server.conftest import StartServer
 from tests.server.harness import (
     MODEL,
@@ -321,6 +322,20 @@ def test_a_bomb_of_headers_is_a_431(server: RunningServer) -> None:
                 continue  # cut off while it was still sending
             assert status in (431, 404)
     assert server.is_idle()
+
+
+def test_a_flood_of_connections_is_turned_away_politely(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_until(lambda: not server.uvicorn.server_state.connections)
+    monkeypatch.setattr(run, "MAX_CONNECTIONS", 3)
+    socks = [server.connect() for _ in range(3)]
+    wait_until(lambda: len(server.uvicorn.server_state.connections) == 3)
+    refused = server.post("/v1/completions", {"model": MODEL, "prompt": "x"})
+    assert_error(refused, 503, code="engine_overloaded")
+    assert refused.headers["retry-after"]
+    for sock in socks:
+        sock.close()
+    wait_until(lambda: not server.uvicorn.server_state.connections)
+    assert server.complete(prompt="x", max_tokens=1)
 
 
 def test_pipelined_requests_are_answered_in_order(server: RunningServer) -> None:

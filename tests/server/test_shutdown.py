@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -48,8 +50,12 @@ class ServerProcess:
             text=True,
             cwd=Path(__file__).parents[2],
         )
+
+    @cached_property
+    def port(self) -> int:
+        """Where it listens, once it does."""
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        return int(self.process.stdout.readline())
 
     @property
     def url(self) -> str:
@@ -78,19 +84,25 @@ class ServerProcess:
         return self.process.returncode, log
 
 
-Start = Callable[..., ServerProcess]
+@dataclass(frozen=True)
+class Processes:
+    """One server for each end: patient with running answers, impatient, and idle."""
+
+    patient: ServerProcess
+    impatient: ServerProcess
+    idle: ServerProcess
 
 
-@pytest.fixture
-def start_process(model_folder: Path) -> Iterator[Start]:
-    processes: list[ServerProcess] = []
-
-    def start(*, step_s: float, grace_s: float) -> ServerProcess:
-        processes.append(ServerProcess(model_folder, step_s, grace_s))
-        return processes[-1]
-
-    yield start
-    for server in processes:
+@pytest.fixture(scope="module")
+def processes(model_folder: Path) -> Iterator[Processes]:
+    """All started at once, as starting takes seconds."""
+    started = Processes(
+        patient=ServerProcess(model_folder, step_s=0.05, grace_s=20),
+        impatient=ServerProcess(model_folder, step_s=0.05, grace_s=0.5),
+        idle=ServerProcess(model_folder, step_s=0, grace_s=2 * PATIENCE_S),
+    )
+    yield started
+    for server in (started.patient, started.impatient, started.idle):
         server.process.kill()
         server.process.communicate()
 
@@ -107,8 +119,8 @@ def stream_text(received: bytes) -> str:
     return b"".join(pieces).decode()
 
 
-def test_answers_under_way_are_finished(start_process: Start) -> None:
-    server = start_process(step_s=0.05, grace_s=20)
+def test_answers_under_way_are_finished(processes: Processes) -> None:
+    server = processes.patient
     stream, whole = server.begin_stream(40), server.begin_answer(40)
     server.process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE_S
@@ -130,8 +142,8 @@ def test_answers_under_way_are_finished(start_process: Start) -> None:
     assert "Traceback" not in log
 
 
-def test_answers_longer_than_the_grace_period_end_with_an_error(start_process: Start) -> None:
-    server = start_process(step_s=0.05, grace_s=0.5)
+def test_answers_longer_than_the_grace_period_end_with_an_error(processes: Processes) -> None:
+    server = processes.impatient
     stream, whole = server.begin_stream(480), server.begin_answer(480)
     server.process.send_signal(signal.SIGTERM)
     events = events_of(stream_text(b"H" + read_all(stream)))
@@ -149,19 +161,9 @@ def test_answers_longer_than_the_grace_period_end_with_an_error(start_process: S
     assert "Traceback" not in log
 
 
-def test_an_idle_server_leaves_at_once(start_process: Start) -> None:
-    server = start_process(step_s=0, grace_s=PATIENCE_S)
-    with httpx.Client(base_url=server.url, trust_env=False) as http:
-        assert http.get("/health").status_code == 200  # and keeps the connection open
-        start = time.monotonic()
-        server.process.send_signal(signal.SIGINT)
-        assert server.ended()[0] == 0
-    assert time.monotonic() - start < PATIENCE_S / 2
-
-
-def test_logs_hold_no_content(start_process: Start) -> None:
+def test_logs_hold_no_content_and_an_idle_server_leaves_at_once(processes: Processes) -> None:
     """At the most talkative level, and also of what was refused or failed: no prompt, no answer, no key."""
-    server = start_process(step_s=0, grace_s=1)
+    server = processes.idle
     canary = "Kanarienvogel"
     messages = [{"role": "user", "content": canary}, {"role": "system", "content": [{"type": "text", "text": canary}]}]
     headers = {"Authorization": f"Bearer {canary}", "X-Canary": canary, "Cookie": canary, "User-Agent": canary}
@@ -187,9 +189,14 @@ def test_logs_hold_no_content(start_process: Start) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(canary.encode() + b"\r\n\r\n")
         read_all(sock)
-    stream = server.begin_stream(400)
-    stream.close()
-    server.process.send_signal(signal.SIGTERM)
+    with httpx.Client(base_url=server.url, trust_env=False) as http:
+        server.begin_stream(400).close()
+        deadline = time.monotonic() + PATIENCE_S
+        while http.get("/health").json()["running"]:
+            assert time.monotonic() < deadline
+        # The connection is kept open, and must not hold the server up.
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(PATIENCE_S)
     code, log = server.ended()
     assert code == 0
     assert "Shutting down" in log, "the log is on"

@@ -49,7 +49,8 @@ def sample(logits_V: NDArray[np.float32], sampling: SamplingParams, index: int, 
     if sampling.temperature == 0.0:
         return int(np.argmax(logits_V))
     # Subtract the maximum before dividing: a temperature of 1e-9 would overflow otherwise.
-    scaled = (logits_V - logits_V.max()).astype(np.float64) / sampling.temperature
+    with np.errstate(over="ignore"):  # minus infinity is right there: that token can not come
+        scaled = (logits_V - logits_V.max()).astype(np.float64) / sampling.temperature
     weights = np.exp(scaled)
     key = np.array([sampling.seed % 2**64, (index << 32) + step], dtype=np.uint64)
     uniform = np.random.Generator(np.random.Philox(key=key)).random()

@@ -83,7 +83,8 @@ class SamplingBody(BaseModel):
     # Beyond OpenAI, by the names that vLLM and llama.cpp gave them.
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=10)] | None = None
+    # Logits are divided by it: next to 0 that is infinity.
+    repetition_penalty: Annotated[FiniteFloat, Field(ge=0.01, le=10)] | None = None
 
     @model_validator(mode="before")
     @classmethod
