@@ -17,7 +17,7 @@ const MODEL_STORAGE_KEY = "chatwright.model";
 function LanguageNotice({ model }: { model: Model }) {
   const { t, i18n } = useTranslation();
   const names = new Intl.DisplayNames(i18n.language, { type: "language" });
-  const list = new Intl.ListFormat(i18n.language).format((model.languages ?? []).map((code) => names.of(code) ?? code));
+  const list = new Intl.ListFormat(i18n.language).format(model.languages.map((code) => names.of(code) ?? code));
   return (
     <p className="notice mx-auto text-sm" data-testid="language-notice">
       <Info aria-hidden className="mt-0.5 size-4 shrink-0" />

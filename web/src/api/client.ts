@@ -3,16 +3,9 @@ import createClient from "openapi-fetch";
 
 import { errorFrom } from "./errors";
 import { authorization } from "./key";
-import type { paths } from "./schema";
+import type { components, paths } from "./schema";
 
-export interface Model {
-  id: string;
-  owned_by: string;
-  /** ISO 639-1 codes of the languages the model speaks; absent when unknown. */
-  languages?: string[] | null;
-  /** In tokens. */
-  context_length?: number | null;
-}
+export type Model = components["schemas"]["ServedModel"];
 
 export async function listModels(signal?: AbortSignal): Promise<Model[]> {
   // `fetch` is looked up at call time, so that tests can replace it.

@@ -4,6 +4,86 @@
  */
 
 export interface paths {
+    "/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Health
+         * @description 200 while every engine's loop turns, else 503. Without an API key also how much is going on.
+         */
+        get: operations["health_health_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Ready
+         * @description 200 when requests are taken, 503 while the server shuts down or an engine is dead.
+         */
+        get: operations["ready_ready_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Completion
+         * @description Continue one or several prompts.
+         */
+        post: operations["create_completion_v1_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Chat Completion
+         * @description Continue a conversation.
+         */
+        post: operations["create_chat_completion_v1_chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -11,7 +91,211 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list_models"];
+        /**
+         * List Models
+         * @description All served models.
+         */
+        get: operations["list_models_v1_models_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Model
+         * @description One model, or the one that an alias stands for.
+         */
+        get: operations["retrieve_model_v1_models__name__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/openai/deployments/{name}/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Chat Of Engine
+         * @description Continue a conversation with the engine named in the path.
+         */
+        post: operations["chat_of_engine_v1_openai_deployments__name__chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Chat Of Engine
+         * @description Continue a conversation with the engine named in the path.
+         */
+        post: operations["chat_of_engine_v1_engines__name__chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/openai/deployments/{name}/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete With Engine
+         * @description Continue prompts with the engine named in the path.
+         */
+        post: operations["complete_with_engine_v1_openai_deployments__name__completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/generate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete With Engine
+         * @description Continue prompts with the engine named in the path.
+         */
+        post: operations["complete_with_engine_v1_engines__name__generate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete With Engine
+         * @description Continue prompts with the engine named in the path.
+         */
+        post: operations["complete_with_engine_v1_engines__name__completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/edits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Edit With Engine
+         * @description Edit a text with the engine named in the path.
+         */
+        post: operations["edit_with_engine_v1_engines__name__edits_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/edits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Edit
+         * @description Edit a text after an instruction.
+         */
+        post: operations["create_edit_v1_edits_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Engines
+         * @description All served models, as engines.
+         */
+        get: operations["list_engines_v1_engines_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Engine
+         * @description One served model, as an engine.
+         */
+        get: operations["retrieve_engine_v1_engines__name__get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -24,27 +308,782 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        ModelList: {
-            /** @constant */
-            object: "list";
-            data: components["schemas"]["Model"][];
+        /**
+         * Annotation
+         * @description A URL citation when using web search.
+         */
+        Annotation: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "url_citation";
+            url_citation: components["schemas"]["AnnotationURLCitation"];
+        } & {
+            [key: string]: unknown;
         };
-        Model: {
+        /**
+         * AnnotationURLCitation
+         * @description A URL citation when using web search.
+         */
+        AnnotationURLCitation: {
+            /** End Index */
+            end_index: number;
+            /** Start Index */
+            start_index: number;
+            /** Title */
+            title: string;
+            /** Url */
+            url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatBody
+         * @description `POST /v1/chat/completions`.
+         */
+        ChatBody: {
+            /** Model */
+            model?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** N */
+            n?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Seed */
+            seed?: number | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /** User */
+            user?: string | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Min P */
+            min_p?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /** Messages */
+            messages: components["schemas"]["Message"][];
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Max Completion Tokens */
+            max_completion_tokens?: number | null;
+            /** Logprobs */
+            logprobs?: boolean | null;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
+        };
+        /**
+         * ChatCompletion
+         * @description Represents a chat completion response returned by model, based on the provided input.
+         */
+        ChatCompletion: {
+            /** Id */
             id: string;
-            /** @constant */
-            object: "model";
+            /** Choices */
+            choices: components["schemas"]["Choice"][];
+            /** Created */
             created: number;
-            owned_by: string;
-            languages?: string[];
-            context_length?: number;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "chat.completion";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            moderation?: components["schemas"]["Moderation"] | null;
+            /** Service Tier */
+            service_tier?: ("auto" | "default" | "flex" | "scale" | "priority" | "fast") | null;
+            /** System Fingerprint */
+            system_fingerprint?: string | null;
+            usage?: components["schemas"]["CompletionUsage"] | null;
+        } & {
+            [key: string]: unknown;
         };
-        ErrorResponse: {
-            error: {
-                message: string;
-                type: string;
-                param?: string | null;
-                code?: string | null;
+        /**
+         * ChatCompletionAudio
+         * @description If the audio output modality is requested, this object contains data
+         *     about the audio response from the model. [Learn more](https://developers.openai.com/api/docs/guides/audio).
+         */
+        ChatCompletionAudio: {
+            /** Id */
+            id: string;
+            /** Data */
+            data: string;
+            /** Expires At */
+            expires_at: number;
+            /** Transcript */
+            transcript: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatCompletionMessage
+         * @description A chat completion message generated by the model.
+         */
+        ChatCompletionMessage: {
+            /** Content */
+            content?: string | null;
+            /** Refusal */
+            refusal?: string | null;
+            /**
+             * Role
+             * @constant
+             */
+            role: "assistant";
+            /** Annotations */
+            annotations?: components["schemas"]["Annotation"][] | null;
+            audio?: components["schemas"]["ChatCompletionAudio"] | null;
+            function_call?: components["schemas"]["FunctionCall"] | null;
+            /** Tool Calls */
+            tool_calls?: (components["schemas"]["ChatCompletionMessageFunctionToolCall"] | components["schemas"]["ChatCompletionMessageCustomToolCall"])[] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatCompletionMessageCustomToolCall
+         * @description A call to a custom tool created by the model.
+         */
+        ChatCompletionMessageCustomToolCall: {
+            /** Id */
+            id: string;
+            custom: components["schemas"]["Custom"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "custom";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatCompletionMessageFunctionToolCall
+         * @description A call to a function tool created by the model.
+         */
+        ChatCompletionMessageFunctionToolCall: {
+            /** Id */
+            id: string;
+            function: components["schemas"]["Function"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+        } & {
+            [key: string]: unknown;
+        };
+        /** ChatCompletionTokenLogprob */
+        ChatCompletionTokenLogprob: {
+            /** Token */
+            token: string;
+            /** Bytes */
+            bytes?: number[] | null;
+            /** Logprob */
+            logprob: number;
+            /** Top Logprobs */
+            top_logprobs: components["schemas"]["TopLogprob"][];
+        } & {
+            [key: string]: unknown;
+        };
+        /** Choice */
+        Choice: {
+            /**
+             * Finish Reason
+             * @enum {string}
+             */
+            finish_reason: "stop" | "length" | "tool_calls" | "content_filter" | "function_call";
+            /** Index */
+            index: number;
+            logprobs?: components["schemas"]["ChoiceLogprobs"] | null;
+            message: components["schemas"]["ChatCompletionMessage"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChoiceLogprobs
+         * @description Log probability information for the choice.
+         */
+        ChoiceLogprobs: {
+            /** Content */
+            content?: components["schemas"]["ChatCompletionTokenLogprob"][] | null;
+            /** Refusal */
+            refusal?: components["schemas"]["ChatCompletionTokenLogprob"][] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Completion
+         * @description Represents a completion response from the API.
+         *
+         *     Note: both the streamed and non-streamed response objects share the same shape (unlike the chat endpoint).
+         */
+        Completion: {
+            /** Id */
+            id: string;
+            /** Choices */
+            choices: components["schemas"]["CompletionChoice"][];
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "text_completion";
+            /** System Fingerprint */
+            system_fingerprint?: string | null;
+            usage?: components["schemas"]["CompletionUsage"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CompletionBody
+         * @description `POST /v1/completions`.
+         */
+        CompletionBody: {
+            /** Model */
+            model?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** N */
+            n?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Seed */
+            seed?: number | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /** User */
+            user?: string | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Min P */
+            min_p?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /** Prompt */
+            prompt?: string | string[] | number[] | number[][] | null;
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Best Of */
+            best_of?: number | null;
+            /** Echo */
+            echo?: boolean | null;
+            /** Logprobs */
+            logprobs?: number | null;
+        };
+        /** CompletionChoice */
+        CompletionChoice: {
+            /**
+             * Finish Reason
+             * @enum {string}
+             */
+            finish_reason: "stop" | "length" | "content_filter";
+            /** Index */
+            index: number;
+            logprobs?: components["schemas"]["Logprobs"] | null;
+            /** Text */
+            text: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CompletionTokensDetails
+         * @description Breakdown of tokens used in a completion.
+         */
+        CompletionTokensDetails: {
+            /** Accepted Prediction Tokens */
+            accepted_prediction_tokens?: number | null;
+            /** Audio Tokens */
+            audio_tokens?: number | null;
+            /** Reasoning Tokens */
+            reasoning_tokens?: number | null;
+            /** Rejected Prediction Tokens */
+            rejected_prediction_tokens?: number | null;
+            /** Text Tokens */
+            text_tokens?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CompletionUsage
+         * @description Usage statistics for the completion request.
+         */
+        CompletionUsage: {
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+            completion_tokens_details?: components["schemas"]["CompletionTokensDetails"] | null;
+            prompt_tokens_details?: components["schemas"]["PromptTokensDetails"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Custom
+         * @description The custom tool that the model called.
+         */
+        Custom: {
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Edit
+         * @description The answer of `/v1/edits`.
+         */
+        Edit: {
+            /**
+             * Object
+             * @default edit
+             * @constant
+             */
+            object: "edit";
+            /** Created */
+            created: number;
+            /** Choices */
+            choices: components["schemas"]["EditChoice"][];
+            usage: components["schemas"]["CompletionUsage"];
+        };
+        /**
+         * EditBody
+         * @description `POST /v1/edits` of the API's first years.
+         */
+        EditBody: {
+            /** Model */
+            model?: string | null;
+            /**
+             * Input
+             * @default
+             */
+            input: string;
+            /** Instruction */
+            instruction: string;
+            /** N */
+            n?: number | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+        };
+        /**
+         * EditChoice
+         * @description One edited text.
+         */
+        EditChoice: {
+            /** Text */
+            text: string;
+            /** Index */
+            index: number;
+        };
+        /**
+         * Engine
+         * @description The engine object of the API's first years.
+         */
+        Engine: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default engine
+             * @constant
+             */
+            object: "engine";
+            /**
+             * Owner
+             * @default chatwright
+             */
+            owner: string;
+            /** Permissions */
+            permissions?: null;
+            /**
+             * Ready
+             * @default true
+             */
+            ready: boolean;
+        };
+        /**
+         * Engines
+         * @description A list of engines.
+         */
+        Engines: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["Engine"][];
+        };
+        /**
+         * ErrorBody
+         * @description The body of every answer that is not 2xx.
+         */
+        ErrorBody: {
+            error: components["schemas"]["ErrorDetail"];
+        };
+        /**
+         * ErrorDetail
+         * @description What went wrong, and where.
+         */
+        ErrorDetail: {
+            /** Message */
+            message: string;
+            /** Type */
+            type: string;
+            /** Param */
+            param: string | null;
+            /** Code */
+            code: string | null;
+        };
+        /**
+         * Function
+         * @description The function that the model called.
+         */
+        Function: {
+            /** Arguments */
+            arguments: string;
+            /** Name */
+            name: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FunctionCall
+         * @description Deprecated and replaced by `tool_calls`.
+         *
+         *     The name and arguments of a function that should be called, as generated by the model.
+         */
+        FunctionCall: {
+            /** Arguments */
+            arguments: string;
+            /** Name */
+            name: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Health
+         * @description How the engines are. `running` and `waiting` count choices; they are told on servers without an API key only.
+         */
+        Health: {
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ok" | "engine_down";
+            /** Running */
+            running?: number | null;
+            /** Waiting */
+            waiting?: number | null;
+        };
+        /** Logprobs */
+        Logprobs: {
+            /** Text Offset */
+            text_offset?: number[] | null;
+            /** Token Logprobs */
+            token_logprobs?: number[] | null;
+            /** Tokens */
+            tokens?: string[] | null;
+            /** Top Logprobs */
+            top_logprobs?: {
+                [key: string]: number;
+            }[] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Message
+         * @description A message of a conversation.
+         */
+        Message: {
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
+            /** Content */
+            content?: string | components["schemas"]["TextPart"][] | null;
+        };
+        /**
+         * Moderation
+         * @description Moderation results for the request input and generated output, if moderated
+         *     completions were requested.
+         */
+        Moderation: {
+            /** Input */
+            input: components["schemas"]["ModerationInputModerationResults"] | components["schemas"]["ModerationInputError"];
+            /** Output */
+            output: components["schemas"]["ModerationOutputModerationResults"] | components["schemas"]["ModerationOutputError"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationInputError
+         * @description An error produced while attempting moderation.
+         */
+        ModerationInputError: {
+            /** Code */
+            code: string;
+            /** Message */
+            message: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "error";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationInputModerationResults
+         * @description Successful moderation results for the request input or generated output.
+         */
+        ModerationInputModerationResults: {
+            /** Model */
+            model: string;
+            /** Results */
+            results: components["schemas"]["ModerationInputModerationResultsResult"][];
+            /**
+             * Type
+             * @constant
+             */
+            type: "moderation_results";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationInputModerationResultsResult
+         * @description A moderation result produced for the response input or output.
+         */
+        ModerationInputModerationResultsResult: {
+            /** Categories */
+            categories: {
+                [key: string]: boolean;
             };
+            /** Category Applied Input Types */
+            category_applied_input_types: {
+                [key: string]: ("text" | "image")[];
+            };
+            /** Category Scores */
+            category_scores: {
+                [key: string]: number;
+            };
+            /** Flagged */
+            flagged: boolean;
+            /** Model */
+            model: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "moderation_result";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationOutputError
+         * @description An error produced while attempting moderation.
+         */
+        ModerationOutputError: {
+            /** Code */
+            code: string;
+            /** Message */
+            message: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "error";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationOutputModerationResults
+         * @description Successful moderation results for the request input or generated output.
+         */
+        ModerationOutputModerationResults: {
+            /** Model */
+            model: string;
+            /** Results */
+            results: components["schemas"]["ModerationOutputModerationResultsResult"][];
+            /**
+             * Type
+             * @constant
+             */
+            type: "moderation_results";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ModerationOutputModerationResultsResult
+         * @description A moderation result produced for the response input or output.
+         */
+        ModerationOutputModerationResultsResult: {
+            /** Categories */
+            categories: {
+                [key: string]: boolean;
+            };
+            /** Category Applied Input Types */
+            category_applied_input_types: {
+                [key: string]: ("text" | "image")[];
+            };
+            /** Category Scores */
+            category_scores: {
+                [key: string]: number;
+            };
+            /** Flagged */
+            flagged: boolean;
+            /** Model */
+            model: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "moderation_result";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * PromptTokensDetails
+         * @description Breakdown of tokens used in the prompt.
+         */
+        PromptTokensDetails: {
+            /** Audio Tokens */
+            audio_tokens?: number | null;
+            /** Cache Write Tokens */
+            cache_write_tokens?: number | null;
+            /** Cached Tokens */
+            cached_tokens?: number | null;
+            /** Image Tokens */
+            image_tokens?: number | null;
+            /** Text Tokens */
+            text_tokens?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Readiness
+         * @description Whether new requests are welcome.
+         */
+        Readiness: {
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ready" | "draining" | "engine_down";
+        };
+        /**
+         * ServedModel
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template.
+         */
+        ServedModel: {
+            /** Id */
+            id: string;
+            /** Created */
+            created: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "model";
+            /** Owned By */
+            owned_by: string;
+            /** Shutdown Date */
+            shutdown_date?: string | null;
+            /** Context Length */
+            context_length: number;
+            /** Languages */
+            languages: string[];
+            /** Chat */
+            chat: boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ServedModels
+         * @description A list of models.
+         */
+        ServedModels: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["ServedModel"][];
+        };
+        /**
+         * StreamOptions
+         * @description How to stream.
+         */
+        StreamOptions: {
+            /**
+             * Include Usage
+             * @default false
+             */
+            include_usage: boolean;
+            /** Include Obfuscation */
+            include_obfuscation?: boolean | null;
+        };
+        /**
+         * TextPart
+         * @description A part of a message: text is the only kind that a text model reads.
+         */
+        TextPart: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /** TopLogprob */
+        TopLogprob: {
+            /** Token */
+            token: string;
+            /** Bytes */
+            bytes?: number[] | null;
+            /** Logprob */
+            logprob: number;
+        } & {
+            [key: string]: unknown;
         };
     };
     responses: never;
@@ -55,7 +1094,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_models: {
+    health_health_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -64,22 +1103,640 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The served models */
+            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ModelList"];
+                    "application/json": components["schemas"]["Health"];
                 };
             };
-            /** @description Error */
-            default: {
+            /** @description Service Unavailable */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ErrorResponse"];
+                    "application/json": components["schemas"]["Health"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    ready_ready_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_completion_v1_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompletionBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a Completion, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Completion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_chat_completion_v1_chat_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a ChatCompletionChunk, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_models_v1_models_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServedModels"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_model_v1_models__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServedModel"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    chat_of_engine_v1_openai_deployments__name__chat_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a ChatCompletionChunk, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    chat_of_engine_v1_engines__name__chat_completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a ChatCompletionChunk, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_with_engine_v1_openai_deployments__name__completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompletionBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a Completion, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Completion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_with_engine_v1_engines__name__generate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompletionBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a Completion, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Completion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_with_engine_v1_engines__name__completions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompletionBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events, each a Completion, then [DONE]. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Completion"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    edit_with_engine_v1_engines__name__edits_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EditBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Edit"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_edit_v1_edits_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EditBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Edit"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_engines_v1_engines_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Engines"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_engine_v1_engines__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Engine"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };

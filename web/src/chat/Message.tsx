@@ -59,7 +59,7 @@ function Versions() {
 export function UserMessage() {
   const { t } = useTranslation();
   return (
-    <MessagePrimitive.Root className="group flex flex-col items-end py-3" data-testid="user-message">
+    <MessagePrimitive.Root className="group flex flex-col items-end pt-3" data-testid="user-message">
       <h2 className="sr-only">{t("message.you")}</h2>
       <div className="bubble">
         <MessagePrimitive.Parts components={{ Text: PlainText }} />
