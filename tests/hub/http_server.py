@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 
 @dataclass
@@ -78,7 +78,10 @@ def serve_site() -> Iterator[Site]:
             self.answer(body=False)
 
         def answer(self, body: bool) -> None:
-            path = urlsplit(self.path).path
+            parts = urlsplit(self.path)
+            path = "/".join(
+                [parts.path, *parse_qs(parts.query).get("FilePath", [])]
+            )  # ModelScope names files in the query
             asked = self.headers.get("Range")
             site.requests.append((self.command, path, asked))
             status = site.statuses.get(path, 200 if path in site.files else 404)

@@ -132,15 +132,5 @@ def test_selection_of_files() -> None:
         select_files(["README.md"], None, "x")
 
 
-def test_modelscope_without_its_client_says_how_to_install_it(
-    models: ModelsFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(PullError, match=r"pip install 'chatwright\[modelscope\]'"):
-        pull("modelscope:o/n", models)
-
-
 def test_the_fake_hub_speaks_json(hub: Site) -> None:
     assert json.loads(hub.files[f"/api/models/{REPO}"])["sha"] == COMMIT

@@ -90,7 +90,7 @@ def _fetch(
     except (HubError, RequestException) as error:
         raise PullError(
             "ModelScope cannot be reached ({reason}): check the network connection and HTTPS_PROXY, then try again.",
-            reason=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            reason=str(error).partition(": ")[0] or type(error).__name__,
         ) from error
     except OSError as error:
         raise storage_error(error, work) from error
