@@ -59,13 +59,13 @@ web: .venv/.created  ## build the web app (skipped while its sources are unchang
 	@$(BIN)/python scripts/build_web.py
 
 web-test: web
-	@$(BIN)/python scripts/build_web.py --test
+	@$(BIN)/python scripts/build_web.py --script lint --script test
 
 bench: install-dev  ## decode and prompt speed beside a peer
 	$(BIN)/python bench/decode.py $(ARGS)
 
 docs: install-dev  ## write docs/*/cli.md anew from --help
-	$(BIN)/python scripts/write_cli_docs.py
+	$(BIN)/python -m chatwright.cli.reference docs
 
 clean:  ## remove everything that was built or fetched
 	rm -rf .venv .cache src/chatwright/web_dist web/node_modules

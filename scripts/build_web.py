@@ -115,8 +115,12 @@ def build(force: bool = False) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the web app into src/chatwright/web_dist.")
     parser.add_argument("--force", action="store_true", help="build even when nothing changed")
+    parser.add_argument("--script", action="append", default=[], help="then run this script of web/package.json")
+    arguments = parser.parse_args()
     try:
-        build(force=parser.parse_args().force)
+        build(force=arguments.force)
+        for script in arguments.script:
+            run_npm(toolchain_on_path() or toolchain_from_pypi(), "run", "--silent", script)
     except BuildError as error:
         say(f"error: {error}")
         return 1
