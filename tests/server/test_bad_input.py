@@ -294,7 +294,6 @@ def test_methods_and_paths_that_do_not_exist_are_json_too(server: RunningServer)
             "/v1/completions/x",
             "/api",
             "/%00",
-            "/.",
         ):
             message = assert_error(http.get(path), 404)
             assert "/docs" in message
