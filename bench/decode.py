@@ -17,8 +17,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `chatwright serve` sets it
-
 import torch
 from transformers import AutoModelForCausalLM
 

@@ -12,7 +12,8 @@ from chatwright.hub import ModelsFolder, pull
 from chatwright.settings import Settings
 from tests.serving import Server, serve
 
-# As `chatwright` itself sets it, before anything imports torch.
+# Before anything imports torch, and for the servers that tests start: several processes share few cores here, and OpenMP's
+# spinning threads would take them from each other (LOG.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Kept between runs, so that only the first one downloads; CHATWRIGHT_TEST_HOME names another place.

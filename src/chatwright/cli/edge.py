@@ -20,9 +20,6 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 def main() -> None:
     """Entry point of the `chatwright` command."""
-    # Read by OpenMP when torch is first imported. Its threads spin while they wait, which on a busy machine takes the cores from
-    # whoever they wait for: a token of the default model took 2.5 s beside other work, and 0.2 s with this.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a '?', not a crash
             stream.reconfigure(errors="replace")
