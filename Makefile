@@ -19,11 +19,13 @@ help:  ## list the targets
 
 # One stamp for each set of dependencies, made anew when the pins change.
 .venv/.installed: .venv/.created pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt -e .
+	@echo "Installing the Python packages into .venv: a minute or two the first time." >&2
+	@$(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
 .venv/.installed-dev: .venv/.created pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@echo "Installing the Python packages, also for development, into .venv: a minute or two the first time." >&2
+	@$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch .venv/.installed $@
 
 # The last client of the old API, for the tests of the articles' code; it can not share an environment with the new one.
