@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chatwright.errors import PullError
-from chatwright.hub.pipconfig import PYPI, config_files, read_index_settings
+from chatwright.hub.pipconfig import config_files, default_index, read_index_settings
 
 
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
@@ -29,7 +29,8 @@ def write(path: Path, text: str) -> Path:
 
 def test_pypi_is_the_default(tmp_path: Path) -> None:
     settings = read_index_settings(environment(tmp_path))
-    assert settings.indexes == (PYPI,)
+    assert settings.indexes == (default_index(),)
+    assert "pypi" in default_index()
     assert settings.find_links == ()
 
 

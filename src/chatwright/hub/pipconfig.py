@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unearth import PackageFinder
+
 from chatwright.errors import PullError
 
-PYPI = "https://pypi.org/simple"
 _KEYS = (
     "index-url",
     "extra-index-url",
@@ -34,7 +35,7 @@ _TRUE = {"1", "true", "yes", "on", "y", "t"}
 class IndexSettings:
     """Where packages come from and how to get there. `timeout_s` applies to every single read."""
 
-    indexes: tuple[str, ...] = (PYPI,)
+    indexes: tuple[str, ...]
     find_links: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
     cert: str | None = None
@@ -57,7 +58,7 @@ def read_index_settings(environ: Mapping[str, str] | None = None) -> IndexSettin
             if value := environ.get(variable, "").strip():
                 pip[key] = value
 
-    primary = pip.get("index-url") or environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or PYPI
+    primary = pip.get("index-url") or environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or default_index()
     extra = [*pip.get("extra-index-url", "").split(), *environ.get("UV_EXTRA_INDEX_URL", "").split()]
     extra += environ.get("UV_INDEX", "").split()
     find_links = [*pip.get("find-links", "").split(), *environ.get("UV_FIND_LINKS", "").replace(",", " ").split()]
@@ -72,6 +73,12 @@ def read_index_settings(environ: Mapping[str, str] | None = None) -> IndexSettin
         proxy=_proxy_url(pip["proxy"]) if pip.get("proxy") else None,
         timeout_s=_seconds(pip.get("timeout", "")),
     )
+
+
+def default_index() -> str:
+    """PyPI's simple index, as the library that reads it knows it."""
+    url: str = PackageFinder().sources[0]["url"]
+    return url.rstrip("/")
 
 
 def config_files(environ: Mapping[str, str]) -> Iterator[Path]:
