@@ -11,6 +11,7 @@ import torch
 
 from chatwright.engine import FinishEvent, GenerateRequest, PromptEvent, SamplingParams, TokenEvent
 from chatwright.engine.local import LocalEngine
+from chatwright.engine.scheduler import Chunk
 from chatwright.errors import EngineError, OverloadedError
 
 from .conftest import VOCAB, MakeEngine, greedy_reference, tiny_model
@@ -235,3 +236,27 @@ async def test_probe_makes_a_round_trip_while_the_engine_works(make_engine: Make
     task = asyncio.create_task(run(engine, GenerateRequest("r", [1], SamplingParams(max_tokens=100))))
     assert 0 <= await engine.probe() < 30
     await task
+
+
+async def test_a_failing_step_with_a_borrowed_prompt_loses_nobody(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts of a failed step are tried one by one; a sibling still gets the prompt of one that ends meanwhile."""
+    model = tiny_model()
+    engine = make_engine(model)
+    step = engine._runner.step
+    failures = []
+
+    def fail_once(chunks: list[Chunk]) -> object:
+        if not failures and any(chunk.lender for chunk in chunks):
+            failures.append(len(chunks))
+            raise RuntimeError("out of memory")
+        return step(chunks)
+
+    monkeypatch.setattr(engine._runner, "step", fail_once)
+    sampling = SamplingParams(max_tokens=2, temperature=0.0)
+    tokens, reasons = await run(engine, GenerateRequest("r", [1, 2, 3], sampling, n=3))
+    assert failures, "no step with a borrowed prompt failed, so this test showed nothing"
+    assert reasons == dict.fromkeys(range(3), "length")
+    assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, [1, 2, 3], 2))}
+    await idle(engine)

@@ -29,11 +29,11 @@ def complete(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue; - reads standard input.")],
     max_tokens: Annotated[str, typer.Option(metavar="N", help="At most N tokens. Default: 128.")] = "128",
     temperature: Annotated[
-        str, typer.Option(metavar="T", help="0 always takes the likeliest token. Default: 1.")
-    ] = "1",
+        str, typer.Option(metavar="T", help="0 always takes the likeliest token. Default: 0.2.")
+    ] = "0.2",
     top_p: Annotated[
-        str, typer.Option(metavar="P", help="Choose among the likeliest tokens up to P. Default: 1.")
-    ] = "1",
+        str, typer.Option(metavar="P", help="Choose among the likeliest tokens up to P. Default: 0.9.")
+    ] = "0.9",
     seed: Annotated[str | None, typer.Option(metavar="N", help="The same seed gives the same answer.")] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Stop before TEXT; may be given up to 16 times.")

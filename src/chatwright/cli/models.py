@@ -21,7 +21,10 @@ def pull(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="NAME, hf:ORG/NAME[@REVISION][:FILE], modelscope:ORG/NAME or a PATH."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="NAME, hf:ORG/NAME, modelscope:ORG/NAME (both with @REVISION or :FILE behind) or a PATH.",
+        ),
     ],
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Call the model NAME here.", show_default=False)

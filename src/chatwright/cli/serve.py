@@ -51,6 +51,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the web app and an OpenAI-compatible API."""
+    from chatwright.cli.home import sole_server
+
     output: Output = context.obj
     if adapter:
         raise UsageError("Adapters do not exist in this version: leave --adapter out.")
@@ -65,7 +67,12 @@ def serve(
             "listen on 127.0.0.1.",
             host=settings.host,
         )
-    sock = bind(settings.host, settings.port)
+    try:
+        sock = bind(settings.host, settings.port)
+    except InUseError:
+        # Another Chatwright on this home? Then say that: on another port it would be refused too.
+        with sole_server(settings.home, ""):
+            raise
     with ExitStack() as stack:
         stack.enter_context(sock)
         stack.enter_context(_ended_by_signals())
@@ -122,6 +129,7 @@ def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output
         settings,
         sock,
         on_started=lambda: _announce(url, text_models, settings, output),
+        on_draining=lambda n: _say_draining(n, settings, output),
     )
 
 
@@ -242,11 +250,23 @@ def _announce(url: str, models: Sequence[TextModel], settings: Settings, output:
         _("API: {url}/v1   documentation: {url}/docs", url=url),
         _("Try it:"),
         f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' \\",
-        f"""    -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        f"""    -d '{{"model": "{name}", "temperature": 0.2, "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
         _("Ctrl-C stops the server."),
         "",
     ]
     output.say("\n".join(lines))
+
+
+def _say_draining(n_running: int, settings: Settings, output: Output) -> None:
+    """Why the server does not end at once."""
+    if n_running:
+        output.say(
+            _(
+                "Finishing {n} answers, {seconds} s at most; Ctrl-C ends them now.",
+                n=n_running,
+                seconds=round(settings.graceful_timeout_s),
+            )
+        )
 
 
 def languages_sentence(name: str, languages: Sequence[str]) -> str:

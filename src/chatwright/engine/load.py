@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,16 +12,20 @@ from chatwright.engine.local import LocalEngine
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
-from chatwright.errors import InvalidModelError
+from chatwright.errors import InvalidModelError, StorageError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.describe import describe_model
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import load_chat_template
 from chatwright.tokenizer.load import load_tokenizer
 
+log = logging.getLogger(__name__)
+
 # Prompt tokens computed beside the decoding of others in one step: long enough for efficient matrix products, short enough
 # (a second or so on two cores for the default model) that nobody's answer stutters.
 MAX_STEP_TOKENS = 256
+# Below this not even a short conversation fits.
+MIN_CACHE_TOKENS = 256
 # The cache never takes more than this share of the memory that is free when the model has been loaded.
 CACHE_SHARE_OF_MEMORY = 0.5
 
@@ -48,6 +53,19 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
         )
     runner = ModelRunner.load(path, device=settings.device, n_threads=settings.n_threads)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
+    if affordable < MIN_CACHE_TOKENS:
+        raise StorageError(
+            "{path} is loaded, but the memory left holds only {n} tokens of conversation. Free memory, or take a smaller model.",
+            path=path,
+            n=affordable,
+        )
+    if affordable < info.context_length:
+        log.warning(
+            "memory is short: conversations with %s are limited to %d tokens of %d",
+            name,
+            affordable,
+            info.context_length,
+        )
     scheduler = Scheduler(
         max_batch=settings.max_batch,
         max_step_tokens=MAX_STEP_TOKENS,

@@ -159,7 +159,7 @@ class LocalEngine:
         def command() -> None:
             try:
                 result, error = function(), None
-            except Exception as failure:  # noqa: BLE001  a process edge in the next issue: the caller gets the error, the loop lives
+            except Exception as failure:  # noqa: BLE001  the caller gets the error, and the loop lives
                 result, error = None, failure
             loop.call_soon_threadsafe(resolve, result, error)
 
@@ -218,9 +218,10 @@ class LocalEngine:
         except STEP_FAILURES as failure:
             if len(chunks) > 1:
                 # Who of them was it? One after the other they need less memory, and only the culprit is lost. What the
-                # failed step already wrote into a cache is written again, at the same places.
+                # failed step already wrote into a cache is written again, at the same places. Those that borrow a prompt go
+                # first, while the cache that they borrow from is surely there.
                 log.warning("a step of the engine failed (%s); its parts are tried one by one", type(failure).__name__)
-                for chunk in chunks:
+                for chunk in sorted(chunks, key=lambda chunk: chunk.lender is None):
                     if not chunk.sequence.finished:
                         self._run_chunks([chunk])
                 return

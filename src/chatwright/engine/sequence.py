@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence as TokenIds
 
 from chatwright.engine.protocol import GenerateRequest
 
@@ -47,11 +46,6 @@ class Sequence:
     def n_output(self) -> int:
         """Tokens generated so far."""
         return len(self.token_ids) - self.n_prompt
-
-    @property
-    def output_ids(self) -> TokenIds[int]:
-        """Generated tokens."""
-        return self.token_ids[self.n_prompt :]
 
     @property
     def wants_prompt_scores(self) -> bool:

@@ -43,9 +43,8 @@ def network_error(error: httpx2.HTTPError, url: str, proxy: str | None = None) -
         )
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return PullError(
-            "The name {host} cannot be resolved: check the network connection, or set HTTPS_PROXY or an index that "
-            "you can "
-            "reach (PIP_INDEX_URL, HF_ENDPOINT).",
+            "The name {host} cannot be resolved: check the network connection, or set HTTPS_PROXY, or name a "
+            "source that you can reach (PIP_INDEX_URL for the default model, HF_ENDPOINT for hf:).",
             host=host,
         )
     if proxy and isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):

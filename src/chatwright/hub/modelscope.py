@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ def modelscope_source(spec: str, rename: str | None) -> Source:
     def fetch(work: Path, folder: Path, progress: Progress) -> Manifest:
         if importlib.util.find_spec("modelscope") is None:
             raise PullError(
-                "Pulling from ModelScope needs its client: install it with `pip install 'chatwright[modelscope]'`."
+                "Pulling from ModelScope needs its client: install it with `{python} -m pip install modelscope`.",
+                python=sys.executable,
             )
         return _fetch(repo, revision, file, work, folder, progress, name=name, source=f"modelscope:{spec}")
 
@@ -63,7 +65,8 @@ def _fetch(
         sizes = {entry: int(known[entry].get("Size") or 0) for entry in chosen}
         kept = sum(part.stat().st_size for part in work.rglob("*") if part.is_file())
         need_space(work, max(0, sum(sizes.values()) - kept), shutil.disk_usage(work).free)
-        store = work / "modelscope"
+        # By revision: what was fetched of another one must not be taken for this one's.
+        store = work / "modelscope" / (revision or "default").replace("/", "--")
         for entry in chosen:
             progress.begin(entry, sizes[entry])
             snapshot_download(

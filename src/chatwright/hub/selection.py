@@ -19,7 +19,6 @@ _SMALL = {
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
-    "chat_template.json",
     "README.md",
     "LICENSE",
     "LICENSE.txt",

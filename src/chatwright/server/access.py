@@ -83,9 +83,7 @@ class AccessControl:
             return f"This server answers on this machine's own names only (localhost, 127.0.0.1), not as the given Host. {advice}"
         origin = headers.get("origin")
         if origin is not None and origin not in self.allowed_origins and not _same_origin(origin, headers["host"]):
-            return (
-                f"Requests of pages from other origins are refused. Set CHATWRIGHT_CORS_ORIGINS to allow one. {advice}"
-            )
+            return "Requests of pages from other origins are refused. CHATWRIGHT_CORS_ORIGINS names those that are allowed."
         return None
 
 

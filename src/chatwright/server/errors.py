@@ -7,8 +7,9 @@ would try again for ever.
 from __future__ import annotations
 
 import logging
+import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -28,6 +29,8 @@ from chatwright.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+UNION_MEMBER = re.compile(r"str|int|float|bool|constrained-\w+|(list|dict|function|nullable|lax|json)\b.*|[A-Z]\w*")
 
 TYPE_BY_STATUS = {
     400: "invalid_request_error",
@@ -178,13 +181,16 @@ def _shown_path(request: Request) -> str:
 def describe_validation(errors: Any) -> tuple[str, str | None]:
     """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge."""
     first = errors[0]
-    # A union reports one error per member, with the member's name in the path; the field is what comes before.
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = path[0] if path else None
-    place = ".".join(path) if path else "the request body"
+    path = _field_path(first["loc"])
+    # A union reports one error for each of its members; the reader wants to know what would have been right.
     reasons = list(
-        dict.fromkeys(
-            e["msg"].removeprefix("Value error, ") for e in errors if [str(p) for p in e["loc"]][1:2] == path[:1]
-        )
+        dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors if _field_path(e["loc"])[:1] == path[:1])
     )
-    return f"Invalid value for {place!r}: {'; or: '.join(reasons[:4] or [first['msg']])}.", param
+    place = ".".join(path) or "the request body"
+    return f"Invalid value for {place!r}: {'; or: '.join(reasons[:4])}.", path[0] if path else None
+
+
+def _field_path(loc: Sequence[str | int]) -> list[str]:
+    """Names and positions of a place in the body, without the names that Pydantic gives the members of a union."""
+    parts = [str(part) for part in loc if part not in ("body", "query", "path")]
+    return [part for part in parts if not UNION_MEMBER.fullmatch(part)]

@@ -126,13 +126,25 @@ def limited_protocol(header_timeout_s: float, write_timeout_s: float) -> type[H1
 
 
 def run_server(
-    app: FastAPI, settings: Settings, sock: socket.socket, on_started: Callable[[], None] | None = None
+    app: FastAPI,
+    settings: Settings,
+    sock: socket.socket,
+    on_started: Callable[[], None] | None = None,
+    on_draining: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; blocking. `sock` is bound already, so that a taken port was found early."""
-    make_server(app, settings, on_started).run(sockets=[sock])
+    """Serve until SIGTERM or SIGINT; blocking. `sock` is bound already, so that a taken port was found early.
+
+    `on_started` is called when the server listens, `on_draining` with the number of running answers when it leaves.
+    """
+    make_server(app, settings, on_started, on_draining).run(sockets=[sock])
 
 
-def make_server(app: FastAPI, settings: Settings, on_started: Callable[[], None] | None = None) -> DrainingServer:
+def make_server(
+    app: FastAPI,
+    settings: Settings,
+    on_started: Callable[[], None] | None = None,
+    on_draining: Callable[[int], None] | None = None,
+) -> DrainingServer:
     """The server that `run_server` runs; `should_exit = True` ends it as a signal does."""
     config = uvicorn.Config(
         app,
@@ -148,19 +160,25 @@ def make_server(app: FastAPI, settings: Settings, on_started: Callable[[], None]
         timeout_keep_alive=30,
         timeout_graceful_shutdown=math.ceil(settings.graceful_timeout_s) + LAST_WORDS_S,
     )
-    return DrainingServer(config, app, settings.graceful_timeout_s, on_started)
+    return DrainingServer(config, app, settings.graceful_timeout_s, on_started, on_draining)
 
 
 class DrainingServer(uvicorn.Server):
     """Leaves in good order: running answers end by themselves within the grace period, or with an error that says why."""
 
     def __init__(
-        self, config: uvicorn.Config, app: FastAPI, grace_s: float, on_started: Callable[[], None] | None
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        grace_s: float,
+        on_started: Callable[[], None] | None,
+        on_draining: Callable[[int], None] | None,
     ) -> None:
         super().__init__(config)
         self._state = app.state.server
         self._grace_s = grace_s
         self._on_started = on_started
+        self._on_draining = on_draining
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then call back."""
@@ -169,13 +187,17 @@ class DrainingServer(uvicorn.Server):
             self._on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> Any:
-        """SIGTERM or SIGINT: `/ready` turns 503, no new connections, running answers end; a second SIGINT ends them.
+        """SIGTERM or SIGINT: `/ready` turns 503, no new connections, running answers end; a second SIGINT cuts them off with
+        an error, as the end of the grace period does.
 
         uvicorn would raise the signal again at the end; here leaving in good order is a success (exit code 0).
         """
-        self._state.draining = True
         if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
+            self._state.cut_off.set()
+        elif not self._state.draining and self._on_draining:
+            stats = [model.engine.stats() for model in self._state.models]
+            self._on_draining(sum(s.running + s.waiting for s in stats))
+        self._state.draining = True
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -91,7 +91,7 @@ class Tokenizer:
         Raises InvalidRequestError on lone surrogates, which no UTF-8 can hold.
         """
         check_text(text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        ids = _ids(self._backend, text)
         return [*self._prefix_ids, *ids, *self._suffix_ids] if add_special_tokens else ids
 
     def encode_segments(self, segments: Iterable[str | int]) -> list[int]:
@@ -103,7 +103,7 @@ class Tokenizer:
                 ids.append(segment)
             elif segment:
                 check_text(segment)
-                ids += backend.encode(segment, add_special_tokens=False).ids
+                ids += _ids(backend, segment)
             backend = self._continuation or self._backend
         return ids
 
@@ -130,6 +130,13 @@ class Tokenizer:
         normalizer = self._backend.normalizer
         text = text if normalizer is None else normalizer.normalize_str(text)
         return self._bound.at_least((text if self.byte_level else text.replace("▁", " ")).encode())
+
+
+def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    # A batch of one, as only `encode_batch…` releases the GIL: `encode` of a megabyte, though in a thread, would hold up the event
+    # loop for seconds.
+    ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return ids
 
 
 def check_text(text: str) -> None:

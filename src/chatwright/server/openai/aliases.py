@@ -6,10 +6,10 @@ import re
 
 # Instruction-tuned completion models: a plain prompt was an instruction to them, so it goes through the chat template.
 INSTRUCT = re.compile(r"text-(davinci|curie|babbage|ada)-\d{3}|gpt-3\.5-turbo-instruct(-\d{4})?|davinci-instruct-beta")
-# Completion models that continued text, and chat models.
+# Completion models that continued text, and chat models (Azure writes gpt-35-turbo).
 OTHER = re.compile(
     r"davinci|curie|babbage|ada|(davinci|babbage)-002|code-(davinci|cushman)-\d{3}"
-    r"|(gpt-(3\.5-turbo|4|4o|4\.1|5)|chatgpt-4o|o[134])([-.][a-z0-9.-]+)?"
+    r"|(gpt-(3\.?5-turbo|4|4o|4\.1|5)|chatgpt-4o|o[134])([-.][a-z0-9.-]+)?"
 )
 
 

@@ -18,6 +18,8 @@ from chatwright.server.openai.generation import generate_all, sampling_params, u
 from chatwright.server.openai.requests import ChatBody, CompletionBody, EditBody, SamplingBody
 from chatwright.server.state import ServerState, State
 
+EDIT_SLACK_TOKENS = 256
+
 router = APIRouter(route_class=JsonRoute, tags=["legacy"])
 
 EDIT_MODELS = ("text-davinci-edit-001", "code-davinci-edit-001")
@@ -103,7 +105,8 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     question = f"{body.instruction}\n\n{body.input}" if body.input else body.instruction
     system = "Apply the instruction to the text and answer with the edited text only."
     prompt = await model.encode_chat([{"role": "system", "content": system}, {"role": "user", "content": question}])
-    max_tokens = max(1, model.max_tokens_left(len(prompt)))
+    # An edited text is about as long as the text; without a limit a small model may ramble to the end of its context.
+    max_tokens = max(1, min(model.max_tokens_left(len(prompt)), 2 * len(prompt) + EDIT_SLACK_TOKENS))
     model.check_length(len(prompt), max_tokens, param="input")
     as_sampling = SamplingBody(temperature=body.temperature, top_p=body.top_p)
     sampling = sampling_params(as_sampling, model, max_tokens=max_tokens, logprobs=None)

@@ -163,7 +163,15 @@ class Message(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_media(cls, message: Any) -> Any:
+    def _refuse_what_is_not_read(cls, message: Any) -> Any:
+        for name in ("tool_calls", "function_call"):
+            if isinstance(message, dict) and message.get(name):
+                raise InvalidRequestError(
+                    "This server does not support {name} yet. Leave it out.",
+                    name=name,
+                    param="messages",
+                    code="unsupported_parameter",
+                )
         parts = message.get("content") if isinstance(message, dict) else None
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict) and part.get("type") in ("image_url", "input_audio", "file"):
@@ -174,6 +182,14 @@ class Message(BaseModel):
                     code="unsupported_content",
                 )
         return message
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise InvalidRequestError(
+                "A message of the role {role} has no content.", role=self.role, param="messages", code="invalid_value"
+            )
+        return self
 
     def for_template(self) -> dict[str, str]:
         """The message as chat templates know it."""
