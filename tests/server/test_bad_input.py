@@ -322,3 +322,31 @@ def test_ids_are_made_here(server: RunningServer) -> None:
         assert response.headers["x-request-id"] != "mine"
         seen |= {response.headers["x-request-id"], response.json()["id"]}
     assert len(seen) == 4
+
+
+def test_a_message_must_say_something_and_tool_calls_are_refused_by_name(server: RunningServer) -> None:
+    for message in ({"role": "user"}, {"role": "system", "content": None}):
+        assert_error(
+            server.post("/v1/chat/completions", {"model": MODEL, "messages": [message]}),
+            400,
+            "invalid_value",
+            "messages",
+        )
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert_error(
+        server.post("/v1/chat/completions", {"model": MODEL, "messages": history}),
+        400,
+        "unsupported_parameter",
+        "messages",
+    )
+
+
+def test_what_was_wrong_is_said_in_the_words_of_the_request(server: RunningServer) -> None:
+    """No names of Pydantic's types in the place of a mistake."""
+    bodies = [{"stop": 5}, {"stop": ["a", 5]}, {"logit_bias": {"5": "x"}}, {"n": "3"}, {"temperature": []}]
+    for body in bodies:
+        message = assert_error(server.post("/v1/completions", {"model": MODEL, "prompt": "x", **body}), 400)
+        place = message.split("'")[1]
+        assert place.split(".")[0] == next(iter(body)), message
+        assert not any(name in place for name in ("constrained", "str", "list[", "function")), message

@@ -121,7 +121,10 @@ def test_unknown_names_and_no_name_are_refused(server: RunningServer) -> None:
     )
     assert "gpt-9000" in message
     assert MODEL in message
-    for path, body in (("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user"}]})):
+    for path, body in (
+        ("completions", {"prompt": "x"}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ):
         for model in ({}, {"model": None}, {"model": ""}):
             assert_error(server.post(f"/v1/{path}", {**body, **model}), 400, "missing_model", "model")
     for model in ("../../etc/passwd", "/etc/passwd", "C:\\x", "tiny\0", "tiny/", " tiny", "x" * 200):
