@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from chatwright.errors import PullError
 from chatwright.hub.download import file_sha256
@@ -15,9 +15,7 @@ from chatwright.hub.manifest import Manifest
 from chatwright.hub.names import is_name
 from chatwright.hub.progress import Progress
 from chatwright.hub.selection import select_files
-
-if TYPE_CHECKING:
-    from chatwright.hub.pull import Source
+from chatwright.hub.source import Source
 
 _SPEC = re.compile(r"(?P<repo>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<file>.+))?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}", re.ASCII)
@@ -50,8 +48,6 @@ def repository_name(repo: str, file: str | None) -> str:
 
 def huggingface_source(spec: str, rename: str | None) -> Source:
     """`hf:ORG/NAME[@REVISION][:FILE]`."""
-    from chatwright.hub.pull import Source
-
     repo, revision, file = parse_repository(spec, "hf")
     name = rename or repository_name(repo, file)
 

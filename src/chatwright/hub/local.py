@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from chatwright.errors import PullError
 from chatwright.hub.failures import need_space, writing_to
@@ -13,17 +12,13 @@ from chatwright.hub.manifest import Manifest
 from chatwright.hub.names import check_name, name_from
 from chatwright.hub.progress import Progress
 from chatwright.hub.selection import select_files
-
-if TYPE_CHECKING:
-    from chatwright.hub.pull import Source
+from chatwright.hub.source import Source
 
 _CHUNK = 8 * 2**20
 
 
 def path_source(path: Path, rename: str | None) -> Source:
     """A folder or a `.gguf` file. Symlinks are followed: what is copied is the content. Raises PullError."""
-    from chatwright.hub.pull import Source
-
     name = check_name(rename) if rename else name_from(path.stem if path.is_file() else path.resolve().name)
     if not name:
         raise PullError("{path} makes no usable model name: give one with --name.", path=path)

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatwright.errors import PullError
 from chatwright.hub.download import file_sha256
@@ -16,15 +16,11 @@ from chatwright.hub.huggingface import parse_repository, repository_name
 from chatwright.hub.manifest import Manifest
 from chatwright.hub.progress import Progress
 from chatwright.hub.selection import select_files
-
-if TYPE_CHECKING:
-    from chatwright.hub.pull import Source
+from chatwright.hub.source import Source
 
 
 def modelscope_source(spec: str, rename: str | None) -> Source:
     """`modelscope:ORG/NAME[@REVISION][:FILE]`. Raises PullError when the client is not installed."""
-    from chatwright.hub.pull import Source
-
     repo, revision, file = parse_repository(spec, "modelscope")
     name = rename or repository_name(repo, file)
 

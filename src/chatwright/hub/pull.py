@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,20 +20,8 @@ from chatwright.hub.folder import InstalledModel, ModelsFolder, loadable_path
 from chatwright.hub.manifest import Manifest, ModelFile
 from chatwright.hub.names import folder_of
 from chatwright.hub.progress import Progress, Silent
+from chatwright.hub.source import Source
 from chatwright.i18n import _
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model to be fetched.
-
-    `fetch(work, folder, progress)` fills `folder` with the model's files, keeping what can be continued in `work`, and
-    returns what the manifest should say.
-    """
-
-    name: str
-    source: str
-    fetch: Callable[[Path, Path, Progress], Manifest]
 
 
 def pull(
