@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import schemathesis
@@ -110,3 +112,9 @@ def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(server
     assert statuses[200] > 10
     assert statuses[400] > 10
     assert server.complete(prompt="x", max_tokens=1)
+
+
+def test_the_web_apps_snapshot_is_current(server: RunningServer) -> None:
+    """Its client is generated from it: save /openapi.json as web/openapi.json and run `npm run generate` in web/."""
+    snapshot = Path(__file__).parents[2] / "web" / "openapi.json"
+    assert json.loads(snapshot.read_text(encoding="utf-8")) == server.app.openapi()
