@@ -31,6 +31,18 @@ class InvalidModelError(ChatwrightError):
     """The files of a model are broken, lying, unsafe or of a kind that is not supported."""
 
 
+class InvalidDatasetError(ChatwrightError):
+    """A dataset, or a file that was to become one, is broken, empty or of a kind that does not fit what is asked."""
+
+
+class TrainingError(ChatwrightError):
+    """A run cannot start, go on or be resumed; whatever it had saved is still there."""
+
+
+class DivergenceError(TrainingError):
+    """The loss or a gradient is not a number any more: training stopped before the weights were touched."""
+
+
 class PullError(ChatwrightError):
     """A model could not be fetched; whatever was fetched so far is kept for the next try, nothing half-written is used."""
 

@@ -1,0 +1,1 @@
+"""Personal data in text: detectors and masking, as pure functions."""

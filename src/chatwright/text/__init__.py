@@ -1,0 +1,1 @@
+"""From files of any kind to a dataset: readers, cleaning, language, duplicates, splits, manifest."""
