@@ -1,0 +1,60 @@
+"""Held-out documents as they are scored: token ids, and the bytes that the ids stand for. No torch here.
+
+What is counted is the same for every model, so that their bits per byte can be compared:
+
+- Numerator: the cost of every token after the start token, **including the token that ends the document**. A decoder that is
+  given the code can then rebuild the documents and knows where each ends; without the end the probabilities of all texts would
+  sum to more than one. For a long document it is a few bits; a model that never saw an end (end_id None) is spared it.
+- Denominator: UTF-8 bytes of the text as it lies in the dataset, never of a token turned into a string (a token may hold part of
+  a character; counting through `str` was wrong by 0.05 % for months in nanochat, 2ce972a). Where the tokenizer's normaliser
+  changes a text (Qwen2 composes characters, NFC) the shorter of the two forms counts: no tokenizer wins by dropping bytes that
+  it then need not predict, or by adding some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from chatwright.errors import InvalidModelError
+from chatwright.tokenizer.tokenizer import Tokenizer
+
+# What separates documents in the models of this field: our own and Qwen's, GPT-2's and SmolLM's.
+END_OF_DOCUMENT = "<|endoftext|>"
+
+
+class EncodedDocument(NamedTuple):
+    """`ids[:n_context]` are given (at least the start token), all others are scored; together they stand for `n_bytes`."""
+
+    ids: Sequence[int]
+    n_bytes: int
+    n_context: int = 1
+
+
+def document_boundary(tokenizer: Tokenizer) -> int:
+    """The id that begins a document, and ends it in training: `<|endoftext|>`, else BOS, else the smallest EOS.
+
+    Raises InvalidModelError when the tokenizer has none of them.
+    """
+    boundary = tokenizer.special_ids.get(END_OF_DOCUMENT, tokenizer.bos_id)
+    if boundary is None:
+        boundary = min(tokenizer.eos_ids, default=None)
+    if boundary is None:
+        raise InvalidModelError(
+            "The tokenizer has no token that separates documents: neither <|endoftext|> nor a beginning or end of sequence."
+        )
+    return boundary
+
+
+def encode_documents(
+    tokenizer: Tokenizer, texts: Iterable[str], *, start_id: int, end_id: int | None
+) -> list[EncodedDocument]:
+    """Each text as start, its tokens, end; texts of no bytes are left out."""
+    documents = []
+    for text in texts:
+        body = tokenizer.encode(text, add_special_tokens=False)
+        n_bytes = min(len(text.encode()), sum(len(tokenizer.token_bytes(i)) for i in body))
+        if n_bytes:
+            ids = (start_id, *body) if end_id is None else (start_id, *body, end_id)
+            documents.append(EncodedDocument(ids, n_bytes))
+    return documents
