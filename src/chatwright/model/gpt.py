@@ -31,26 +31,36 @@ class Attend(Protocol):
 
 
 class GPT(nn.Module):
-    """Token ids in, logits out. Parameters are those of `config.parameter_shapes`."""
+    """Token ids in, logits out. Parameters are those of `config.parameter_shapes`.
 
-    def __init__(self, config: ModelConfig) -> None:
+    `dropout` is a probability (Srivastava et al. 2014), at GPT-2's three places: the embedded input, the attention weights
+    and the output of each residual branch; only in train mode.
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.dropout = nn.Dropout(dropout)
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         if config.positions == "learned":
             self.position_embed = nn.Embedding(config.context_length, config.d_model)
         elif config.positions == "rotary":
             self.rotary = Rotary(config)
-        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.n_layer))
+        self.layers = nn.ModuleList(Layer(config, index, dropout) for index in range(config.n_layer))
         self.norm = make_norm(config, config.d_model)
         self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    @property
+    def attention_dropout(self) -> float:
+        """The probability that an `Attend` drops an attention weight with, now: 0 outside of train mode."""
+        return self.dropout.p if self.training else 0.0
 
     def hidden(self, ids_BT: Tensor, positions_BT: Tensor | None = None, attend: Attend | None = None) -> Tensor:
         """The last layer's output after the final norm, x_BTD.
 
         Without `positions_BT` tokens stand at 0, 1, 2…; without `attend` each sequence attends causally to itself.
         """
-        attend = attend or CausalAttention()
+        attend = attend or CausalAttention(dropout=self.attention_dropout)
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         x_BTD: Tensor = self.embed(ids_BT)
@@ -62,6 +72,7 @@ class GPT(nn.Module):
                 x_BTD = x_BTD + sinusoids(positions_BT, self.config.d_model).to(x_BTD.dtype)
             case "rotary":
                 rotation = self.rotary(positions_BT, x_BTD.dtype)
+        x_BTD = self.dropout(x_BTD)
         for layer in self.layers:
             x_BTD = layer(x_BTD, rotation, attend)
         normed_BTD: Tensor = self.norm(x_BTD)
@@ -85,7 +96,7 @@ class GPT(nn.Module):
         """
         if mask_BT is not None:
             mask_BT = mask_BT.bool()
-            attend = attend or CausalAttention(mask_BT)
+            attend = attend or CausalAttention(mask_BT, self.attention_dropout)
             if positions_BT is None:
                 positions_BT = (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
         return self.logits(self.hidden(ids_BT, positions_BT, attend))
@@ -94,16 +105,17 @@ class GPT(nn.Module):
 class Layer(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, config: ModelConfig, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.attention_norm = make_norm(config, config.d_model)
         self.attention = Attention(config, index)
         self.feed_forward_norm = make_norm(config, config.d_model)
         self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation, attend)
-        x_BTD = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation, attend))
+        x_BTD = x_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
         return x_BTD
 
 
@@ -157,14 +169,17 @@ class FeedForward(nn.Module):
 class CausalAttention:
     """Attention of a batch to itself (Vaswani et al. 2017, eq. 1): a token sees earlier real tokens and itself."""
 
-    def __init__(self, mask_BT: Tensor | None = None) -> None:
+    def __init__(self, mask_BT: Tensor | None = None, dropout: float = 0.0) -> None:
         self.mask_BT = mask_BT
+        self.dropout = dropout
 
     def __call__(self, layer_index: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None) -> Tensor:
         length = q_BHTD.shape[2]
         grouped = q_BHTD.shape[1] != k_BGTD.shape[1]
         if self.mask_BT is None and (window is None or window >= length):
-            return F.scaled_dot_product_attention(q_BHTD, k_BGTD, v_BGTD, is_causal=True, enable_gqa=grouped)
+            return F.scaled_dot_product_attention(
+                q_BHTD, k_BGTD, v_BGTD, dropout_p=self.dropout, is_causal=True, enable_gqa=grouped
+            )
         t = torch.arange(length, device=q_BHTD.device)
         distance_TT = t[:, None] - t[None, :]
         seen_BHTT = (distance_TT >= 0)[None, None]
@@ -173,7 +188,9 @@ class CausalAttention:
         if self.mask_BT is not None:
             # padding sees itself: a row with nothing to see would be NaN
             seen_BHTT = seen_BHTT & self.mask_BT[:, None, None, :] | (distance_TT == 0)
-        return F.scaled_dot_product_attention(q_BHTD, k_BGTD, v_BGTD, attn_mask=seen_BHTT, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(
+            q_BHTD, k_BGTD, v_BGTD, attn_mask=seen_BHTT, dropout_p=self.dropout, enable_gqa=grouped
+        )
 
 
 Rotation = tuple[Tensor, Tensor]  # cos_B1TR, sin_B1TR

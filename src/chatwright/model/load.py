@@ -17,14 +17,22 @@ from chatwright.model.gpt import GPT
 from chatwright.model.layout import Slot, by_tensor
 
 
-def load_model(path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> GPT:
-    """The model in an HF folder, in a folder with one GGUF file, or in a GGUF file; in eval mode, without gradients.
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    dropout: float = 0.0,
+    trainable: bool = False,
+) -> GPT:
+    """The model in an HF folder, in a folder with one GGUF file, or in a GGUF file; in eval mode.
 
-    Weights of any stored precision are converted to `dtype`. Raises ModelNotFoundError, InvalidModelError.
+    Weights of any stored precision are converted to `dtype`; they have gradients only where `trainable`. `dropout` is for
+    train mode. Raises ModelNotFoundError, InvalidModelError.
     """
     checkpoint = open_checkpoint(path)
     with torch.device("meta"):  # no memory is taken for weights that are replaced at once
-        model = GPT(checkpoint.config)
+        model = GPT(checkpoint.config, dropout)
     held = by_tensor(checkpoint.layout)
     for name, stored in _read_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _read_folder(checkpoint):
         for parameter, slot in held[name]:
@@ -32,7 +40,7 @@ def load_model(path: Path, *, dtype: torch.dtype = torch.float32, device: torch.
             # a copy also where nothing is converted: a weight mapped from a file dies with the file
             weight = torch.empty(part.shape, dtype=dtype, device=device).copy_(part)
             module, kind = parameter.rsplit(".", 1)
-            setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=False))
+            setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
     model.to(device)
     return model.eval()
 

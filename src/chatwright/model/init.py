@@ -1,0 +1,68 @@
+"""The weights before the first step: deterministic by seed, the same on every device, and never one left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from chatwright.model.config import ModelConfig
+
+# GPT-2's and BERT's standard deviation (Radford et al. 2019, Devlin et al. 2018); Transformers' `initializer_range`.
+STD = 0.02
+
+Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Gives every parameter of a GPT, encoder, head or recurrent model its first value, in place.
+
+    Numbers are drawn on the CPU in float32, parameter by parameter in the model's order, then copied: device and precision
+    change nothing. A tied head is the embedding, and stays it. Parameters must have memory (`to_empty` after the meta device).
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    config = getattr(model, "config", None)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            assert not parameter.is_meta, f"{name} has no memory yet"
+            draw = _draw_of(name, parameter, config if isinstance(config, ModelConfig) else None)
+            parameter.copy_(draw(tuple(parameter.shape), generator))
+
+
+def _draw_of(name: str, parameter: Tensor, config: ModelConfig | None) -> Draw:
+    module, kind = name.rsplit(".", 1)
+    if "norm" in module.rsplit(".", 1)[-1]:
+        return _ones if kind == "weight" else _zeros
+    if kind.startswith("bias"):
+        return _zeros
+    if kind.startswith(("weight_ih", "weight_hh")):
+        # torch's own choice for recurrent layers: the state keeps its size at first
+        return _uniform(1 / math.sqrt(parameter.shape[1]))
+    if config is not None and module.endswith((".attention.out", ".feed_forward.down")):
+        if config.family == "gpt2":
+            # each of the 2·n_layer branches adds to the residual stream: their sum keeps its size (Radford et al. 2019, 2.3)
+            return _normal(STD / math.sqrt(2 * config.n_layer))
+        # each layer is the identity at first: record 5 of modded-nanogpt, and nanochat's choice
+        return _zeros
+    if config is not None and config.family != "gpt2" and ".layers." in f".{module}.":
+        # what comes in has unit size (RMSNorm), so that what goes out has: uniform, as nanochat's, without outliers
+        return _uniform(math.sqrt(3 / parameter.shape[1]))
+    return _normal(STD)
+
+
+def _zeros(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.zeros(shape)
+
+
+def _ones(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.ones(shape)
+
+
+def _normal(std: float) -> Draw:
+    return lambda shape, generator: torch.randn(shape, generator=generator) * std
+
+
+def _uniform(bound: float) -> Draw:
+    return lambda shape, generator: (torch.rand(shape, generator=generator) * 2 - 1) * bound
