@@ -42,73 +42,12 @@ _ALTERNATING = {"BR", "BI", "IR", "IB", "RB", "RI"}
 _JOINED = {"B", "I", "SM", "SB", "R", "UR", "MT", "UE", "ME"}
 _PARAGRAPH = {"PP", "P", "LP", "sp", "HP", "Pp", "RS", "RE", "Bl", "El", "Bd", "Ed", "Lp"}
 _VERBATIM = {"nf": True, "EX": True, "TS": True, "Bd": True, "fi": False, "EE": False, "TE": False, "Ed": False}
-_MDOC = set(
-    [
-        "Ad",
-        "An",
-        "Ap",
-        "Ar",
-        "Aq",
-        "Bo",
-        "Bc",
-        "Bq",
-        "Brq",
-        "Bx",
-        "Cd",
-        "Cm",
-        "D1",
-        "Dl",
-        "Do",
-        "Dc",
-        "Dq",
-        "Dv",
-        "Em",
-        "Er",
-        "Ev",
-        "Fa",
-        "Fd",
-        "Fn",
-        "Fo",
-        "Fc",
-        "Ft",
-        "Fx",
-        "Ic",
-        "In",
-        "Li",
-        "Lk",
-        "Mt",
-        "Nd",
-        "Nm",
-        "No",
-        "Ns",
-        "Nx",
-        "Oo",
-        "Oc",
-        "Op",
-        "Ox",
-        "Pa",
-        "Pf",
-        "Po",
-        "Pc",
-        "Pq",
-        "Ql",
-        "Qo",
-        "Qc",
-        "Qq",
-        "So",
-        "Sc",
-        "Sq",
-        "Sx",
-        "Sy",
-        "Tn",
-        "Ux",
-        "Va",
-        "Vt",
-        "Xo",
-        "Xc",
-        "Xr",
-    ]
-)
+# mdoc macros that may stand among the arguments of another.
+_CALLABLE = """
+Ad An Ap Ar Aq Bo Bc Bq Brq Bx Cd Cm D1 Dl Do Dc Dq Dv Em Er Ev Fa Fd Fn Fo Fc Ft Fx Ic In Li Lk Mt Nd Nm No Ns
+Nx Oo Oc Op Ox Pa Pf Po Pc Pq Ql Qo Qc Qq So Sc Sq Sx Sy Tn Ux Va Vt Xo Xc Xr
+"""
+_MDOC = frozenset(_CALLABLE.split())
 
 
 def roff_to_text(source: str) -> str:
