@@ -41,7 +41,18 @@ def read_json(path: Path) -> Json:
 def read_tokenizer_json(folder: Path) -> BpeFile:
     """The tokenizer of `folder`/tokenizer.json. Raises InvalidModelError when it is broken or no BPE."""
     path = folder / "tokenizer.json"
-    source, content = str(path), read_json(path)
+    return read_tokenizer_content(
+        str(path),
+        read_json(path),
+        read_json(folder / "tokenizer_config.json"),
+        read_json(folder / "special_tokens_map.json"),
+    )
+
+
+def read_tokenizer_content(
+    source: str, content: Json, config: Mapping[str, Any], special_map: Mapping[str, Any]
+) -> BpeFile:
+    """The same of the contents of a tokenizer.json, tokenizer_config.json and special_tokens_map.json; `source` names them."""
     model = content.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab", {}), dict | list):
         raise InvalidModelError("{source} holds no tokenizer model.", source=source)
@@ -80,9 +91,7 @@ def read_tokenizer_json(folder: Path) -> BpeFile:
     if not isinstance(added, list):
         raise InvalidModelError("{source}: added_tokens is not a list.", source=source)
     file.added_tokens = [_added_token(source, entry) for entry in added]
-    settle_added_tokens(
-        file, read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json")
-    )
+    settle_added_tokens(file, config, special_map)
     known_ids = frozenset({*vocab.values(), *(token.id for token in file.added_tokens)})
     file.prefix_ids, file.suffix_ids = ids_around(source, content.get("post_processor"), known_ids)
     return file
