@@ -11,9 +11,7 @@ What counts as a token and as a byte: see `documents`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chatwright.evaluation.documents import EncodedDocument
+from chatwright.evaluation.documents import DocumentScores, EncodedDocument
 
 # Logits of so many numbers at a time (64 MiB of fp32): a whole batch of a large vocabulary would be gigabytes.
 LOGITS_AT_ONCE = 1 << 24
@@ -40,25 +38,6 @@ class LanguageModel(Protocol):
     def logits(self, x: Tensor, /) -> Tensor:
         """(..., D) → (..., V)."""
         ...
-
-
-@dataclass(frozen=True)
-class DocumentScores:
-    """Per document: nats of its scored tokens, its bytes, and how many tokens were scored; in the order given."""
-
-    nats: NDArray[np.float64]
-    n_bytes: NDArray[np.int64]
-    n_tokens: NDArray[np.int64]
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Total bits over total bytes."""
-        return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean nats of a token; comparable only between models of the same tokenizer."""
-        return float(np.exp(self.nats.sum() / self.n_tokens.sum()))
 
 
 def bits_per_byte(

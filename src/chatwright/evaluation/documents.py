@@ -13,8 +13,13 @@ What is counted is the same for every model, so that their bits per byte can be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chatwright.errors import InvalidModelError
 from chatwright.tokenizer.tokenizer import Tokenizer
@@ -29,6 +34,25 @@ class EncodedDocument(NamedTuple):
     ids: Sequence[int]
     n_bytes: int
     n_context: int = 1
+
+
+@dataclass(frozen=True)
+class DocumentScores:
+    """Per document: nats of its scored tokens, its bytes, and how many tokens were scored; in the order given."""
+
+    nats: NDArray[np.float64]
+    n_bytes: NDArray[np.int64]
+    n_tokens: NDArray[np.int64]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Total bits over total bytes."""
+        return float(self.nats.sum() / math.log(2) / self.n_bytes.sum())
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean nats of a token; comparable only between models of the same tokenizer."""
+        return float(np.exp(self.nats.sum() / self.n_tokens.sum()))
 
 
 def document_boundary(tokenizer: Tokenizer) -> int:
@@ -58,3 +82,8 @@ def encode_documents(
             ids = (start_id, *body) if end_id is None else (start_id, *body, end_id)
             documents.append(EncodedDocument(ids, n_bytes))
     return documents
+
+
+def encode_bytes(texts: Iterable[str]) -> list[EncodedDocument]:
+    """Each text as its UTF-8 bytes between two 256: for models of bytes, whose vocabulary is 257."""
+    return [EncodedDocument((256, *raw, 256), len(raw)) for raw in (text.encode() for text in texts) if raw]
