@@ -1,1 +1,6 @@
-"""How good a model is: bits per byte, answers compared with references, and the statistics to compare two models by."""
+"""How good a model is: bits per byte, answers compared with references, and the statistics to compare two models by.
+
+`documents` says what is counted; `bits_per_byte` scores a GPT or RNN, `ngram` the baseline that it has to beat. `generate` lets a
+model answer many prompts, `text_metrics` and `labels` score answers, `memorisation` finds what was copied from the training text,
+`statistics` says whether a difference is real. Only `bits_per_byte` and `generate` need torch; import them by name.
+"""
