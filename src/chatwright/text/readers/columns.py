@@ -1,0 +1,96 @@
+"""Names under which people keep text, questions, answers and labels, and reading such a field."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatwright.text.readers.unit import Kind, Refused
+
+TEXT = (
+    "text", "content", "body", "document", "article", "passage", "paragraphs", "paragraph", "sentence", "review", "comment",
+    "raw_content", "markdown", "code", "story", "正文", "内容", "文本", "文章", "评论", "句子", "文字", "內容", "文章內容",
+)  # fmt: skip
+PROMPT = (
+    "prompt",
+    "question",
+    "query",
+    "instruction",
+    "input",
+    "q",
+    "ask",
+    "user",
+    "问题",
+    "提问",
+    "问",
+    "問題",
+    "问句",
+    "指令",
+)
+ANSWER = (
+    "completion", "answer", "response", "output", "reply", "a", "assistant", "target", "answers",
+    "答案", "回答", "答", "回复", "答复", "輸出", "输出",
+)  # fmt: skip
+LABEL = ("label", "labels", "sentiment", "intent", "标签", "标注", "情感", "標籤")
+# Labels only where there is little else: many corpora carry a category beside their text.
+WEAK_LABEL = (
+    "category",
+    "class",
+    "topic",
+    "target",
+    "tag",
+    "rating",
+    "stars",
+    "polarity",
+    "类别",
+    "分类",
+    "類別",
+    "主题",
+    "意图",
+)
+NUMBERING = {"id", "idx", "index", "_id", "uid", "guid", "", "unnamed: 0", "序号", "编号"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What a row says, and in which shape it says it."""
+
+    kind: Kind
+    payload: dict[str, Any]
+    detected: str
+    left_out: str = ""  # a sentence about parts that were not taken over
+
+
+def find_column(row: Container[Any], names: Sequence[str]) -> str | None:
+    """The first of the names that the row has."""
+    for name in names:
+        if name in row:
+            return name
+    return None
+
+
+def text_of(value: Any, name: str) -> str:
+    """A field that is text, or a list of paragraphs. Raises Refused."""
+    if isinstance(value, str):
+        text = value
+    elif value is None:
+        text = ""
+    elif isinstance(value, list) and all(isinstance(part, str) for part in value):
+        text = "\n".join(value)
+    else:
+        raise Refused("not text", f"the field {name[:40]} is {type_of(value)}")
+    if not text.strip():
+        raise Refused("empty text", f"the field {name[:40]} is empty")
+    return text
+
+
+def type_of(value: Any) -> str:
+    """A value's type, as JSON calls it."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if value is None:
+        return "nothing"
+    return {"dict": "an object", "list": "a list", "str": "text"}.get(type(value).__name__, "binary")

@@ -1,0 +1,56 @@
+"""Reading a unit: open it, choose the reader of its format, and turn whatever goes wrong into something skipped."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+
+from chatwright.errors import StorageError
+from chatwright.text.readers.json_rows import read_json_rows, read_jsonl_rows
+from chatwright.text.readers.open import open_unit
+from chatwright.text.readers.piece import Piece
+from chatwright.text.readers.plain import cut_text, read_plain
+from chatwright.text.readers.shapes import read_rows
+from chatwright.text.readers.unit import Limits, Record, Refused, Skipped, Unit
+
+
+def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
+    """Everything in the unit, streamed. Raises nothing but StorageError (no room for temporary files)."""
+    try:
+        with open_unit(unit, limits) as piece:
+            yield from read_piece(piece)
+    except Refused as refused:
+        yield Skipped(unit.source, refused.where, refused.reason, refused.detail)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                "There is no room for temporary files while reading {source}: free some space, or set TMPDIR to a folder "
+                "on another disk.",
+                source=unit.source,
+            ) from error
+        yield Skipped(unit.source, "", "unreadable", error.strerror or str(error))
+
+
+def read_piece(piece: Piece) -> Iterator[Record | Skipped]:
+    """The records of an opened unit; long documents in parts."""
+    max_bytes = piece.limits.max_document_bytes
+    for found in reader_of(piece.format)(piece):
+        if isinstance(found, Skipped) or found.kind != "documents" or len(found.payload["text"]) * 4 <= max_bytes:
+            yield found
+            continue
+        parts = list(cut_text(found.payload["text"], max_bytes))
+        for number, text in enumerate(parts, 1):
+            where = found.where if len(parts) == 1 else ", ".join(filter(None, (found.where, f"part {number}")))
+            n_undecodable = found.n_undecodable if number == 1 else 0
+            yield Record(
+                "documents", {"text": text}, where, found.detected, found.markup, found.encoding, n_undecodable
+            )
+
+
+def reader_of(format: str) -> Callable[[Piece], Iterator[Record | Skipped]]:
+    """The reader of a format; plain text where nothing else is known."""
+    if format == "jsonl":
+        return lambda piece: read_rows(piece, read_jsonl_rows(piece))
+    if format in ("json", "chatgpt-export"):
+        return lambda piece: read_rows(piece, read_json_rows(piece))
+    return read_plain
