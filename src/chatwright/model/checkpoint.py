@@ -127,7 +127,7 @@ def _open_gguf(path: Path) -> GGUFCheckpoint:
     config = config_from_gguf(file)
     layout = gguf_layout(config)
     found = {name: tensor.shape for name, tensor in file.tensors.items() if name != ROPE_FACTORS}
-    _check_tensors(path, tensor_shapes(config, layout), found)
+    check_tensors(path, tensor_shapes(config, layout), found)
     for tensor in {tensor.type: tensor for tensor in file.tensors.values()}.values():
         check_decodable(path, tensor)
     return GGUFCheckpoint(path, config, layout, file)
@@ -139,21 +139,22 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
     layout = hf_layout(config)
     expected = tensor_shapes(config, layout)
     stored: dict[str, StoredTensor] = {}
-    for tensor in (tensor for file in _weight_files(folder) for tensor in _read_header(file)):
+    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file)):
         name = _in_full(tensor.name, expected)
         if name in stored:
             raise InvalidModelError("{path} holds the tensor {tensor} twice.", path=folder, tensor=shown(name))
         stored[name] = tensor
     found = {name: tensor for name, tensor in stored.items() if not _is_leftover(name)}
     duplicate_head = found.pop("lm_head.weight", None) if config.tied else None
-    _check_tensors(folder, expected, {name: tensor.shape for name, tensor in found.items()})
+    check_tensors(folder, expected, {name: tensor.shape for name, tensor in found.items()})
     if duplicate_head is not None:
         embed = next(iter(expected.values()))
-        _check_tensors(folder, {"lm_head.weight": embed}, {"lm_head.weight": duplicate_head.shape})
+        check_tensors(folder, {"lm_head.weight": embed}, {"lm_head.weight": duplicate_head.shape})
     return SafetensorsCheckpoint(folder, config, layout, found, raw, duplicate_head)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of an HF folder: one, or those that its index names. Raises InvalidModelError."""
     if not (folder / INDEX).exists():
         if not (folder / WEIGHTS).exists():
             raise InvalidModelError(
@@ -176,7 +177,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in dict.fromkeys(names)]
 
 
-def _read_header(file: Path) -> Iterable[StoredTensor]:
+def read_header(file: Path) -> Iterable[StoredTensor]:
+    """The tensors of a safetensors file, none read. Raises InvalidModelError, also for numbers that are no floats."""
     if not file.is_file():
         raise InvalidModelError("{path} is missing. Fetch the model again.", path=file)
     try:
@@ -212,7 +214,8 @@ def _is_leftover(name: str) -> bool:
     return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
 
 
-def _check_tensors(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+def check_tensors(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Raises InvalidModelError when a tensor lacks, is too many or has another shape."""
     for name, shape in expected.items():
         if name not in found:
             raise InvalidModelError("{path} lacks the tensor {tensor}.", path=path, tensor=name)

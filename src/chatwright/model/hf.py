@@ -8,6 +8,7 @@ than Transformers is refused, not ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from chatwright.errors import InvalidModelError
@@ -235,6 +236,11 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             family=c.family,
         )
     return raw
+
+
+def exported_config(config: ModelConfig) -> ModelConfig:
+    """The configuration that files get: Transformers' GPT-2 knows learned positions only, so fixed ones are written as such."""
+    return replace(config, positions="learned") if config.positions == "sinusoidal" else config
 
 
 def _rope_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from chatwright.errors import InvalidModelError
 from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, StoredTensor, open_checkpoint
 from chatwright.model.config import shown
 from chatwright.model.gpt import GPT
+from chatwright.model.hf import exported_config
 from chatwright.model.layout import Slot, by_tensor
 
 
@@ -36,13 +37,29 @@ def load_model(
     held = by_tensor(checkpoint.layout)
     for name, stored in _read_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _read_folder(checkpoint):
         for parameter, slot in held[name]:
-            part = _unpacked(stored, slot)
+            part = unpacked(stored, slot)
             # a copy also where nothing is converted: a weight mapped from a file dies with the file
             weight = torch.empty(part.shape, dtype=dtype, device=device).copy_(part)
             module, kind = parameter.rsplit(".", 1)
             setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
     model.to(device)
     return model.eval()
+
+
+def load_weights(model: GPT, folder: Path) -> None:
+    """The weights that `save_model` or `write_model_folder` wrote, back into a model of the same configuration, in place.
+
+    The table that fixed positions were written as is passed over. Raises InvalidModelError for a folder of another model.
+    """
+    checkpoint = open_checkpoint(folder)
+    if not isinstance(checkpoint, SafetensorsCheckpoint) or checkpoint.config != exported_config(model.config):
+        raise InvalidModelError("{path} holds a model of another shape than the one it is to continue.", path=folder)
+    held, parameters = by_tensor(checkpoint.layout), dict(model.named_parameters())
+    with torch.no_grad():
+        for name, stored in _read_folder(checkpoint):
+            for parameter, slot in held[name]:
+                if parameter in parameters:
+                    parameters[parameter].copy_(unpacked(stored, slot))
 
 
 def _read_gguf(checkpoint: GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
@@ -52,18 +69,19 @@ def _read_gguf(checkpoint: GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
 
 def _read_folder(checkpoint: SafetensorsCheckpoint) -> Iterator[tuple[str, Tensor]]:
     if checkpoint.duplicate_head is not None:
-        [head] = _read_tensors([checkpoint.duplicate_head])
-        [embed] = _read_tensors([checkpoint.tensors[checkpoint.layout["embed.weight"].tensor]])
+        [head] = read_tensors([checkpoint.duplicate_head])
+        [embed] = read_tensors([checkpoint.tensors[checkpoint.layout["embed.weight"].tensor]])
         if not torch.equal(head, embed):
             raise InvalidModelError(
                 "{path}: config.json says that the output head is the embedding (tie_word_embeddings), but the file"
                 " holds a different one. Set tie_word_embeddings to false if that head is meant.",
                 path=checkpoint.path,
             )
-    yield from zip(checkpoint.tensors, _read_tensors(checkpoint.tensors.values()), strict=True)
+    yield from zip(checkpoint.tensors, read_tensors(checkpoint.tensors.values()), strict=True)
 
 
-def _read_tensors(tensors: Iterable[StoredTensor]) -> Iterator[Tensor]:
+def read_tensors(tensors: Iterable[StoredTensor]) -> Iterator[Tensor]:
+    """The tensors in their order, each file opened once for neighbours in it. Raises InvalidModelError."""
     for path, group in groupby(tensors, lambda tensor: tensor.file):
         try:
             with safe_open(path, framework="pt") as file:
@@ -77,7 +95,7 @@ def _read_tensors(tensors: Iterable[StoredTensor]) -> Iterator[Tensor]:
             ) from error
 
 
-def _unpacked(stored: Tensor, slot: Slot) -> Tensor:
+def unpacked(stored: Tensor, slot: Slot) -> Tensor:
     """A parameter as the decoder wants it, (out, in), from the tensor that holds it."""
     if slot.transposed:
         stored = stored.T

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError
 from torch import Tensor
 
-from chatwright.errors import StorageError, UsageError
 from chatwright.model.checkpoint import CONFIG
-from chatwright.model.gpt import GPT
-from chatwright.model.hf import config_to_hf
+from chatwright.model.folder import new_folder, write_json
+from chatwright.model.gpt import GPT, sinusoids
+from chatwright.model.hf import config_to_hf, exported_config
 from chatwright.model.layout import by_tensor, hf_layout
 
 
@@ -28,31 +25,47 @@ def save_model(
     `extra` is added to `config.json`, for what the decoder does not know, such as `eos_token_id`. The folder appears whole
     or not at all. Raises UsageError when it is there and not empty, StorageError when it cannot be written.
     """
-    raw = config_to_hf(model.config)
-    weights = _packed(model)
-    raw |= {"torch_dtype": str(next(iter(weights.values())).dtype).removeprefix("torch.")} | dict(extra or {})
-    folder = Path(folder)
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError("{folder} is not empty. Remove it or choose another folder.", folder=folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            whole = Path(temporary) / "model"
-            whole.mkdir()
-            save_torch_state_dict(weights, whole, max_shard_size=max_shard_size, metadata={"format": "pt"})
-            (whole / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()  # it is empty; Windows would not replace it
-            whole.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise StorageError("The model cannot be written to {folder}: {reason}", folder=folder, reason=error) from error
+    with new_folder(folder) as whole:
+        write_model(model, whole, max_shard_size=max_shard_size, extra=extra)
 
 
-def _packed(model: GPT) -> dict[str, Tensor]:
-    """The parameters under Transformers' names, fused and transposed as it has them; a tied head is left out."""
+def write_model(
+    model: GPT, folder: Path, *, max_shard_size: int | str = "5GB", extra: Mapping[str, Any] | None = None
+) -> None:
+    """`save_model` into a folder that is there, with whatever else it holds; not atomic: the caller sees to that."""
+    raw = config_to_hf(exported_config(model.config)) | dict(extra or {})
+    write_tensors(packed(model), raw, folder, max_shard_size=max_shard_size)
+
+
+def write_tensors(
+    weights: Mapping[str, Tensor],
+    raw_config: Mapping[str, Any],
+    folder: Path,
+    *,
+    max_shard_size: int | str = "5GB",
+) -> None:
+    """config.json and safetensors of any model of Transformers into a folder that is there."""
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    save_torch_state_dict(dict(weights), folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+    write_json(folder / CONFIG, {**raw_config, "torch_dtype": dtype})
+
+
+def packed(model: GPT) -> dict[str, Tensor]:
+    """The parameters under Transformers' names, fused and transposed as it has them; a tied head is left out.
+
+    A model with LoRA layers must be merged first, or saved as an adapter.
+    """
     parameters = dict(model.named_parameters())
+    assert not any(".lora_" in name for name in parameters), "merge_lora or save_adapter first"
+    config = model.config
+    if config.positions == "sinusoidal":
+        weight = model.embed.weight
+        positions = torch.arange(config.context_length, device=weight.device)
+        parameters["position_embed.weight"] = torch.nn.Parameter(
+            sinusoids(positions, config.d_model).to(weight.dtype), requires_grad=False
+        )
     weights: dict[str, Tensor] = {}
-    for tensor, held in by_tensor(hf_layout(model.config)).items():
+    for tensor, held in by_tensor(hf_layout(exported_config(config))).items():
         # the parts of a fused tensor stand in the layout in their order
         parts = [parameters[name].detach() for name, _ in held]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,86 @@
+"""Folders that appear whole or not at all, and whole model folders: weights, tokenizer, sampling defaults and card."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from chatwright.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from chatwright.model.gpt import GPT
+
+GENERATION_CONFIG = "generation_config.json"
+CARD = "README.md"
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write into, which becomes `folder` when the block ends without an error.
+
+    Its files are on the disk by then, so that a power cut leaves nothing half-written under the final name. Raises UsageError
+    when `folder` is there and not empty, StorageError when something cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError("{folder} is not empty. Remove it or choose another folder.", folder=folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            whole = Path(temporary) / "model"
+            whole.mkdir()
+            yield whole
+            for file in whole.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if folder.exists():
+                folder.rmdir()  # it is empty; Windows would not replace it
+            whole.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise StorageError("The model cannot be written to {folder}: {reason}", folder=folder, reason=error) from error
+
+
+def write_model_folder(
+    model: GPT,
+    folder: Path,
+    *,
+    write_tokenizer: Callable[[Path], None],
+    generation: Mapping[str, Any],
+    card: str,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """A complete folder in HF layout: config, weights, tokenizer and chat template, generation_config.json, model card.
+
+    `write_tokenizer` writes the tokenizer's files into the folder it is given (`tokenizer.save.copy_tokenizer` of a source).
+    `generation` are the sampling defaults; its `eos_token_id` (a number or a list: whatever ends an answer), `bos_token_id` and
+    `pad_token_id` also go into config.json, with whatever `extra` holds. `card` is the text of README.md (see `model.card`).
+    Raises UsageError when `folder` is not empty, StorageError, InvalidModelError for a model that has no HF form.
+    """
+    from chatwright.model.save import write_model
+
+    special = {key: generation[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in generation}
+    with new_folder(folder) as whole:
+        write_model(model, whole, extra=special | dict(extra or {}))
+        write_tokenizer(whole)
+        write_json(whole / GENERATION_CONFIG, dict(generation))
+        (whole / CARD).write_text(card, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """The object, as Transformers writes its own files."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _flush(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

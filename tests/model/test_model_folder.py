@@ -1,0 +1,92 @@
+"""Whole model folders: everything that serving needs, written at once, and fixed positions that any GPT-2 loader reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2LMHeadModel
+
+from chatwright.errors import InvalidModelError, StorageError, UsageError
+from chatwright.model.describe import describe_model
+from chatwright.model.folder import write_model_folder
+from chatwright.model.gpt import GPT
+from chatwright.model.load import load_model, load_weights
+from chatwright.model.presets import config_for_size
+from chatwright.model.save import save_model
+from tests.model.tiny_models import random_ids, randomise
+
+
+def tiny(arch: str, positions: str | None = None) -> GPT:
+    model = GPT(config_for_size(150_000, 512, 64, arch, positions=positions)).eval()  # type: ignore[arg-type]
+    randomise(model)
+    return model
+
+
+def write_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+@torch.no_grad()
+def test_sinusoidal_positions_are_written_as_a_table_that_gpt2_reads(tmp_path: Path) -> None:
+    ours = tiny("gpt2", "sinusoidal")
+    save_model(ours, tmp_path / "out")
+    ids = random_ids(2, 64)
+    expected = ours(ids)
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(theirs(ids).logits, expected, atol=1e-4, rtol=0)
+    again = load_model(tmp_path / "out")
+    assert again.config.positions == "learned"
+    torch.testing.assert_close(again(ids), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("arch", "positions"), [("qwen3", None), ("gpt2", "learned"), ("gpt2", "sinusoidal")])
+@torch.no_grad()
+def test_weights_go_back_into_the_model_they_came_from(arch: str, positions: str | None, tmp_path: Path) -> None:
+    ours = tiny(arch, positions)
+    save_model(ours, tmp_path / "out")
+    other = GPT(ours.config).eval()
+    load_weights(other, tmp_path / "out")
+    for (name, a), (_, b) in zip(ours.named_parameters(), other.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert all(parameter.requires_grad for parameter in other.parameters())
+    with pytest.raises(InvalidModelError, match="of another shape"):
+        load_weights(GPT(config_for_size(300_000, 512, 64, "qwen3")), tmp_path / "out")
+
+
+def test_a_model_folder_is_complete(tmp_path: Path) -> None:
+    model = tiny("qwen3")
+    card = "---\nlicense: unknown\nlanguage:\n- zh\n---\n"
+    write_model_folder(
+        model,
+        tmp_path / "out",
+        write_tokenizer=write_tokenizer,
+        generation={"eos_token_id": [7, 9], "pad_token_id": 7, "temperature": 0.7, "do_sample": True},
+        card=card,
+    )
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    }  # fmt: skip
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["eos_token_id"], config["pad_token_id"]) == ([7, 9], 7)
+    assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == [7, 9]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.eos_token_id == [7, 9]
+    assert describe_model(tmp_path / "out").languages == ("zh",)
+
+
+def test_a_tokenizer_that_fails_leaves_no_model(tmp_path: Path) -> None:
+    def fails(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StorageError, match="No space left"):
+        write_model_folder(tiny("gpt2"), tmp_path / "out", write_tokenizer=fails, generation={}, card="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        save_model(tiny("gpt2"), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
