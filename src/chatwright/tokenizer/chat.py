@@ -16,6 +16,9 @@ from chatwright.tokenizer.tokenizer import Tokenizer, check_text
 
 MAX_TEMPLATE_BYTES = 2**20
 
+# The first n messages of a conversation, and whether the answer is asked for (`add_generation_prompt`).
+Cut = tuple[int, bool]
+
 
 class ChatTemplate:
     """A model's chat template.
@@ -42,8 +45,20 @@ class ChatTemplate:
 
         The text does not tell control tokens of the template from the same text in a message; `encode_chat` does.
         """
+        cut = (len(messages), add_generation_prompt)
+        return self.render_cuts(messages, [cut], tools=tools, **variables)[0]
+
+    def render_cuts(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        cuts: Sequence[Cut],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[str]:
+        """Several prompts out of one conversation, as `render` makes them: one for each cut."""
         try:
-            return self._render(messages, add_generation_prompt, tools, variables)
+            return self._render(messages, cuts, tools, variables)
         except TemplateFailedError as error:
             if error.kind == "raised":
                 raise InvalidRequestError(
@@ -71,7 +86,7 @@ class ChatTemplate:
         # Templates may refuse a system message, or want other fields; one that can not even greet is broken.
         for messages, tolerated in (([hello], {"raised"}), (longer, {"raised", "failed"})):
             try:
-                self._render(messages, True, None, {})
+                self._render(messages, [(len(messages), True)], None, {})
             except TemplateFailedError as error:
                 if error.kind not in tolerated:
                     raise InvalidModelError(
@@ -85,12 +100,12 @@ class ChatTemplate:
     def _render(
         self,
         messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool,
+        cuts: Sequence[Cut],
         tools: Sequence[Mapping[str, Any]] | None,
         variables: Mapping[str, Any],
-    ) -> str:
-        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools, "documents": None}
-        return self._renderer.render(self.source, {**self.special_texts, **variables, **own})
+    ) -> list[str]:
+        own = {"messages": messages, "tools": tools, "documents": None}
+        return self._renderer.render_cuts(self.source, {**self.special_texts, **variables, **own}, cuts)
 
 
 def load_chat_template(
@@ -134,25 +149,38 @@ def encode_chat(
 
     Raises InvalidRequestError as `ChatTemplate.render` and `Tokenizer.encode` do.
     """
+    cut = (len(messages), add_generation_prompt)
+    return tokenizer.encode_segments(*chat_segments(tokenizer, template, messages, [cut], tools=tools, **variables))
+
+
+def chat_segments(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: Sequence[Mapping[str, Any]],
+    cuts: Sequence[Cut],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    **variables: Any,
+) -> list[list[str | int]]:
+    """The prompts that `encode_chat` makes of the first messages of a conversation, one for each cut, before texts become
+    ids: texts, and the ids of the control tokens between them.
+    """
     given = {"messages": messages, "tools": tools, "variables": variables}
     texts = list(_texts(given))
     marker = Marker(tokenizer.control, template.source, [*template.special_texts.values(), *texts])
 
-    def render(shown: Shown) -> str:
+    def render(shown: Shown) -> list[str]:
         marked = marker.mark(given, shown=shown)
-        return template.render(
-            marked["messages"],
-            add_generation_prompt=add_generation_prompt,
-            tools=marked["tools"],
-            **marked["variables"],
-        )
+        return template.render_cuts(marked["messages"], cuts, tools=marked["tools"], **marked["variables"])
 
-    prompt = render("break")
+    prompts = render("break")
     if any(map(tokenizer.control.shown.search, texts)):
-        prompt = _as_template_meant(tokenizer.control, marker, prompt, render("keep"), render("wrap"))
-    return tokenizer.encode_segments(
-        segment if isinstance(segment, int) else marker.remove(segment) for segment in tokenizer.control.split(prompt)
-    )
+        ways = zip(prompts, render("keep"), render("wrap"), strict=True)
+        prompts = [_as_template_meant(tokenizer.control, marker, *way) for way in ways]
+    return [
+        [segment if isinstance(segment, int) else marker.remove(segment) for segment in tokenizer.control.split(prompt)]
+        for prompt in prompts
+    ]
 
 
 def _as_template_meant(control: ControlTokens, marker: Marker, broken: str, kept: str, wrapped: str) -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +45,34 @@ class TemplateRenderer:
 
         Raises TemplateFailedError when the template does not render, takes too long, or needs too much memory.
         """
+        return self.render_cuts(source, variables, [None])[0]
+
+    def render_cuts(
+        self, source: str, variables: Mapping[str, Any], cuts: Sequence[tuple[int, bool] | None]
+    ) -> list[str]:
+        """`render` once for each cut (n, add_generation_prompt), with the first n of variables["messages"]; in one exchange
+        with the worker, as thousands of conversations are rendered before a training.
+        """
         encoded = json.dumps(variables)
         # No honest template repeats its messages more than a few times.
         max_chars = 2**20 + 4 * (len(encoded) + len(source))
-        settings = json.dumps({"source": source, "time_limit_s": self.time_limit_s, "max_chars": max_chars})
+        limit_s = self.time_limit_s * len(cuts)
+        settings = json.dumps({"source": source, "cuts": cuts, "time_limit_s": limit_s, "max_chars": max_chars})
         line = f'{settings[:-1]}, "variables": {encoded}}}\n'.encode()
         with self._lock:
             worker = self._started()
             try:
-                reply = json.loads(_exchange(worker, line, self.time_limit_s, max_bytes=12 * max_chars))
+                replies = json.loads(_exchange(worker, line, limit_s, max_bytes=12 * max_chars * len(cuts)))
+                texts = [reply["text"] for reply in replies if "text" in reply]
             except TimeoutError as error:
                 self._kill()
-                raise TemplateFailedError("refused", f"it takes longer than {self.time_limit_s:g} s") from error
-            except (OSError, ValueError) as error:  # the worker died, or was made to write something else
+                raise TemplateFailedError("refused", f"it takes longer than {limit_s:g} s") from error
+            except (OSError, ValueError, TypeError) as error:  # the worker died, or was made to write something else
                 self._kill()
                 raise TemplateFailedError("refused", "it broke the process that renders it") from error
-        if "text" in reply:
-            return str(reply["text"])
-        raise TemplateFailedError(reply["kind"], reply["error"])
+        if len(texts) < len(cuts):
+            raise TemplateFailedError(replies[-1]["kind"], replies[-1]["error"])
+        return texts
 
     def close(self) -> None:
         """End the worker; the next `render` would start another."""

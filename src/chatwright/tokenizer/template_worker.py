@@ -1,7 +1,8 @@
 """The child process that renders chat templates: untrusted programs, in Jinja's sandbox, with limits of the kernel.
 
-Run as a file, not imported by the server: needs Jinja2 and the standard library only. One JSON object a line in and
-out: {"source", "variables", "time_limit_s", "max_chars"} → {"text"} or {"error", "kind"}.
+Run as a file, not imported by the server: needs Jinja2 and the standard library only. One JSON value a line in and
+out: {"source", "variables", "cuts", "time_limit_s", "max_chars"} → a list of {"text"} or {"error", "kind"}, one a cut.
+A cut [n, add_generation_prompt] asks for the first n messages; null, for the variables as they are.
 """
 
 from __future__ import annotations
@@ -126,12 +127,25 @@ def render(template: Template, variables: dict[str, Any], max_chars: int) -> str
     return "".join(pieces)
 
 
-def answer(compile_template: Callable[[str], Template], request: dict[str, Any]) -> dict[str, str]:
-    """What one request comes to. `kind`: "raised" by the template itself on these messages; "refused": no template
+def answers_to(compile_template: Callable[[str], Template], request: dict[str, Any]) -> list[dict[str, str]]:
+    """What the cuts of one request come to, up to the first that fails."""
+    variables, answers = request["variables"], []
+    for cut in request["cuts"]:
+        own = {"messages": variables["messages"][: cut[0]], "add_generation_prompt": cut[1]} if cut else {}
+        answers.append(answer(compile_template, request["source"], {**variables, **own}, request["max_chars"]))
+        if "text" not in answers[-1]:
+            break
+    return answers
+
+
+def answer(
+    compile_template: Callable[[str], Template], source: str, variables: dict[str, Any], max_chars: int
+) -> dict[str, str]:
+    """What one rendering comes to. `kind`: "raised" by the template itself on these messages; "refused": no template
     should do that; "failed": anything else that went wrong while rendering.
     """
     try:
-        return {"text": render(compile_template(request["source"]), request["variables"], request["max_chars"])}
+        return {"text": render(compile_template(source), variables, max_chars)}
     except RaisedByTemplateError as error:
         return {"kind": "raised", "error": str(error)}
     except TemplateSyntaxError as error:
@@ -172,7 +186,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     environment = make_environment()
     compile_template = lru_cache(maxsize=8)(environment.from_string)
     for source in WARM_UP:
-        answer(compile_template, {"source": source, "variables": {"x": [1, "a"]}, "max_chars": 10**6})
+        answer(compile_template, source, {"x": [1, "a"]}, 10**6)
     limit_process()
     set_timer = getattr(signal, "setitimer", None)
     answers.write(b"{}\n")
@@ -182,7 +196,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         if set_timer:
             # The parent kills a slow worker. If it died meanwhile, the default action of SIGALRM ends us.
             set_timer(signal.ITIMER_REAL, request["time_limit_s"] + 1)
-        reply = json.dumps(answer(compile_template, request)).encode()
+        reply = json.dumps(answers_to(compile_template, request)).encode()
         if set_timer:
             set_timer(signal.ITIMER_REAL, 0)
         answers.write(reply + b"\n")

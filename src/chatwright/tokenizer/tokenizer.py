@@ -96,16 +96,20 @@ class Tokenizer:
 
     def encode_segments(self, segments: Iterable[str | int]) -> list[int]:
         """Ids of a prompt given as texts and control ids in order, as if it had been one text; adds no BOS or EOS."""
-        ids: list[int] = []
-        backend = self._backend
-        for segment in segments:
-            if isinstance(segment, int):
-                ids.append(segment)
-            elif segment:
-                check_text(segment)
-                ids += _ids(backend, segment)
-            backend = self._continuation or self._backend
-        return ids
+        return self.encode_prompts([segments])[0]
+
+    def encode_prompts(self, prompts: Iterable[Iterable[str | int]], *, continuing: bool = False) -> list[list[int]]:
+        """`encode_segments` of many prompts, each text that several have in common only once. `continuing`: none of them
+        begins a text.
+        """
+        lists = [list(prompt) for prompt in prompts]
+        heads = {segments[0] for segments in lists if segments and not continuing}
+        rest = {segment for segments in lists for segment in segments[0 if continuing else 1 :]}
+        known = [_ids_of(self._backend, heads), _ids_of(self._continuation or self._backend, rest)]
+        return [
+            [i for place, segment in enumerate(segments) for i in known[bool(place) or continuing][segment]]
+            for segments in lists
+        ]
 
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes a token stands for; b"" for hidden control tokens and for ids that no token has."""
@@ -137,6 +141,20 @@ def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
     # loop for seconds.
     ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
     return ids
+
+
+def _ids_of(backend: tokenizers.Tokenizer, segments: Iterable[str | int]) -> dict[str | int, list[int]]:
+    """The ids of texts; a control id stands for itself."""
+    ids: dict[str | int, list[int]] = {"": []}
+    texts = []
+    for segment in segments:
+        if isinstance(segment, int):
+            ids[segment] = [segment]
+        elif segment:
+            check_text(segment)
+            texts.append(segment)
+    encodings = backend.encode_batch_fast(texts, add_special_tokens=False) if texts else []
+    return ids | {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
 
 
 def check_text(text: str) -> None:
