@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+
 from examples.manuals import Manual, UnavailableError, download, main, pages
 from examples.roff import roff_to_text
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from examples.shop.__main__ import FILES, main
 from examples.shop.facts import LANGUAGES, Language, products
 from examples.shop.make import conversations, entities, exam, intents, preferences
