@@ -1,0 +1,148 @@
+"""Labelled texts and labelled spans of a dataset as token ids with what is to be predicted, and the labels there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chatwright.errors import InvalidDatasetError
+from chatwright.training.chat_rows import Notes, row_name
+from chatwright.training.spans import Range, Span, compose, read_spans, tags_of
+
+EMPTY = "texts without any token"
+LONG = "texts longer than the context, their end cut off"
+UNSEEN = "held-out texts with a label that no training text has"
+NOT_ALIGNED = "texts that the tokenizer does not spell"
+
+
+class EncodeText(Protocol):
+    """A text as the model reads it."""
+
+    def __call__(self, text: str) -> tuple[list[int], list[Range] | None]:
+        """Ids, with whatever the model wants around a text, and the characters of each; None where they do not spell the text."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and its label."""
+
+    name: str
+    id: str
+    cluster: int
+    text: str
+    label: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """A text and its entities. `windows`: its ids with the characters and the tag of each, in parts that fit the context; a text
+    longer than that is several windows, so that no entity is lost.
+    """
+
+    name: str
+    id: str
+    cluster: int
+    text: str
+    spans: tuple[Span, ...]
+    ids: tuple[int, ...]
+    ranges: tuple[Range, ...]
+    tags: tuple[str, ...]
+
+
+def labelled_texts(
+    rows: Iterable[Mapping[str, Any]], encode: EncodeText, context_length: int, notes: Notes
+) -> list[LabelledText]:
+    """Rows of kind labelled. A text longer than the context keeps its beginning."""
+    texts = []
+    for row in rows:
+        ids, _ranges = encode(row["text"])
+        if not ids:
+            notes.add(EMPTY, row_name(row))
+            continue
+        if len(ids) > context_length:
+            notes.add(LONG, row_name(row))
+        texts.append(
+            LabelledText(
+                name=row_name(row),
+                id=str(row["id"]),
+                cluster=int(row["cluster"]),
+                text=row["text"],
+                label=str(row["label"]),
+                ids=tuple(ids[:context_length]),
+            )
+        )
+    return texts
+
+
+def tagged_texts(rows: Iterable[Mapping[str, Any]], encode: EncodeText, notes: Notes) -> list[TaggedText]:
+    """Rows of kind tagged, whole; `windows_of` cuts them."""
+    texts = []
+    for row in rows:
+        name = row_name(row)
+        text, spans = compose(row["text"], read_spans(row))
+        ids, ranges = encode(text)
+        if not ids:
+            notes.add(EMPTY, name)
+        elif ranges is None:
+            notes.add(NOT_ALIGNED, name)
+        else:
+            texts.append(
+                TaggedText(
+                    name=name,
+                    id=str(row["id"]),
+                    cluster=int(row["cluster"]),
+                    text=text,
+                    spans=tuple(spans),
+                    ids=tuple(ids),
+                    ranges=tuple(ranges),
+                    tags=tuple(tags_of(text, ranges, spans)),
+                )
+            )
+    return texts
+
+
+def class_labels(texts: Sequence[LabelledText]) -> tuple[str, ...]:
+    """The labels of the training texts, sorted. Raises InvalidDatasetError unless there are two."""
+    labels = sorted({text.label for text in texts})
+    if len(labels) < 2:
+        raise InvalidDatasetError(
+            "All {n} training texts have the label {label!r}: there is nothing to tell apart. Add texts with other labels.",
+            n=len(texts),
+            label=labels[0] if labels else "",
+        )
+    return tuple(labels)
+
+
+def entity_labels(texts: Sequence[TaggedText]) -> tuple[str, ...]:
+    """The labels of the training texts' entities, sorted. Raises InvalidDatasetError where there is none."""
+    labels = sorted({label for text in texts for _start, _end, label in text.spans})
+    if not labels:
+        raise InvalidDatasetError(
+            "None of the {n} training texts has a labelled span: there is nothing to find. Add texts with labelled spans.",
+            n=len(texts),
+        )
+    return tuple(labels)
+
+
+def label_counts(texts: Sequence[LabelledText] | Sequence[TaggedText]) -> dict[str, int]:
+    """How often each label occurs, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if isinstance(text, LabelledText):
+            counts[text.label] += 1
+        else:
+            counts.update(label for _start, _end, label in text.spans)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def without_unseen(texts: Sequence[LabelledText], labels: Sequence[str], notes: Notes) -> list[LabelledText]:
+    """Held-out texts whose label can be predicted at all; the others are counted."""
+    known = set(labels)
+    for text in texts:
+        if text.label not in known:
+            notes.add(UNSEEN, f"{text.name}: {text.label}")
+    return [text for text in texts if text.label in known]

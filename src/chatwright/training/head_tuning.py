@@ -1,0 +1,316 @@
+"""Heads for labelled texts and for labelled tokens: what is trained, what a batch is, and how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chatwright.evaluation.labels import accuracy, confusion_matrix, entity_scores, f1_by_label, macro_f1
+from chatwright.training.augmentation import augment
+from chatwright.training.head_rows import EncodeText, LabelledText, TaggedText
+from chatwright.training.loss import IGNORE
+from chatwright.training.objective import Sample
+from chatwright.training.spans import Span, spans_of, tag_names, tags_of
+
+Text = TypeVar("Text")
+
+# Held-out texts looked at while training, and tokens of one forward pass without gradients.
+GLANCE_TEXTS = 512
+FORWARD_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """`ids` and `mask` (B, T), padded right; `targets`: (B,) classes, or (B, T) tags with IGNORE at padding."""
+
+    ids: Tensor
+    mask: Tensor
+    targets: Tensor
+
+
+class ClassTuning:
+    """An `Objective`: the label of a text."""
+
+    metric = "loss"
+    result_name = "model"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Sequence[LabelledText],
+        held_out: Sequence[LabelledText],
+        labels: Sequence[str],
+        *,
+        encode: EncodeText,
+        context_length: int,
+        augmentations: Sequence[str],
+        seed: int,
+        write: Callable[[Path], None],
+    ) -> None:
+        self.model, self.train, self.held_out = model, train, held_out
+        self.labels = tuple(labels)
+        self.number = {label: number for number, label in enumerate(self.labels)}
+        self.encode, self.context_length = encode, context_length
+        self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
+        self.device = next(model.parameters()).device
+
+    @property
+    def n_rows(self) -> int:
+        """Texts."""
+        return len(self.train)
+
+    def batch(self, rows: Sequence[int], epoch: int) -> HeadBatch:
+        """See Objective."""
+        texts = [self.train[row] for row in rows]
+        return self._collate([self._reworded(text, epoch) for text in texts], texts)
+
+    def weight(self, batch: HeadBatch) -> int:
+        """Texts."""
+        return len(batch.targets)
+
+    def loss(self, batch: HeadBatch) -> Tensor:
+        """See Objective."""
+        return F.cross_entropy(self.model(batch.ids, batch.mask).float(), batch.targets, reduction="sum")
+
+    def documents(self, rows: Sequence[int], epoch: int) -> list[str]:
+        """See Objective."""
+        return [self.train[row].name for row in rows]
+
+    @torch.no_grad()
+    def evaluate(self, *, full: bool) -> Mapping[str, float]:
+        """`loss`: nats a text; `accuracy`; `macro_f1`."""
+        texts = self.held_out if full else self.held_out[:GLANCE_TEXTS]
+        if not texts:
+            return {}
+        nats, predicted = self._predict(texts)
+        matrix = confusion_matrix([self.number[text.label] for text in texts], predicted, len(self.labels))
+        return {"loss": nats / len(texts), "accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}
+
+    @torch.no_grad()
+    def details(self) -> dict[str, Any]:
+        """The confusion matrix over all held-out texts (rows: the truth), and F1 by label."""
+        _nats, predicted = self._predict(self.held_out)
+        matrix = confusion_matrix([self.number[text.label] for text in self.held_out], predicted, len(self.labels))
+        by_label = dict(zip(self.labels, f1_by_label(matrix), strict=True))
+        return {"labels": list(self.labels), "confusion_matrix": matrix.tolist(), "f1_by_label": by_label}
+
+    def samples(self) -> Sequence[Sample]:
+        """See Objective: a few held-out texts with the label they get."""
+        texts = _spread(self.held_out or self.train)
+        with torch.no_grad():
+            _nats, predicted = self._predict(texts)
+        return [
+            Sample(text.text, f"{self.labels[number]} ({text.label})")
+            for text, number in zip(texts, predicted, strict=True)
+        ]
+
+    def save_model(self, folder: Path) -> None:
+        """See Objective."""
+        self.write(folder)
+
+    def _reworded(self, text: LabelledText, epoch: int) -> tuple[int, ...]:
+        if not self.augmentations:
+            return text.ids
+        changed, _spans = augment(text.text, self.augmentations, (self.seed, epoch, text.id))
+        return tuple(self.encode(changed)[0][: self.context_length]) or text.ids
+
+    def _collate(self, ids: Sequence[Sequence[int]], texts: Sequence[LabelledText]) -> HeadBatch:
+        padded, mask = _padded(ids, self.device)
+        return HeadBatch(padded, mask, torch.tensor([self.number[text.label] for text in texts], device=self.device))
+
+    def _predict(self, texts: Sequence[LabelledText]) -> tuple[float, list[int]]:
+        """Nats of all, and the number of the likeliest label of each."""
+        nats = 0.0
+        predicted = [0] * len(texts)
+        for numbers in _groups([len(text.ids) for text in texts]):
+            group = [texts[number] for number in numbers]
+            batch = self._collate([text.ids for text in group], group)
+            logits_BC = self.model(batch.ids, batch.mask).float()
+            nats += float(F.cross_entropy(logits_BC, batch.targets, reduction="sum"))
+            for number, label in zip(numbers, logits_BC.argmax(-1).tolist(), strict=True):
+                predicted[number] = label
+        return nats, predicted
+
+
+@dataclass(frozen=True)
+class Window:
+    """Part of a tagged text that fits the context: tokens `start`..`end` of text number `text`."""
+
+    text: int
+    start: int
+    end: int
+
+
+class TagTuning:
+    """An `Objective`: the tag of every token. A text longer than the context is several windows, so that no entity is lost."""
+
+    metric = "loss"
+    result_name = "model"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Sequence[TaggedText],
+        held_out: Sequence[TaggedText],
+        labels: Sequence[str],
+        *,
+        encode: EncodeText,
+        context_length: int,
+        augmentations: Sequence[str],
+        seed: int,
+        write: Callable[[Path], None],
+    ) -> None:
+        self.model, self.train, self.held_out = model, train, held_out
+        self.tags = tag_names(labels)
+        self.number = {tag: number for number, tag in enumerate(self.tags)}
+        self.encode, self.context_length = encode, context_length
+        self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
+        self.device = next(model.parameters()).device
+        self.windows = _windows(train, context_length)
+
+    @property
+    def n_rows(self) -> int:
+        """Windows."""
+        return len(self.windows)
+
+    def batch(self, rows: Sequence[int], epoch: int) -> HeadBatch:
+        """See Objective."""
+        parts = []
+        for row in rows:
+            window = self.windows[row]
+            text = self.train[window.text]
+            ids: Sequence[int] = text.ids[window.start : window.end]
+            tags: Sequence[str] = text.tags[window.start : window.end]
+            if self.augmentations and window.end - window.start == len(text.ids):
+                ids, tags = self._reworded(text, epoch)
+            parts.append((ids, tags))
+        return self._collate(parts)
+
+    def weight(self, batch: HeadBatch) -> int:
+        """Tokens."""
+        return int(batch.mask.sum())
+
+    def loss(self, batch: HeadBatch) -> Tensor:
+        """See Objective."""
+        return self._nats(self.model(batch.ids, batch.mask), batch)
+
+    def documents(self, rows: Sequence[int], epoch: int) -> list[str]:
+        """See Objective."""
+        return list(dict.fromkeys(self.train[self.windows[row].text].name for row in rows))
+
+    @torch.no_grad()
+    def evaluate(self, *, full: bool) -> Mapping[str, float]:
+        """`loss`: nats a token; `precision`, `recall` and `f1` of entities by their exact place and label."""
+        texts = self.held_out if full else self.held_out[:GLANCE_TEXTS]
+        if not texts:
+            return {}
+        nats, n_tokens, found = self._predict(texts)
+        return {"loss": nats / n_tokens, **entity_scores([text.spans for text in texts], found)}
+
+    @torch.no_grad()
+    def details(self) -> dict[str, Any]:
+        """Precision, recall and F1 of each kind of entity over all held-out texts."""
+        _nats, _n_tokens, found = self._predict(self.held_out)
+        labels = sorted({tag[2:] for tag in self.tags[1:]})
+
+        def only(label: str, spans: Sequence[Span]) -> list[Span]:
+            return [span for span in spans if span[2] == label]
+
+        by_label = {
+            label: entity_scores([only(label, t.spans) for t in self.held_out], [only(label, spans) for spans in found])
+            for label in labels
+        }
+        return {"labels": labels, "by_label": by_label}
+
+    def samples(self) -> Sequence[Sample]:
+        """See Objective: a few held-out texts with the entities found in them."""
+        texts = _spread(self.held_out or self.train)
+        with torch.no_grad():
+            _nats, _n_tokens, found = self._predict(texts)
+        return [
+            Sample(text.text, "\n".join(f"{text.text[start:end]}: {label}" for start, end, label in spans))
+            for text, spans in zip(texts, found, strict=True)
+        ]
+
+    def save_model(self, folder: Path) -> None:
+        """See Objective."""
+        self.write(folder)
+
+    def _reworded(self, text: TaggedText, epoch: int) -> tuple[Sequence[int], Sequence[str]]:
+        places = [(start, end) for start, end, _label in text.spans]
+        changed, moved = augment(text.text, self.augmentations, (self.seed, epoch, text.id), places)
+        ids, ranges = self.encode(changed)
+        if ranges is None or not 0 < len(ids) <= self.context_length:
+            return text.ids, text.tags
+        spans = [(start, end, label) for (start, end), (_s, _e, label) in zip(moved, text.spans, strict=True)]
+        return ids, tags_of(changed, ranges, spans)
+
+    def _collate(self, parts: Sequence[tuple[Sequence[int], Sequence[str]]]) -> HeadBatch:
+        ids, mask = _padded([ids for ids, _tags in parts], self.device)
+        targets = torch.full_like(ids, IGNORE)
+        for row, (_ids, tags) in enumerate(parts):
+            targets[row, : len(tags)] = torch.tensor([self.number.get(tag, IGNORE) for tag in tags])
+        return HeadBatch(ids, mask, targets)
+
+    def _nats(self, logits_BTC: Tensor, batch: HeadBatch) -> Tensor:
+        return F.cross_entropy(
+            logits_BTC.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+
+    def _predict(self, texts: Sequence[TaggedText]) -> tuple[float, int, list[list[Span]]]:
+        """Nats and number of all tokens, and the entities found in each text."""
+        nats, n_tokens = 0.0, 0
+        windows = _windows(texts, self.context_length)
+        tags = [[""] * len(text.ids) for text in texts]
+        for numbers in _groups([window.end - window.start for window in windows]):
+            group = [windows[number] for number in numbers]
+            batch = self._collate(
+                [(texts[w.text].ids[w.start : w.end], texts[w.text].tags[w.start : w.end]) for w in group]
+            )
+            logits_BTC = self.model(batch.ids, batch.mask)
+            nats += float(self._nats(logits_BTC, batch))
+            n_tokens += int((batch.targets != IGNORE).sum())
+            for window, best in zip(group, logits_BTC.argmax(-1).tolist(), strict=True):
+                n = window.end - window.start
+                tags[window.text][window.start : window.end] = [self.tags[number] for number in best[:n]]
+        found = [spans_of(text.text, text.ranges, own) for text, own in zip(texts, tags, strict=True)]
+        return nats, max(1, n_tokens), found
+
+
+def _windows(texts: Sequence[TaggedText], context_length: int) -> list[Window]:
+    return [
+        Window(number, start, min(start + context_length, len(text.ids)))
+        for number, text in enumerate(texts)
+        for start in range(0, len(text.ids), context_length)
+    ]
+
+
+def _padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = (len(ids), max(map(len, ids)))
+    padded, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
+    for row, own in enumerate(ids):
+        padded[row, : len(own)] = own
+        mask[row, : len(own)] = True
+    return torch.from_numpy(padded).to(device), torch.from_numpy(mask).to(device)
+
+
+def _groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of texts of like length together, for one forward pass each."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if not groups or (len(groups[-1]) + 1) * lengths[groups[-1][0]] > FORWARD_TOKENS:
+            groups.append([])
+        groups[-1].append(number)
+    return groups
+
+
+def _spread(texts: Sequence[Text], n: int = 5) -> list[Text]:
+    """A few, evenly from the whole."""
+    return [texts[i * len(texts) // min(n, len(texts))] for i in range(min(n, len(texts)))]
