@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tokenizers
 from tokenizers.models import BPE
@@ -22,6 +22,7 @@ from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.tokenizer.huggingface import read_tokenizer_content
 from chatwright.tokenizer.patterns import PRE_TOKENIZERS, byte_level_split
 from chatwright.tokenizer.pipeline import Json
+from chatwright.tokenizer.save import write_json
 from chatwright.tokenizer.special import END_OF_TEXT, END_TOKENS, SPECIAL_TOKENS
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.vocab_size import choose_vocab_size
@@ -73,17 +74,17 @@ class TrainedTokenizer:
         named = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
         if self.pattern == "qwen2":
             del named["unk_token"]  # every byte is a token
-        _write_json(folder / "tokenizer.json", self.content)
-        _write_json(folder / "tokenizer_config.json", tokenizer_config(self.pattern))
-        _write_json(folder / "special_tokens_map.json", named)
+        write_json(folder / "tokenizer.json", self.content)
+        write_json(folder / "tokenizer_config.json", tokenizer_config(self.pattern))
+        write_json(folder / "special_tokens_map.json", named)
         ids = {entry["content"]: entry["id"] for entry in self.content["added_tokens"]}
         end = ids[END_OF_TEXT]
         ends = {"bos_token_id": end, "eos_token_id": self.end_ids, "pad_token_id": end}
-        _write_json(folder / "generation_config.json", ends)
+        write_json(folder / "generation_config.json", ends)
         (folder / "chat_template.jinja").write_text(chatml_template(), encoding="utf-8")
         if self.pattern == "gpt2":
             # GPT-2's own files, whose vocabulary holds the control tokens too.
-            _write_json(folder / "vocab.json", self.content["model"]["vocab"] | ids)
+            write_json(folder / "vocab.json", self.content["model"]["vocab"] | ids)
             merges = (f"{a} {b}\n" for a, b in self.content["model"]["merges"])
             (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(merges), encoding="utf-8", newline="\n")
 
@@ -184,7 +185,3 @@ def _well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="ignore").decode()
     return text
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
