@@ -6,7 +6,7 @@ Used alike by `describe`, which stops there, and by `load`, which then reads the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -139,12 +139,12 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
     layout = hf_layout(config)
     expected = tensor_shapes(config, layout)
     stored: dict[str, StoredTensor] = {}
-    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file)):
+    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file, _is_leftover)):
         name = _in_full(tensor.name, expected)
         if name in stored:
             raise InvalidModelError("{path} holds the tensor {tensor} twice.", path=folder, tensor=shown(name))
         stored[name] = tensor
-    found = {name: tensor for name, tensor in stored.items() if not _is_leftover(name)}
+    found = dict(stored)
     duplicate_head = found.pop("lm_head.weight", None) if config.tied else None
     check_tensors(folder, expected, {name: tensor.shape for name, tensor in found.items()})
     if duplicate_head is not None:
@@ -177,13 +177,18 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in dict.fromkeys(names)]
 
 
-def read_header(file: Path) -> Iterable[StoredTensor]:
-    """The tensors of a safetensors file, none read. Raises InvalidModelError, also for numbers that are no floats."""
+def read_header(file: Path, left_out: Callable[[str], bool] = lambda name: False) -> Iterable[StoredTensor]:
+    """The tensors of a safetensors file but those left out by name, none read.
+
+    Raises InvalidModelError, also for numbers that are no floats.
+    """
     if not file.is_file():
         raise InvalidModelError("{path} is missing. Fetch the model again.", path=file)
     try:
         with safe_open(file, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
+                if left_out(name):
+                    continue
                 part = tensors.get_slice(name)
                 stored = StoredTensor(file, name, tuple(part.get_shape()), part.get_dtype())
                 if stored.dtype not in FLOATS:

@@ -26,7 +26,7 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "swish": "silu",
     "relu": "relu",
 }
-_HF_ACTIVATIONS: Mapping[Activation, str] = {"gelu": "gelu", "gelu_tanh": "gelu_new", "silu": "silu", "relu": "relu"}
+HF_ACTIVATIONS: Mapping[Activation, str] = {"gelu": "gelu", "gelu_tanh": "gelu_new", "silu": "silu", "relu": "relu"}
 _ARCHITECTURES: Mapping[Family, str] = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
@@ -85,7 +85,7 @@ def _gpt2(raw: Mapping[str, Any]) -> ModelConfig:
         norm="layernorm",
         norm_eps=raw.get("layer_norm_epsilon", 1e-5),
         positions="learned",
-        activation=_activation(raw.get("activation_function", "gelu_new")),
+        activation=activation_from_hf(raw.get("activation_function", "gelu_new")),
         gated=False,
         qkv_bias=True,
         out_bias=True,
@@ -115,7 +115,7 @@ def _llama_like(family: Family, raw: Mapping[str, Any]) -> ModelConfig:
         norm="rmsnorm",
         norm_eps=raw.get("rms_norm_eps", 1e-6),
         positions="rotary",
-        activation=_activation(raw.get("hidden_act", "silu")),
+        activation=activation_from_hf(raw.get("hidden_act", "silu")),
         gated=True,
         rope_theta=theta,
         rope_scaling=scaling,
@@ -202,7 +202,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             "n_inner": c.d_ff,
             "n_positions": c.context_length,
             "layer_norm_epsilon": c.norm_eps,
-            "activation_function": _HF_ACTIVATIONS[c.activation],
+            "activation_function": HF_ACTIVATIONS[c.activation],
         }
     else:
         raw = common | {
@@ -214,7 +214,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             "intermediate_size": c.d_ff,
             "max_position_embeddings": c.context_length,
             "rms_norm_eps": c.norm_eps,
-            "hidden_act": _HF_ACTIVATIONS[c.activation],
+            "hidden_act": HF_ACTIVATIONS[c.activation],
             "rope_theta": c.rope_theta,
             "rope_scaling": _rope_to_hf(c.rope_scaling),
         }
@@ -257,7 +257,8 @@ def _rope_to_hf(scaling: RopeScaling | None) -> dict[str, Any] | None:
     }
 
 
-def _activation(name: object) -> Activation:
+def activation_from_hf(name: object) -> Activation:
+    """An activation by Transformers' name. Raises InvalidModelError."""
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         _refuse_option("hidden_act", name)
     return _ACTIVATIONS[name]
