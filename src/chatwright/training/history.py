@@ -1,0 +1,48 @@
+"""What happened in a run, read back from its journals: curves, events, where it is now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from chatwright.training.run import Run
+
+
+@dataclass(frozen=True)
+class History:
+    """`series`: figure → (step, value), each step once: a run that was killed has written some steps twice, the last counts.
+    `status`: the last event that says how the run ended, or "running". `final`: figures of the whole held-out data."""
+
+    events: Sequence[Mapping[str, Any]] = ()
+    series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    status: str = "running"
+    step: int = 0
+    final: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, run: Run) -> Self:
+        """From events.jsonl and metrics.jsonl."""
+        points: dict[str, dict[int, float]] = defaultdict(dict)
+        step = 0
+        for entry in run.metrics.read():
+            if isinstance(entry.get("step"), int):
+                step = entry["step"]
+                for name, value in entry.items():
+                    if name not in ("step", "time") and isinstance(value, int | float):
+                        points[name][step] = float(value)
+        events = list(run.events.read())
+        status, final = "not started", {}
+        for entry in events:
+            match entry.get("event"):
+                case "started" | "resumed":
+                    status = "running"
+                case "interrupted" | "failed" | "diverged" as ending:
+                    status = ending
+                    step = int(entry.get("step", step))
+                case "finished":
+                    status = "stopped early" if entry.get("stopped_early") else "finished"
+                    final = dict(entry.get("metrics") or {})
+        series = {name: sorted(values.items()) for name, values in points.items()}
+        return cls(events, series, status, step, final)

@@ -1,0 +1,37 @@
+"""Memory that ran out, as a sentence: PyTorch says it as a RuntimeError of its allocator, Python as a MemoryError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from chatwright.errors import TrainingError
+from chatwright.training.config import TrainingConfig
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that no memory was to be had, in whatever words."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "not enough memory" in text or "Cannot allocate memory" in text
+    )
+
+
+@contextmanager
+def out_of_memory(config: TrainingConfig) -> Iterator[None]:
+    """Raises TrainingError instead, with what to do. What was saved is still there."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "Memory ran out with {micro_rows} rows at a time. Take fewer (--micro-rows {fewer}), a smaller model (--size) or a"
+            " shorter context (--context); checkpoints of this run are kept.",
+            micro_rows=config.micro_rows,
+            fewer=max(1, config.micro_rows // 2),
+        ) from error
