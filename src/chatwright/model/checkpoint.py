@@ -17,7 +17,7 @@ from chatwright.errors import InvalidModelError, ModelNotFoundError
 from chatwright.model.config import ModelConfig, shown
 from chatwright.model.gguf import GGUFFile, check_decodable
 from chatwright.model.gguf_config import ROPE_FACTORS, config_from_gguf
-from chatwright.model.hf import config_from_hf
+from chatwright.model.hf import SUPPORTED, config_from_hf
 from chatwright.model.layout import Layout, Shape, gguf_layout, hf_layout, tensor_shapes
 
 CONFIG = "config.json"
@@ -135,11 +135,12 @@ def _open_gguf(path: Path) -> GGUFCheckpoint:
 
 def _open_hf(folder: Path) -> SafetensorsCheckpoint:
     raw = read_json_object(folder / CONFIG)
+    _check_writes_text(folder, raw)
     config = config_from_hf(raw)
     layout = hf_layout(config)
     expected = tensor_shapes(config, layout)
     stored: dict[str, StoredTensor] = {}
-    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file, _is_leftover)):
+    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file, is_leftover)):
         name = _in_full(tensor.name, expected)
         if name in stored:
             raise InvalidModelError("{path} holds the tensor {tensor} twice.", path=folder, tensor=shown(name))
@@ -151,6 +152,26 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
         embed = next(iter(expected.values()))
         check_tensors(folder, {"lm_head.weight": embed}, {"lm_head.weight": duplicate_head.shape})
     return SafetensorsCheckpoint(folder, config, layout, found, raw, duplicate_head)
+
+
+def _check_writes_text(folder: Path, raw: Mapping[str, Any]) -> None:
+    """Heads and encoders are models too, but no decoder comes of them."""
+    named = raw.get("architectures")
+    architecture = str(named[0])[:60] if isinstance(named, list) and named else ""
+    if architecture.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        raise InvalidModelError(
+            "{folder} labels texts ({architecture}) and writes none. Load it with Transformers, or name the model that it was"
+            " made from.",
+            folder=folder,
+            architecture=architecture,
+        )
+    if raw.get("model_type") == "bert":
+        raise InvalidModelError(
+            "{folder} is an encoder (BERT): it turns texts into vectors and writes none. Name a model that continues text"
+            " (supported: {supported}).",
+            folder=folder,
+            supported=SUPPORTED,
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -214,7 +235,7 @@ def _in_full(name: str, expected: Mapping[str, Shape]) -> str:
     return name
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Constants that old versions of Transformers wrote among the weights: causal masks, rotary frequencies."""
     return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
 

@@ -22,7 +22,7 @@ from chatwright.model.config import shown
 from chatwright.model.encoder import Encoder, EncoderConfig
 from chatwright.model.folder import new_folder
 from chatwright.model.hf import HF_ACTIVATIONS, activation_from_hf
-from chatwright.model.load import read_tensors
+from chatwright.model.load import place, read_tensors
 from chatwright.model.save import write_tensors
 
 _NAMES = {
@@ -145,9 +145,7 @@ def build_encoder(
     check_tensors(path, shapes, {name: tensor.shape for name, tensor in stored.items()})
     read = dict(zip(stored, read_tensors(stored.values()), strict=True))
     for name, _ in list(encoder.named_parameters()):
-        weight = torch.empty(shapes[names[name]], dtype=dtype, device=device).copy_(read.pop(names[name]))
-        module, kind = name.rsplit(".", 1)
-        setattr(encoder.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
+        place(encoder, name, read.pop(names[name]), dtype, device, trainable)
     return encoder.eval()
 
 

@@ -37,13 +37,24 @@ def load_model(
     held = by_tensor(checkpoint.layout)
     for name, stored in _read_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _read_folder(checkpoint):
         for parameter, slot in held[name]:
-            part = unpacked(stored, slot)
-            # a copy also where nothing is converted: a weight mapped from a file dies with the file
-            weight = torch.empty(part.shape, dtype=dtype, device=device).copy_(part)
-            module, kind = parameter.rsplit(".", 1)
-            setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
+            place(model, parameter, unpacked(stored, slot), dtype, device, trainable)
     model.to(device)
     return model.eval()
+
+
+def place(
+    model: nn.Module,
+    parameter: str,
+    stored: Tensor,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    trainable: bool,
+) -> None:
+    """Puts a weight into a model that may have been built on the meta device."""
+    # a copy also where nothing is converted: a weight mapped from a file dies with the file
+    weight = torch.empty(stored.shape, dtype=dtype, device=device).copy_(stored)
+    module, _, kind = parameter.rpartition(".")
+    setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
 
 
 def load_weights(model: GPT, folder: Path) -> None:
