@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
 
 def reference(case: str) -> Any:
     """Transformers' model of a case, in eval mode."""
-    model = AutoModelForCausalLM.from_config(CASES[case])
+    model = AutoModelForCausalLM.from_config(deepcopy(CASES[case]))  # a model writes its precision into it
     randomise(model)
     return model.eval()
 

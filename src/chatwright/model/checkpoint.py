@@ -19,6 +19,7 @@ from chatwright.model.gguf import GGUFFile, check_decodable
 from chatwright.model.gguf_config import ROPE_FACTORS, config_from_gguf
 from chatwright.model.hf import SUPPORTED, config_from_hf
 from chatwright.model.layout import Layout, Shape, gguf_layout, hf_layout, tensor_shapes
+from chatwright.model.rnn_config import RNN_MODEL_TYPE
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -164,6 +165,12 @@ def _check_writes_text(folder: Path, raw: Mapping[str, Any]) -> None:
             " made from.",
             folder=folder,
             architecture=architecture,
+        )
+    if raw.get("model_type") == RNN_MODEL_TYPE:
+        raise InvalidModelError(
+            "{folder} is a recurrent model, which only Chatwright itself reads: it can be served and can complete text, but it"
+            " cannot be tuned, exported or quantised.",
+            folder=folder,
         )
     if raw.get("model_type") == "bert":
         raise InvalidModelError(

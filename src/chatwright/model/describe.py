@@ -20,6 +20,8 @@ from chatwright.model.checkpoint import (
 )
 from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.layout import Shape
+from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
+from chatwright.model.rnn_config import RNNConfig, rnn_parameter_count
 
 MAX_CARD_BYTES = 1 << 20
 
@@ -30,7 +32,7 @@ class ModelInfo:
     ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told.
     """
 
-    config: ModelConfig
+    config: ModelConfig | RNNConfig
     format: Format
     n_parameters: int
     size_bytes: int
@@ -51,8 +53,15 @@ def describe_model(path: Path) -> ModelInfo:
 
     Everything but the weights is checked as `load_model` checks it: raises ModelNotFoundError, InvalidModelError.
     """
+    if is_recurrent(Path(path)):
+        recurrent = open_rnn(Path(path))
+        return _of_folder(recurrent, rnn_parameter_count(recurrent.config))
     checkpoint = open_checkpoint(Path(path))
-    return _of_gguf(checkpoint) if isinstance(checkpoint, GGUFCheckpoint) else _of_folder(checkpoint)
+    return (
+        _of_gguf(checkpoint)
+        if isinstance(checkpoint, GGUFCheckpoint)
+        else _of_folder(checkpoint, parameter_count(checkpoint.config))
+    )
 
 
 def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
@@ -71,14 +80,14 @@ def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
     )
 
 
-def _of_folder(checkpoint: SafetensorsCheckpoint) -> ModelInfo:
+def _of_folder(checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint, n_parameters: int) -> ModelInfo:
     folder = checkpoint.path
     card = _read_card(folder / "README.md")
     stored = checkpoint.tensors.values()
     return ModelInfo(
         config=checkpoint.config,
         format="safetensors",
-        n_parameters=parameter_count(checkpoint.config),
+        n_parameters=n_parameters,
         size_bytes=sum(file.stat().st_size for file in {tensor.file for tensor in stored}),
         quantization=_most((tensor.dtype, tensor.shape) for tensor in stored),
         name=_text(card.get("model_name")) or folder.resolve().name,

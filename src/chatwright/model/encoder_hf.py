@@ -22,8 +22,8 @@ from chatwright.model.config import shown
 from chatwright.model.encoder import Encoder, EncoderConfig
 from chatwright.model.folder import new_folder
 from chatwright.model.hf import HF_ACTIVATIONS, activation_from_hf
-from chatwright.model.load import place, read_tensors
 from chatwright.model.save import write_tensors
+from chatwright.model.tensors import place, read_tensors
 
 _NAMES = {
     "embed": "embeddings.word_embeddings",

@@ -16,6 +16,7 @@ from chatwright.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from chatwright.model.gpt import GPT
+    from chatwright.model.rnn import RNN
 
 GENERATION_CONFIG = "generation_config.json"
 CARD = "README.md"
@@ -48,7 +49,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_model_folder(
-    model: GPT,
+    model: GPT | RNN,
     folder: Path,
     *,
     write_tokenizer: Callable[[Path], None],
@@ -63,11 +64,17 @@ def write_model_folder(
     `pad_token_id` also go into config.json, with whatever `extra` holds. `card` is the text of README.md (see `model.card`).
     Raises UsageError when `folder` is not empty, StorageError, InvalidModelError for a model that has no HF form.
     """
+    from chatwright.model.gpt import GPT
+    from chatwright.model.rnn_folder import write_rnn
     from chatwright.model.save import write_model
 
     special = {key: generation[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in generation}
     with new_folder(folder) as whole:
-        write_model(model, whole, extra=special | dict(extra or {}))
+        more = special | dict(extra or {})
+        if isinstance(model, GPT):
+            write_model(model, whole, extra=more)
+        else:
+            write_rnn(model, whole, extra=more)
         write_tokenizer(whole)
         write_json(whole / GENERATION_CONFIG, dict(generation))
         (whole / CARD).write_text(card, encoding="utf-8")

@@ -33,8 +33,9 @@ from chatwright.model.gpt import GPT
 from chatwright.model.heads import MAX_LABELS, TextClassifier, TokenTagger
 from chatwright.model.hf import config_from_hf, config_to_hf, exported_config
 from chatwright.model.layout import by_tensor, hf_layout, tensor_shapes
-from chatwright.model.load import place, read_tensors, unpacked
+from chatwright.model.load import unpacked
 from chatwright.model.save import packed, write_tensors
+from chatwright.model.tensors import place, read_tensors
 
 _ARCHITECTURE = re.compile(r"(GPT2|Llama|Mistral|Qwen3|Bert)For(Sequence|Token)Classification")
 _PREFIXES = {"gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chatwright.model.config import ModelConfig
+from chatwright.model.rnn_config import RNNConfig
 
 # GPT-2's and BERT's standard deviation (Radford et al. 2019, Devlin et al. 2018); Transformers' `initializer_range`.
 STD = 0.02
@@ -27,19 +28,19 @@ def initialise(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             assert not parameter.is_meta, f"{name} has no memory yet"
-            draw = _draw_of(name, parameter, config if isinstance(config, ModelConfig) else None)
+            if isinstance(config, RNNConfig):
+                draw = _draw_of_recurrent(name, config)
+            else:
+                draw = _draw_of(name, config if isinstance(config, ModelConfig) else None, parameter.shape[-1])
             parameter.copy_(draw(tuple(parameter.shape), generator))
 
 
-def _draw_of(name: str, parameter: Tensor, config: ModelConfig | None) -> Draw:
+def _draw_of(name: str, config: ModelConfig | None, d_in: int) -> Draw:
     module, kind = name.rsplit(".", 1)
     if "norm" in module.rsplit(".", 1)[-1]:
         return _ones if kind == "weight" else _zeros
-    if kind.startswith("bias"):
+    if kind == "bias":
         return _zeros
-    if kind.startswith(("weight_ih", "weight_hh")):
-        # torch's own choice for recurrent layers: the state keeps its size at first
-        return _uniform(1 / math.sqrt(parameter.shape[1]))
     if config is not None and module.endswith((".attention.out", ".feed_forward.down")):
         if config.family == "gpt2":
             # each of the 2·n_layer branches adds to the residual stream: their sum keeps its size (Radford et al. 2019, 2.3)
@@ -48,8 +49,23 @@ def _draw_of(name: str, parameter: Tensor, config: ModelConfig | None) -> Draw:
         return _zeros
     if config is not None and config.family != "gpt2" and ".layers." in f".{module}.":
         # what comes in has unit size (RMSNorm), so that what goes out has: uniform, as nanochat's, without outliers
-        return _uniform(math.sqrt(3 / parameter.shape[1]))
+        return _uniform(math.sqrt(3 / d_in))
     return _normal(STD)
+
+
+def _draw_of_recurrent(name: str, config: RNNConfig) -> Draw:
+    if name == "embed.weight":
+        return _uniform(0.1)  # as Zaremba et al. (2014)
+    if name.startswith("cells.bias_ih") and config.cell == "lstm":
+        return _open_forget_gate  # or the state is halved at every token (Jozefowicz et al. 2015, 2.2)
+    return _zeros if name.startswith("cells.bias") else _uniform(1 / math.sqrt(config.d_model))
+
+
+def _open_forget_gate(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """torch stacks the gates as input, forget, cell, output."""
+    bias = torch.zeros(shape)
+    bias[shape[0] // 4 : shape[0] // 2] = 1.0
+    return bias
 
 
 def _zeros(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

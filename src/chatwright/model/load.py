@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from chatwright.errors import InvalidModelError
-from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, StoredTensor, open_checkpoint
-from chatwright.model.config import shown
+from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, open_checkpoint
 from chatwright.model.gpt import GPT
-from chatwright.model.hf import exported_config
 from chatwright.model.layout import Slot, by_tensor
+from chatwright.model.rnn import RNN
+from chatwright.model.rnn_checkpoint import is_recurrent
+from chatwright.model.rnn_folder import load_rnn
+from chatwright.model.tensors import place, read_tensors
 
 
 def load_model(
@@ -42,35 +42,13 @@ def load_model(
     return model.eval()
 
 
-def place(
-    model: nn.Module,
-    parameter: str,
-    stored: Tensor,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    trainable: bool,
-) -> None:
-    """Puts a weight into a model that may have been built on the meta device."""
-    # a copy also where nothing is converted: a weight mapped from a file dies with the file
-    weight = torch.empty(stored.shape, dtype=dtype, device=device).copy_(stored)
-    module, _, kind = parameter.rpartition(".")
-    setattr(model.get_submodule(module), kind, nn.Parameter(weight, requires_grad=trainable))
-
-
-def load_weights(model: GPT, folder: Path) -> None:
-    """The weights that `save_model` or `write_model_folder` wrote, back into a model of the same configuration, in place.
-
-    The table that fixed positions were written as is passed over. Raises InvalidModelError for a folder of another model.
-    """
-    checkpoint = open_checkpoint(folder)
-    if not isinstance(checkpoint, SafetensorsCheckpoint) or checkpoint.config != exported_config(model.config):
-        raise InvalidModelError("{path} holds a model of another shape than the one it is to continue.", path=folder)
-    held, parameters = by_tensor(checkpoint.layout), dict(model.named_parameters())
-    with torch.no_grad():
-        for name, stored in _read_folder(checkpoint):
-            for parameter, slot in held[name]:
-                if parameter in parameters:
-                    parameters[parameter].copy_(unpacked(stored, slot))
+def load_language_model(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> GPT | RNN:
+    """Whatever continues text: `load_model`, or `load_rnn` for a folder with a recurrent model."""
+    if is_recurrent(Path(path)):
+        return load_rnn(path, dtype=dtype, device=device)
+    return load_model(path, dtype=dtype, device=device)
 
 
 def _read_gguf(checkpoint: GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
@@ -89,21 +67,6 @@ def _read_folder(checkpoint: SafetensorsCheckpoint) -> Iterator[tuple[str, Tenso
                 path=checkpoint.path,
             )
     yield from zip(checkpoint.tensors, read_tensors(checkpoint.tensors.values()), strict=True)
-
-
-def read_tensors(tensors: Iterable[StoredTensor]) -> Iterator[Tensor]:
-    """The tensors in their order, each file opened once for neighbours in it. Raises InvalidModelError."""
-    for path, group in groupby(tensors, lambda tensor: tensor.file):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for stored in group:
-                    yield file.get_tensor(stored.name)
-        except (SafetensorError, OSError) as error:
-            raise InvalidModelError(
-                "{path} is not a valid safetensors file ({reason}). Fetch it again.",
-                path=path,
-                reason=shown(str(error)),
-            ) from error
 
 
 def unpacked(stored: Tensor, slot: Slot) -> Tensor:

@@ -31,7 +31,7 @@ from chatwright.model.adapter import (
 from chatwright.model.folder import CARD, new_folder, write_json
 from chatwright.model.gpt import GPT
 from chatwright.model.layout import Slot, by_tensor, hf_layout
-from chatwright.model.load import read_tensors
+from chatwright.model.tensors import read_tensors
 
 # Every matrix of attention and feed-forward: better than attention alone at the same number of parameters (Dettmers et al. 2023).
 TARGETS = ("q", "k", "v", "out", "gate", "up", "down")

@@ -46,6 +46,11 @@ class RNNConfig:
                     largest=largest,
                 )
 
+    @property
+    def family(self) -> str:
+        """What kind of model this is, as a decoder's configuration says it."""
+        return self.cell
+
     def to_dict(self) -> dict[str, Any]:
         """As `config.json` holds it."""
         return {"model_type": RNN_MODEL_TYPE, **asdict(self)}
