@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2LMHeadModel
 
 from chatwright.errors import StorageError, UsageError
+from chatwright.model.card import ModelCard
 from chatwright.model.describe import describe_model
 from chatwright.model.folder import write_model_folder
 from chatwright.model.gpt import GPT
@@ -76,3 +77,21 @@ def test_a_file_in_the_way_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not empty"):
         save_model(tiny("gpt2"), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_card_says_what_a_model_is_made_of(tmp_path: Path) -> None:
+    card = ModelCard(
+        title="Notes\n---\nlicense: mit",
+        pipeline_tag="text-generation",
+        languages=["zh", "en"],
+        base_model="smollm2: 135m",
+        dataset_fingerprint="abc123",
+        recipe={"steps": 100, "optimizer": "muon"},
+        scores={"bits_per_byte": "1.23 ± 0.02"},
+    )
+    save_model(tiny("qwen3"), tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text(card.render(), encoding="utf-8")
+    info = describe_model(tmp_path / "out")
+    assert (info.license, info.languages) == ("unknown", ("zh", "en"))
+    for said in ("base_model: 'smollm2: 135m'", "abc123", "steps: 100", "1.23 ± 0.02", "# Notes --- license: mit"):
+        assert said in card.render()
