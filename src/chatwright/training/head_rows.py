@@ -65,6 +65,7 @@ def labelled_texts(
             continue
         if len(ids) > context_length:
             notes.add(LONG, row_name(row))
+            ids = [*ids[: context_length - 1], ids[-1]]  # an encoder's last token is the mark of the end
         texts.append(
             LabelledText(
                 name=row_name(row),
@@ -72,7 +73,7 @@ def labelled_texts(
                 cluster=int(row["cluster"]),
                 text=row["text"],
                 label=str(row["label"]),
-                ids=tuple(ids[:context_length]),
+                ids=tuple(ids),
             )
         )
     return texts

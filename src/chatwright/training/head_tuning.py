@@ -59,6 +59,7 @@ class ClassTuning:
         self.number = {label: number for number, label in enumerate(self.labels)}
         self.encode, self.context_length = encode, context_length
         self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
+        self.details: dict[str, Any] = {}
         self.device = next(model.parameters()).device
 
     @property
@@ -85,21 +86,16 @@ class ClassTuning:
 
     @torch.no_grad()
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
-        """`loss`: nats a text; `accuracy`; `macro_f1`."""
+        """`loss`: nats a text; `accuracy`; `macro_f1`. A full one leaves the confusion matrix in `details`."""
         texts = self.held_out if full else self.held_out[:GLANCE_TEXTS]
         if not texts:
             return {}
         nats, predicted = self._predict(texts)
         matrix = confusion_matrix([self.number[text.label] for text in texts], predicted, len(self.labels))
+        if full:
+            by_label = dict(zip(self.labels, f1_by_label(matrix), strict=True))
+            self.details = {"labels": list(self.labels), "confusion_matrix": matrix.tolist(), "f1_by_label": by_label}
         return {"loss": nats / len(texts), "accuracy": accuracy(matrix), "macro_f1": macro_f1(matrix)}
-
-    @torch.no_grad()
-    def details(self) -> dict[str, Any]:
-        """The confusion matrix over all held-out texts (rows: the truth), and F1 by label."""
-        _nats, predicted = self._predict(self.held_out)
-        matrix = confusion_matrix([self.number[text.label] for text in self.held_out], predicted, len(self.labels))
-        by_label = dict(zip(self.labels, f1_by_label(matrix), strict=True))
-        return {"labels": list(self.labels), "confusion_matrix": matrix.tolist(), "f1_by_label": by_label}
 
     def samples(self) -> Sequence[Sample]:
         """See Objective: a few held-out texts with the label they get."""
@@ -172,6 +168,7 @@ class TagTuning:
         self.number = {tag: number for number, tag in enumerate(self.tags)}
         self.encode, self.context_length = encode, context_length
         self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
+        self.details: dict[str, Any] = {}
         self.device = next(model.parameters()).device
         self.windows = _windows(train, context_length)
 
@@ -207,27 +204,19 @@ class TagTuning:
 
     @torch.no_grad()
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
-        """`loss`: nats a token; `precision`, `recall` and `f1` of entities by their exact place and label."""
+        """`loss`: nats a token; `precision`, `recall` and `f1` of entities by their exact place and label. A full one leaves those
+        of each label in `details`.
+        """
         texts = self.held_out if full else self.held_out[:GLANCE_TEXTS]
         if not texts:
             return {}
         nats, n_tokens, found = self._predict(texts)
-        return {"loss": nats / n_tokens, **entity_scores([text.spans for text in texts], found)}
-
-    @torch.no_grad()
-    def details(self) -> dict[str, Any]:
-        """Precision, recall and F1 of each kind of entity over all held-out texts."""
-        _nats, _n_tokens, found = self._predict(self.held_out)
-        labels = sorted({tag[2:] for tag in self.tags[1:]})
-
-        def only(label: str, spans: Sequence[Span]) -> list[Span]:
-            return [span for span in spans if span[2] == label]
-
-        by_label = {
-            label: entity_scores([only(label, t.spans) for t in self.held_out], [only(label, spans) for spans in found])
-            for label in labels
-        }
-        return {"labels": labels, "by_label": by_label}
+        truth = [text.spans for text in texts]
+        if full:
+            labels = sorted({tag[2:] for tag in self.tags[1:]})
+            by_label = {label: entity_scores(_only(label, truth), _only(label, found)) for label in labels}
+            self.details = {"labels": labels, "by_label": by_label}
+        return {"loss": nats / n_tokens, **entity_scores(truth, found)}
 
     def samples(self) -> Sequence[Sample]:
         """See Objective: a few held-out texts with the entities found in them."""
@@ -282,6 +271,10 @@ class TagTuning:
                 tags[window.text][window.start : window.end] = [self.tags[number] for number in best[:n]]
         found = [spans_of(text.text, text.ranges, own) for text, own in zip(texts, tags, strict=True)]
         return nats, max(1, n_tokens), found
+
+
+def _only(label: str, texts: Sequence[Sequence[Span]]) -> list[list[Span]]:
+    return [[span for span in spans if span[2] == label] for spans in texts]
 
 
 def _windows(texts: Sequence[TaggedText], context_length: int) -> list[Window]:

@@ -7,6 +7,7 @@ pairs and kept in the run: cheaper than a second model in memory, and than a sec
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +234,7 @@ def _reference(model: GPT, pairs: Sequence[Pair], file: Path) -> NDArray[np.floa
         answers = [*(pairs[number].chosen for number in numbers), *(pairs[number].rejected for number in numbers)]
         reference[numbers] = answer_log_probabilities(model, answers).reshape(2, -1).T.float().cpu().numpy()
     model.train(was_training)
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     save_file({digest: reference}, temporary)
     temporary.replace(file)
     return reference

@@ -1,0 +1,193 @@
+"""Tuning on conversations and on preferences, as tasks: with an adapter or all weights, from a decoder that can chat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chatwright.evaluation.generate import generate_answers
+from chatwright.model.folder import write_model_folder
+from chatwright.model.gpt import GPT
+from chatwright.model.lora import LoraConfig, add_lora, save_adapter
+from chatwright.text.manifest import Split
+from chatwright.tokenizer.supervision import Supervised
+from chatwright.tokenizer.tokenizer import Tokenizer
+from chatwright.training.base_model import BaseModel
+from chatwright.training.chat_rows import EncodeChat, Example, Notes, examples_of
+from chatwright.training.objective import Objective, Sample
+from chatwright.training.packing import pack
+from chatwright.training.preference import PreferenceTuning, pairs_of
+from chatwright.training.sft import ChatTuning
+from chatwright.training.tune_card import model_card
+from chatwright.training.tune_recipe import Shape
+from chatwright.training.tune_task import Items, Rows, spread
+
+SAMPLE_QUESTIONS, SAMPLE_TOKENS = 4, 64
+SMALLEST_PACK = 256
+REFERENCE = "reference.safetensors"
+
+
+class _ForChat:
+    """What chat tuning and preferences share: the tokenizer, the model with or without an adapter, and how it is written."""
+
+    def __init__(self, base: BaseModel, device: torch.device) -> None:
+        self.base, self.device = base, device
+        self.tokenizer, _template, encode = base.chat()
+        self.encode: EncodeChat = encode
+
+    def model(self, tune: Mapping[str, Any], seed: int) -> tuple[GPT, Callable[[Path], None], str]:
+        """The model to train, what writes it, and the name of the result."""
+        card = partial(model_card, base=self.base, tune=tune)
+        if not tune["rank"]:
+            model = self.base.load_decoder(self.device, tune["dropout"], trainable=True)
+            return model, partial(self._write_model, model, card), "model"
+        model = self.base.load_decoder(self.device, 0.0, trainable=False)
+        config = LoraConfig(r=tune["rank"], alpha=tune["alpha"], dropout=tune["dropout"])
+        add_lora(model, config, seed)
+
+        def write(folder: Path) -> None:
+            save_adapter(model, config, folder, self.base.reference, card=card(adapter=True))
+
+        return model, write, "adapter"
+
+    def _write_model(self, model: GPT, card: Callable[..., str], folder: Path) -> None:
+        ends = {"eos_token_id": sorted(self.tokenizer.eos_ids), "bos_token_id": self.tokenizer.bos_id}
+        write_model_folder(
+            model,
+            folder,
+            write_tokenizer=self.base.write_tokenizer,
+            generation={key: value for key, value in ends.items() if value not in (None, [])},
+            card=card(adapter=False),
+        )
+
+    def ask(self, model: GPT, prompts: Sequence[tuple[str, Sequence[int]]]) -> Sequence[Sample]:
+        """Answers to a few prompts, each given as the user's words and as ids."""
+        if not prompts:
+            return []
+        answers = generate_answers(
+            model,
+            [ids for _text, ids in prompts],
+            max_tokens=min(SAMPLE_TOKENS, self.base.context_length - 1),
+            stop_ids=self.tokenizer.eos_ids,
+        )
+        return [
+            Sample(text, self.tokenizer.decode(answer.ids, continuing=True))
+            for (text, _ids), answer in zip(prompts, answers, strict=True)
+        ]
+
+
+class ChatTask(_ForChat):
+    """Conversations: full and lora."""
+
+    def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
+        super().__init__(base, device)
+        self.context_length = context_length
+        self.notes: dict[Split, Notes] = {"train": Notes(), "held_out": Notes()}
+        self.train, self.held_out = (
+            examples_of(rows.read(split), self.encode, self._n_bytes, context_length, notes)
+            for split, notes in self.notes.items()
+        )
+        # packs hold the longest conversation, and enough of the short ones; longer ones cost attention and buy nothing
+        longest = max(map(len, [*self.train, *self.held_out]), default=1)
+        self.pack_length = min(context_length, max(longest, SMALLEST_PACK))
+
+    def settings(self) -> dict[str, Any]:
+        """See Task."""
+        return {"pack_length": self.pack_length}
+
+    def shape(self, train: Items, held_out: Items, packed: bool) -> Shape:
+        """See Task."""
+        lengths = [len(example) for example in train]
+        n_rows = len(pack(lengths, self.pack_length)) if packed else len(train)
+        longest = self.pack_length if packed else max(lengths)
+        return Shape(n_rows, longest, len(held_out), self.base.config.d_model)
+
+    def labels(self) -> Sequence[str] | None:
+        """See Task."""
+        return None
+
+    def sizes(self) -> Sequence[int]:
+        """See Task: supervised tokens."""
+        return [int(example.learned.sum()) for example in self.train]
+
+    def objective(self, train: Items, held_out: Items, tune: Mapping[str, Any], seed: int, folder: Path) -> Objective:
+        """See Task."""
+        model, write, result_name = self.model(tune, seed)
+        prompts = [_question(example, self.tokenizer) for example in spread(held_out or train, SAMPLE_QUESTIONS)]
+        return ChatTuning(
+            model,
+            train,
+            held_out,
+            context_length=tune["pack_length"],
+            packed=tune["packed"],
+            augmentations=tune["augmentations"],
+            seed=seed,
+            encode=self.encode,
+            ask=lambda: self.ask(model, prompts),
+            write=write,
+            result_name=result_name,
+        )
+
+    def _n_bytes(self, row: Supervised) -> int:
+        pairs = zip(row.ids, row.supervised, strict=True)
+        return sum(len(self.tokenizer.token_bytes(token_id)) for token_id, own in pairs if own)
+
+
+class PreferenceTask(_ForChat):
+    """Pairs of answers: dpo."""
+
+    def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
+        super().__init__(base, device)
+        self.notes: dict[Split, Notes] = {"train": Notes(), "held_out": Notes()}
+        self.train, self.held_out = (
+            pairs_of(rows.read(split), self.encode, context_length, notes) for split, notes in self.notes.items()
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """See Task."""
+        return {}
+
+    def shape(self, train: Items, held_out: Items, packed: bool) -> Shape:
+        """See Task."""
+        return Shape(len(train), max(pair.n_inputs for pair in train), len(held_out), self.base.config.d_model)
+
+    def labels(self) -> Sequence[str] | None:
+        """See Task."""
+        return None
+
+    def sizes(self) -> Sequence[int]:
+        """See Task."""
+        return [1] * len(self.train)
+
+    def objective(self, train: Items, held_out: Items, tune: Mapping[str, Any], seed: int, folder: Path) -> Objective:
+        """See Task."""
+        model, write, result_name = self.model(tune, seed)
+        prompts = []
+        for pair in spread(held_out or train, SAMPLE_QUESTIONS):
+            row = pair.chosen[0]
+            prompt = row.ids[: row.supervised.index(True)]
+            prompts.append((self.tokenizer.decode(prompt), prompt))
+        return PreferenceTuning(
+            model,
+            train,
+            held_out,
+            beta=tune["beta"],
+            reference_file=folder / REFERENCE,
+            ask=lambda: self.ask(model, prompts),
+            write=write,
+            result_name=result_name,
+        )
+
+
+def _question(example: Example, tokenizer: Tokenizer) -> tuple[str, Sequence[int]]:
+    """What stands before the first answer of an example: as the user said it, and as ids."""
+    prompt = example.inputs[: int(np.argmax(example.learned)) + 1].tolist()
+    for message in example.messages or ():
+        if message.get("role") == "user" and isinstance(message.get("content"), str):
+            return str(message["content"]), prompt
+    return tokenizer.decode(prompt), prompt

@@ -1,0 +1,279 @@
+"""From what the user asks of a tuning to every number that it needs, each with its reason; decided once and stored in the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.text.dataset import Dataset
+from chatwright.text.manifest import Kind
+from chatwright.training.config import TrainingConfig
+
+Method = Literal["full", "lora", "dpo", "classify", "tag"]
+METHODS: tuple[Method, ...] = get_args(Method)
+KIND_OF: Mapping[Method, Kind] = {
+    "full": "conversations",
+    "lora": "conversations",
+    "dpo": "preferences",
+    "classify": "labelled",
+    "tag": "tagged",
+}
+# What is minimised on held-out rows.
+METRIC_OF: Mapping[Method, str] = {
+    "full": "bits_per_byte",
+    "lora": "bits_per_byte",
+    "dpo": "loss",
+    "classify": "loss",
+    "tag": "loss",
+}
+# What a kind of rows is for, in the sentence about the wrong kind.
+METHODS_FOR: Mapping[Kind, str] = {
+    "documents": "chatwright train",
+    "conversations": "--method lora or full",
+    "preferences": "--method dpo",
+    "labelled": "--method classify",
+    "tagged": "--method tag",
+}
+
+# Tokens a step, and at a time: what a small model needs for a steady gradient, and what a small machine holds of one of 135M.
+STEP_TOKENS, MICRO_TOKENS = 4096, 2048
+# Longer conversations than this are cut by default: memory grows with the context, and few are longer.
+DEFAULT_CONTEXT = 1024
+STEPS_AN_EPOCH = 10
+MOST_EVALUATIONS = 20
+LARGEST_CONTEXT = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """What the user asked for; None: decide. `batch`: rows a step (packs of conversations, pairs, texts). `micro`: at a time.
+
+    `rank` 0 trains all weights (dpo only). `final`: after folds, train on all training data too.
+    """
+
+    method: Method
+    seed: int = 0
+    epochs: float | None = None
+    lr: float | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    weight_decay: float | None = None
+    context: int | None = None
+    batch: int | None = None
+    micro: int | None = None
+    beta: float | None = None
+    patience: int | None = None
+    packed: bool = True
+    augmentations: Sequence[str] = ()
+    folds: int = 0
+    final: bool = True
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for option, value, least, most in (
+            ("--seed", self.seed, 0, (1 << 63) - 1),
+            ("--epochs", self.epochs, 1e-6, 1e4),
+            ("--lr", self.lr, 1e-9, 10.0),
+            ("--rank", self.rank, 0 if self.method == "dpo" else 1, 1024),
+            ("--alpha", self.alpha, 1e-3, 1e6),
+            ("--dropout", self.dropout, 0.0, 0.9),
+            ("--weight-decay", self.weight_decay, 0.0, 100.0),
+            ("--context", self.context, 16, LARGEST_CONTEXT),
+            ("--batch", self.batch, 1, 1 << 20),
+            ("--micro-rows", self.micro, 1, 1 << 20),
+            ("--beta", self.beta, 1e-4, 100.0),
+            ("--patience", self.patience, 0, 10_000),
+        ):
+            if value is not None and not least <= value <= most:
+                raise UsageError(
+                    "{option} takes a number from {least} to {most}, not {value!r}.",
+                    option=option,
+                    least=least,
+                    most=most,
+                    value=value,
+                )
+        if self.folds and not 2 <= self.folds <= 100:
+            raise UsageError("--folds takes a number from 2 to 100, not {value}.", value=self.folds)
+        for option, given, methods in (
+            ("--rank", self.rank is not None, ("lora", "dpo")),
+            ("--alpha", self.alpha is not None, ("lora", "dpo")),
+            ("--beta", self.beta is not None, ("dpo",)),
+            ("--augment", bool(self.augmentations), ("full", "lora", "classify", "tag")),
+        ):
+            if given and self.method not in methods:
+                raise UsageError(
+                    "{option} has no meaning for --method {method}; it is for {methods}.",
+                    option=option,
+                    method=self.method,
+                    methods=", ".join(methods),
+                )
+
+    @property
+    def lora_rank(self) -> int:
+        """The rank of the adapter; 0 where all weights are trained."""
+        if self.method not in ("lora", "dpo"):
+            return 0
+        return 16 if self.rank is None else self.rank
+
+
+def check_kind(dataset: Dataset, method: Method) -> Kind:
+    """The kind of rows that the method needs. Raises InvalidDatasetError naming what the dataset has and what that is for."""
+    kind = KIND_OF[method]
+    if dataset.n_rows("train", kind):
+        return kind
+    if kind in dataset.kinds:
+        raise InvalidDatasetError(
+            "{path} has {kind} only among its held-out rows, none to train on. Prepare it again with fewer held-out rows, or add"
+            " data.",
+            path=dataset.path,
+            kind=kind,
+        )
+    raise InvalidDatasetError(
+        "--method {method} needs {kind}, and {path} has {found}.",
+        method=method,
+        kind=kind,
+        path=dataset.path,
+        found="; ".join(f"{found} ({METHODS_FOR[found]})" for found in dataset.kinds) or "-",
+    )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What was found in the data and the model: rows to train on, the longest and its tokens; held-out rows; the model's width."""
+
+    n_rows: int
+    longest: int
+    n_held_out: int
+    d_model: int
+
+
+@dataclass
+class Recipe:
+    """Sections of config.toml, with the reason of each number."""
+
+    training: TrainingConfig
+    tune: dict[str, Any]
+    reasons: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def choose_context(options: TuneOptions, model_context: int) -> tuple[int, str]:
+    """The longest row in tokens, and why. Raises UsageError for more than the model can read."""
+    if options.context is not None:
+        if options.context > model_context:
+            raise UsageError(
+                "--context {context} is more than the model can read ({most} tokens).",
+                context=options.context,
+                most=model_context,
+            )
+        return options.context, "asked for"
+    if model_context <= DEFAULT_CONTEXT:
+        return model_context, "all that the model can read"
+    return DEFAULT_CONTEXT, f"memory grows with it, and few rows are longer; the model could read {model_context}"
+
+
+def resolve(options: TuneOptions, shape: Shape, precision: str) -> Recipe:
+    """Everything that is not said by the user, from the shape of data and model."""
+    why: dict[str, str] = {}
+    method = options.method
+
+    def choose(name: str, asked: Any, default: Any, reason: str) -> Any:
+        why[name] = "asked for" if asked is not None else reason
+        return default if asked is None else asked
+
+    epochs = choose("epochs", options.epochs, *_EPOCHS[method])
+    sequences = 2 if method == "dpo" else 1
+    batch_rows, why["batch_rows"] = _batch_rows(options, shape, sequences)
+    micro_default = max(1, MICRO_TOKENS // (sequences * max(1, shape.longest)))
+    micro_rows = min(batch_rows, options.micro or micro_default)
+    why["micro_rows"] = "asked for" if options.micro else f"about {MICRO_TOKENS} tokens at a time"
+    why["n_steps"] = f"{epochs:g} epochs of {shape.n_rows} rows"
+    lr = choose("lr", options.lr, *_learning_rate(options, shape.d_model))
+    patience = choose("patience", options.patience, 2 if shape.n_held_out else 0, "evaluations without improvement")
+    if not shape.n_held_out:
+        why["patience"] = "no held-out rows to judge by"
+    adapts = options.lora_rank > 0
+    training = TrainingConfig(
+        n_steps=1,
+        batch_rows=batch_rows,
+        micro_rows=micro_rows,
+        seed=options.seed,
+        optimizer="adamw",
+        lr=lr,
+        beta2=0.999,
+        weight_decay=choose("weight_decay", options.weight_decay, 0.0 if adapts else 0.01, "as usual for tuning"),
+        warmdown_share=0.9,
+        clip=1.0,
+        precision="bf16" if precision == "bf16" else "fp32",
+        keep=1,
+        patience=patience,
+    )
+    why |= {"eval_every": "once an epoch", "warmdown_share": "the rate falls to zero", "keep": "and the best one"}
+    tune: dict[str, Any] = {
+        "method": method,
+        "epochs": float(epochs),
+        "packed": options.packed,
+        "dropout": options.dropout if options.dropout is not None else (0.1 if method in ("classify", "tag") else 0.0),
+        "augmentations": list(options.augmentations),
+        "rank": options.lora_rank,
+    }
+    if adapts:
+        tune["alpha"] = float(options.alpha if options.alpha is not None else 2 * options.lora_rank)
+    if method == "dpo":
+        tune["beta"] = options.beta if options.beta is not None else 0.1
+    reasons = {"tune": {"epochs": why.pop("epochs")}, "training": why}
+    return Recipe(for_part(training, epochs, shape.n_rows, shape.n_held_out), tune, reasons)
+
+
+def for_part(training: TrainingConfig, epochs: float, n_rows: int, n_held_out: int) -> TrainingConfig:
+    """The same training on another number of rows, as in a fold: steps for as many epochs, evaluated once an epoch."""
+    batch_rows = min(training.batch_rows, n_rows)
+    n_steps = max(1, math.ceil(epochs * n_rows / batch_rows))
+    # once an epoch, and not more often than is worth the time where epochs are short and many
+    every = max(1, math.ceil(n_rows / batch_rows), math.ceil(n_steps / MOST_EVALUATIONS))
+    return replace(
+        training,
+        batch_rows=batch_rows,
+        micro_rows=min(training.micro_rows, batch_rows),
+        n_steps=n_steps,
+        warmup_steps=min(n_steps - 1, math.ceil(0.05 * n_steps)),
+        eval_every=every if n_held_out else 0,
+        sample_every=every,
+        checkpoint_every=every,
+        patience=training.patience if n_held_out else 0,
+    )
+
+
+_EPOCHS: Mapping[Method, tuple[float, str]] = {
+    "full": (3, "early stopping ends it sooner where held-out data say so"),
+    "lora": (3, "early stopping ends it sooner where held-out data say so"),
+    "dpo": (1, "preferences are learned fast, and by heart in a second epoch"),
+    "classify": (5, "early stopping ends it sooner where held-out data say so"),
+    "tag": (5, "early stopping ends it sooner where held-out data say so"),
+}
+
+
+def _batch_rows(options: TuneOptions, shape: Shape, sequences: int) -> tuple[int, str]:
+    if options.batch is not None:
+        if options.batch > shape.n_rows:
+            return shape.n_rows, f"{options.batch} asked for, but there are only {shape.n_rows} rows"
+        return options.batch, "asked for"
+    by_tokens = max(1, STEP_TOKENS // (sequences * max(1, shape.longest)))
+    by_steps = max(1, shape.n_rows // STEPS_AN_EPOCH)
+    if by_steps < by_tokens:
+        return by_steps, f"so that an epoch of {shape.n_rows} rows has about {STEPS_AN_EPOCH} steps"
+    return by_tokens, f"about {STEP_TOKENS} tokens a step"
+
+
+def _learning_rate(options: TuneOptions, d_model: int) -> tuple[float, str]:
+    if options.lora_rank:
+        if options.method == "dpo":
+            return 5e-5, "usual for DPO with LoRA"
+        return 5e-4, "usual for LoRA: about ten times that of full tuning"
+    scale = 768 / d_model  # the best rate falls with the width (Yang et al. 2022)
+    if options.method == "dpo":
+        return float(f"{5e-6 * scale:.3g}"), f"5e-6 at a width of 768, and inversely to it: {d_model} here"
+    return float(f"{5e-5 * scale:.3g}"), f"5e-5 at a width of 768, and inversely to it: {d_model} here"
