@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from chatwright.evaluation.documents import DocumentScores, EncodedDocument
 
-# Logits of so many numbers at a time (64 MiB of fp32): a whole batch of a large vocabulary would be gigabytes.
-LOGITS_AT_ONCE = 1 << 24
+# Logits of so many numbers at a time (32 MiB of fp32): a whole batch of a large vocabulary would be gigabytes.
+LOGITS_AT_ONCE = 1 << 23
 
 
 class LanguageModel(Protocol):
