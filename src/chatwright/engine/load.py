@@ -9,12 +9,17 @@ from pathlib import Path
 
 from chatwright import __version__
 from chatwright.engine.local import LocalEngine
+from chatwright.engine.recurrent import RecurrentRunner
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidModelError, StorageError
+from chatwright.model.adapter import Adapter, check_fits, open_adapter
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.config import ModelConfig
 from chatwright.model.describe import describe_model
+from chatwright.model.rnn_checkpoint import is_recurrent, open_rnn
+from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import load_chat_template
 from chatwright.tokenizer.load import load_tokenizer
@@ -30,17 +35,20 @@ MIN_CACHE_TOKENS = 256
 CACHE_SHARE_OF_MEMORY = 0.5
 
 
-def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
-    """Load the model at `path` (a folder or a .gguf file) and start its engine; blocking, seconds.
+def load_text_model(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> TextModel:
+    """Load the model at `path` (a folder or a .gguf file) and start its engine; blocking, seconds. A LoRA adapter is merged.
 
     Raises InvalidModelError for what can not be loaded, UsageError for a device that is not there.
     """
     info = describe_model(path)
-    checkpoint = open_checkpoint(path)
+    recurrent = is_recurrent(path)
+    checkpoint = open_rnn(path) if recurrent else open_checkpoint(path)
     if isinstance(checkpoint, GGUFCheckpoint):
         weights, metadata = [checkpoint.path], checkpoint.file.metadata
     else:
         weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
+    if adapter is not None:
+        weights.append(_checked_adapter(adapter, info.config).weights)
     folder = path if path.is_dir() else path.parent
     tokenizer = load_tokenizer(folder, metadata)
     template = load_chat_template(folder, metadata)
@@ -51,7 +59,11 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
             n_tokens=tokenizer.vocab_size,
             vocab_size=info.config.vocab_size,
         )
-    runner = ModelRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+    runner: ModelRunner | RecurrentRunner
+    if recurrent:
+        runner = RecurrentRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+    else:
+        runner = ModelRunner.load(path, device=settings.device, n_threads=settings.n_threads, adapter=adapter)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     if affordable < MIN_CACHE_TOKENS:
         raise StorageError(
@@ -81,6 +93,15 @@ def load_text_model(path: Path, name: str, settings: Settings) -> TextModel:
         created=int(weights[0].stat().st_mtime),
         fingerprint=_fingerprint(weights, settings),
     )
+
+
+def _checked_adapter(path: Path, config: ModelConfig | RNNConfig) -> Adapter:
+    """The adapter, refused before the seconds of loading when it was made for another model."""
+    adapter = open_adapter(path)
+    if not isinstance(config, ModelConfig):
+        raise InvalidModelError("A recurrent model cannot have the adapter in {folder}.", folder=adapter.path)
+    check_fits(adapter, config)
+    return adapter
 
 
 def _fingerprint(weights: list[Path], settings: Settings) -> str:

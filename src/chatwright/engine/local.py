@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from chatwright.engine.protocol import (
     TokenEvent,
     TokenLogprobs,
 )
-from chatwright.engine.runner import ModelRunner
 from chatwright.engine.sampler import adjust_logits, sample, score_token
 from chatwright.engine.scheduler import Chunk, Scheduler
 from chatwright.engine.sequence import Group
@@ -37,6 +36,19 @@ log = logging.getLogger(__name__)
 IDLE_TURN_S = 1.0
 # What a forward pass can fail with: out of memory, mostly.
 STEP_FAILURES = (RuntimeError, MemoryError, IndexError)
+
+
+class Runner(Protocol):
+    """The model as the engine sees it: `runner.ModelRunner` or `recurrent.RecurrentRunner`."""
+
+    def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
+        """Logits of each chunk: (n, V) of its last token, of all its tokens where the prompt is scored, or of none."""
+
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """One vector for a text."""
+
+    def free(self, sequence: Choice) -> None:
+        """Drop what is kept for a sequence that is over or preempted."""
 
 
 class _Subscriber:
@@ -52,7 +64,7 @@ class _Subscriber:
 class LocalEngine:
     """Serves several requests at once on one model (see `Engine` for what each call does)."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, *, max_context: int, max_queue: int) -> None:
+    def __init__(self, runner: Runner, scheduler: Scheduler, *, max_context: int, max_queue: int) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._max_context = min(max_context, scheduler.cache_tokens)

@@ -1,4 +1,6 @@
-"""The engine's only file that touches tensors: one forward pass over the chunks of a step, and the KV cache.
+"""What touches tensors in the engine: one forward pass over the chunks of a step, and the KV cache.
+
+Recurrent models have a runner of their own (`engine.recurrent`); nothing else in the engine knows torch.
 
 A step is one flat batch: the tokens of all chunks one after the other, B = 1. Linear layers see them together; attention
 goes sequence by sequence over that sequence's own cache, so what a sequence attends to never depends on the batch.
@@ -22,6 +24,7 @@ from chatwright.engine.sequence import Sequence
 from chatwright.errors import UsageError
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
+from chatwright.model.lora import load_adapter, merge_lora
 
 # Caches grow by this many tokens at a time: rarely enough that copying costs nothing, little enough that no memory is wasted.
 GROWTH_TOKENS = 256
@@ -60,19 +63,21 @@ class ModelRunner:
         self.caches: dict[Sequence, SequenceCache] = {}
 
     @classmethod
-    def load(cls, path: Path, *, device: str, n_threads: int) -> ModelRunner:
-        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32.
+    def load(cls, path: Path, *, device: str, n_threads: int, adapter: Path | None = None) -> ModelRunner:
+        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32; an adapter is merged into it.
 
-        Raises InvalidModelError, UsageError for a device that is not there.
+        Raises InvalidModelError, ModelNotFoundError, UsageError for a device that is not there.
         """
         torch.set_num_threads(n_threads)
-        return cls(load_model(path, device=find_device(device)))
+        model = load_model(path, device=find_device(device))
+        if adapter is not None:
+            load_adapter(model, adapter)
+            merge_lora(model)
+        return cls(model)
 
     def free_bytes(self) -> int:
         """Memory that is free where the model lies."""
-        if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0]
-        return psutil.virtual_memory().available
+        return free_bytes(self.device)
 
     def cache_bytes_per_token(self) -> int:
         """Memory of one cached token, in bytes."""
@@ -126,6 +131,13 @@ class ModelRunner:
         if chunk.lender is not None:
             cache.copy_from(self.caches[chunk.lender], chunk.n_copied)
         cache.reserve(chunk.end)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def find_device(wanted: str) -> torch.device:
