@@ -9,17 +9,14 @@ Runs the commands of docs/en/tutorials/documents.md in FOLDER, as they stand the
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bench.figures import report
 from chatwright.evaluation.bits_per_byte import score_documents
 from chatwright.evaluation.documents import EncodedDocument, document_boundary, encode_bytes, encode_documents
 from chatwright.evaluation.generate import generate_answers
@@ -36,25 +33,15 @@ NOT_HERE = ("chatwright serve", "chatwright complete", "curl", "cat")
 N_SAMPLES, SAMPLE_TOKENS = 50, 256
 
 
-def run_the_tutorial(folder: Path) -> None:
-    """Every command of the page but the server's and those that only look at something."""
+def run_commands(page: Sequence[str], folder: Path) -> None:
+    """Every command but the server's and those that only look at something, with this environment's programs."""
     folder.mkdir(parents=True, exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands(PAGES["en", "documents"]):
+    for command in page:
         if not command.startswith(NOT_HERE):
             print(f"$ {command}", file=sys.stderr)
             environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
             subprocess.run(command, shell=True, check=True, cwd=folder, env=environment, stdout=sys.stderr)
-
-
-def report(figure: str, value: float | None, unit: str, **more: Any) -> None:
-    """One JSON line."""
-    about = {
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {package: version(package) for package in ("chatwright", "torch")},
-    }
-    print(json.dumps({"figure": figure, "value": value, "unit": unit, **more, **about}, ensure_ascii=False), flush=True)
 
 
 def held_out_by_language(dataset: Dataset) -> dict[str, list[str]]:
@@ -124,7 +111,7 @@ def main() -> None:
     parser.add_argument("--measure-only", action="store_true")
     arguments = parser.parse_args()
     if not arguments.measure_only:
-        run_the_tutorial(arguments.folder)
+        run_commands(commands(PAGES["en", "documents"]), arguments.folder)
     dataset = Dataset.open(arguments.folder / DATASET)
     folder = arguments.folder / RUN / "model"
     tokenizer, model = load_tokenizer(folder), load_model(folder)
