@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from chatwright.engine.tokenizers import copy_tokenizer, load_text_side
 from chatwright.errors import InvalidModelError, TrainingError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint, read_json_object
 from chatwright.model.config import ModelConfig
@@ -18,9 +19,7 @@ from chatwright.model.encoder import Encoder, EncoderConfig
 from chatwright.model.encoder_hf import encoder_config_from_hf, load_encoder
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
-from chatwright.tokenizer.chat import ChatTemplate, load_chat_template
-from chatwright.tokenizer.load import load_tokenizer
-from chatwright.tokenizer.save import copy_tokenizer
+from chatwright.tokenizer.chat import ChatTemplate
 from chatwright.tokenizer.supervision import encode_supervised
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.wordpiece import load_wordpiece
@@ -30,21 +29,18 @@ from chatwright.training.spans import Range, token_ranges
 
 ENCODERS = ("bert",)
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|endoftext|>")
+_WORDPIECE_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A decoder or an encoder on disk. `name`: how the user called it, or its path; adapters and cards name it.
-
-    `metadata`: of a GGUF file, which has its tokenizer there.
-    """
+    """A decoder or an encoder on disk. `name`: of a model in the models folder, "" for one at a path; cards and adapters say it."""
 
     path: Path
     name: str
     kind: Literal["decoder", "encoder"]
     config: ModelConfig | EncoderConfig
-    metadata: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, path: Path, name: str) -> BaseModel:
@@ -56,7 +52,7 @@ class BaseModel:
                 return cls(path, name, "encoder", encoder_config_from_hf(raw))
         checkpoint = open_checkpoint(path)
         if isinstance(checkpoint, GGUFCheckpoint):
-            return cls(checkpoint.path, name, "decoder", checkpoint.config, checkpoint.file.metadata)
+            return cls(checkpoint.path, name, "decoder", checkpoint.config)
         return cls(path, name, "decoder", checkpoint.config)
 
     @property
@@ -71,8 +67,13 @@ class BaseModel:
 
     @property
     def reference(self) -> str:
-        """What an adapter calls its base: the name of a model in the models folder, else the path."""
-        return self.name if self.name and "/" not in self.name and self.name != self.path.name else str(self.path)
+        """What an adapter calls its base."""
+        return self.name or str(self.path.resolve())
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return self.name or (self.path.stem if self.path.is_file() else self.path.name)
 
     def pad_id(self) -> int | None:
         """The token that fills rows of a decoder's batch for Transformers; an encoder knows its own."""
@@ -84,7 +85,7 @@ class BaseModel:
 
     def tokenizer(self) -> Tokenizer:
         """A decoder's. Raises InvalidModelError."""
-        return load_tokenizer(self.folder, self.metadata)
+        return load_text_side(self.path)[0]
 
     def chat(self) -> tuple[Tokenizer, ChatTemplate, EncodeChat]:
         """Tokenizer, template, and conversations as rows. Raises InvalidModelError for a model that cannot chat."""
@@ -94,8 +95,7 @@ class BaseModel:
                 " this one takes --method classify or tag.",
                 name=self.name,
             )
-        tokenizer = self.tokenizer()
-        template = load_chat_template(self.folder, self.metadata)
+        tokenizer, template = load_text_side(self.path)
         if template is None:
             raise InvalidModelError(
                 "{name} has no chat template, so it is not said how a conversation is written for it. Put a chat_template.jinja"
@@ -103,6 +103,7 @@ class BaseModel:
                 name=self.name,
                 folder=self.folder,
             )
+        self._check_vocabulary(tokenizer)
         return tokenizer, template, partial(encode_supervised, tokenizer, template)
 
     def encode_text(self) -> EncodeText:
@@ -116,6 +117,7 @@ class BaseModel:
 
             return encode_pieces
         tokenizer = self.tokenizer()
+        self._check_vocabulary(tokenizer)
 
         def encode(text: str) -> tuple[list[int], list[Range] | None]:
             ids = tokenizer.encode(text)
@@ -135,7 +137,21 @@ class BaseModel:
 
     def write_tokenizer(self, folder: Path) -> None:
         """The files of the tokenizer, in HF's layout, also where the model is a GGUF file."""
-        copy_tokenizer(self.path, folder, self.metadata)
+        if self.kind == "decoder":
+            copy_tokenizer(self.path, folder)
+            return
+        for name in _WORDPIECE_FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+
+    def _check_vocabulary(self, tokenizer: Tokenizer) -> None:
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise InvalidModelError(
+                "{path}: the tokenizer has {n_tokens} tokens, but the model knows {vocab_size}. They do not belong together.",
+                path=self.path,
+                n_tokens=tokenizer.vocab_size,
+                vocab_size=self.config.vocab_size,
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights: another model under the same path is noticed before a resume."""

@@ -27,7 +27,7 @@ from chatwright.training.history import History
 from chatwright.training.loop import train
 from chatwright.training.progress import Progress
 from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_atomically
-from chatwright.training.tune_recipe import METRIC_OF, for_part
+from chatwright.training.tune_recipe import METRIC_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
 FOLDS, FOLDS_FILE = "folds", "folds.json"
@@ -119,7 +119,7 @@ def _folds(
         path = folder / str(fold)
         own_tune = {**tune, **changes, "fold": fold, "split_seed": training.seed}
         shape = task.shape(items, held_out, tune["packed"])
-        own_training = for_part(training, tune["epochs"], shape.n_rows, shape.n_held_out)
+        own_training = for_fold(training, tune["epochs"], shape.n_rows)
         if world.is_main and not (path / CONFIG).is_file():
             sections = {
                 "dataset": run.section("dataset"),

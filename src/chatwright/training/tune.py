@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.chat_tasks import ChatTask, PreferenceTask
-from chatwright.training.config import TrainingConfig
+from chatwright.training.config import Precision, TrainingConfig
 from chatwright.training.cross_validation import (
     Comparisons,
     Summary,
@@ -31,12 +31,15 @@ from chatwright.training.objective import Objective
 from chatwright.training.progress import Progress, Silent
 from chatwright.training.report import write_report
 from chatwright.training.run import Run, write_atomically
+from chatwright.training.speed import measure_machine
 from chatwright.training.tune_recipe import KIND_OF, Method, TuneOptions, check_kind, choose_context, resolve
 from chatwright.training.tune_task import Rows, Task
 
 DETAILS = "held_out.json"
 # A label this many times as frequent as another is said: accuracy then flatters.
 IMBALANCE = 10
+# bf16 is worth its rounding from this many times the speed on.
+BF16_FROM = 1.3
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,20 @@ class Tuned:
     stopped_early: bool = False
     signal: int | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "run": str(self.run.path),
+            "result": None if self.result is None else str(self.result),
+            "metrics": dict(self.metrics),
+            "details": dict(self.details),
+            "folds": None if self.folds is None else asdict(self.folds),
+            "comparisons": None if self.comparisons is None else asdict(self.comparisons),
+            "best_step": self.best_step,
+            "stopped_early": self.stopped_early,
+            "signal": self.signal,
+        }
+
 
 def start_tuning(
     base: BaseModel,
@@ -63,9 +80,8 @@ def start_tuning(
     path: Path,
     *,
     device: torch.device,
+    n_threads: int | None = None,
     compare: bool = False,
-    precision: str = "fp32",
-    precision_reason: str = "",
     progress: Progress | None = None,
     world: World | None = None,
 ) -> Tuned:
@@ -74,16 +90,19 @@ def start_tuning(
     Raises InvalidDatasetError, InvalidModelError, UsageError before anything is written; then as `train` does.
     """
     progress, world = progress or Silent(), world or World()
-    check_kind(dataset, options.method)
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    kind = check_kind(dataset, options.method)
     context_length, why_context = choose_context(options, base.context_length)
     task = load_task(options.method, base, dataset, context_length, device, progress)
+    precision, why_precision = _precision(options, device)
     recipe = resolve(options, task.shape(task.train, task.held_out, options.packed), precision)
-    kind = KIND_OF[options.method]
     tune = {
         **recipe.tune,
         **task.settings(),
         "context_length": context_length,
         "data": dataset.fingerprint[:16],
+        "languages": list(dataset.languages("train", kind))[:8],
         "folds": options.folds,
         "final": options.final and not compare,
         "compare": compare,
@@ -96,8 +115,7 @@ def start_tuning(
     }
     reasons = recipe.reasons
     reasons["tune"]["context_length"] = why_context
-    if precision_reason:
-        reasons["training"]["precision"] = precision_reason
+    reasons["training"]["precision"] = why_precision
     if options.folds:  # refuse what cannot be divided before a folder is made
         fold_items(task, options.folds, options.seed, 1)
     if world.is_main:
@@ -105,20 +123,23 @@ def start_tuning(
         with run.locked():
             _note_data(run, task, progress)
     world.barrier()
-    return _go_on(Run.open(path), task, device, progress, world, force=False)
+    return _go_on(Run.open(path), task, progress, world, force=False)
 
 
 def resume_tuning(
     run: Run,
     *,
     device: torch.device | None = None,
+    n_threads: int | None = None,
     progress: Progress | None = None,
     world: World | None = None,
     force: bool = False,
 ) -> Tuned:
     """Goes on with a run, or with one of its folds. Raises TrainingError where model or dataset have changed."""
     device, progress = device or torch.device("cpu"), progress or Silent()
-    return _go_on(run, _task_of(run, device, progress), device, progress, world or World(), force=force)
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    return _go_on(run, _task_of(run, device, progress), progress, world or World(), force=force)
 
 
 def build_tuning(run: Run, device: torch.device | None = None, progress: Progress | None = None) -> Objective:
@@ -167,7 +188,7 @@ def _task_of(run: Run, device: torch.device, progress: Progress) -> Task:
     return load_task(tune["method"], base, dataset, tune["context_length"], device, progress)
 
 
-def _go_on(run: Run, task: Task, device: torch.device, progress: Progress, world: World, *, force: bool) -> Tuned:
+def _go_on(run: Run, task: Task, progress: Progress, world: World, *, force: bool) -> Tuned:
     tune = run.section("tune")
     with locked(run, world):
         if tune.get("compare"):
@@ -214,6 +235,16 @@ def _objective(run: Run, task: Task) -> Objective:
     if "fold" in tune:
         train_items, held_out = fold_items(task, tune["folds"], tune["split_seed"], tune["fold"])
     return task.objective(train_items, held_out, tune, seed, run.path)
+
+
+def _precision(options: TuneOptions, device: torch.device) -> tuple[Precision, str]:
+    """As asked, or bf16 where this machine multiplies it clearly faster: weights and their updates are fp32 either way."""
+    if options.precision != "auto":
+        return options.precision, _("as asked")
+    machine = measure_machine(device)
+    ratio = machine.bf16_flops / machine.fp32_flops
+    why = _("bf16 products are {ratio:.1f} times as fast as fp32 here", ratio=ratio)
+    return ("bf16" if ratio >= BF16_FROM else "fp32"), why
 
 
 def _note_data(run: Run, task: Task, progress: Progress) -> None:

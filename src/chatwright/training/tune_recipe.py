@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
-from chatwright.training.config import TrainingConfig
+from chatwright.training.config import Precision, TrainingConfig
 
 Method = Literal["full", "lora", "dpo", "classify", "tag"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -71,7 +72,7 @@ class TuneOptions:
     augmentations: Sequence[str] = ()
     folds: int = 0
     final: bool = True
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
         for option, value, least, most in (
@@ -169,32 +170,34 @@ def choose_context(options: TuneOptions, model_context: int) -> tuple[int, str]:
                 context=options.context,
                 most=model_context,
             )
-        return options.context, "asked for"
+        return options.context, _("as asked")
     if model_context <= DEFAULT_CONTEXT:
-        return model_context, "all that the model can read"
-    return DEFAULT_CONTEXT, f"memory grows with it, and few rows are longer; the model could read {model_context}"
+        return model_context, _("all that the model can read")
+    return DEFAULT_CONTEXT, _(
+        "few rows are longer, and memory grows with it; the model could read {n}", n=model_context
+    )
 
 
-def resolve(options: TuneOptions, shape: Shape, precision: str) -> Recipe:
-    """Everything that is not said by the user, from the shape of data and model."""
+def resolve(options: TuneOptions, shape: Shape, precision: Precision) -> Recipe:
+    """Everything that is not said by the user, from the shape of data and model. `precision`: resolved already."""
     why: dict[str, str] = {}
     method = options.method
 
     def choose(name: str, asked: Any, default: Any, reason: str) -> Any:
-        why[name] = "asked for" if asked is not None else reason
+        why[name] = _("as asked") if asked is not None else reason
         return default if asked is None else asked
 
-    epochs = choose("epochs", options.epochs, *_EPOCHS[method])
+    epochs = choose("epochs", options.epochs, *_epochs(method))
     sequences = 2 if method == "dpo" else 1
     batch_rows, why["batch_rows"] = _batch_rows(options, shape, sequences)
     micro_default = max(1, MICRO_TOKENS // (sequences * max(1, shape.longest)))
     micro_rows = min(batch_rows, options.micro or micro_default)
-    why["micro_rows"] = "asked for" if options.micro else f"about {MICRO_TOKENS} tokens at a time"
-    why["n_steps"] = f"{epochs:g} epochs of {shape.n_rows} rows"
+    why["micro_rows"] = _("as asked") if options.micro else _("about {n} tokens at a time", n=MICRO_TOKENS)
+    why["n_steps"] = _("{epochs:g} epochs of {n} rows", epochs=epochs, n=shape.n_rows)
     lr = choose("lr", options.lr, *_learning_rate(options, shape.d_model))
-    patience = choose("patience", options.patience, 2 if shape.n_held_out else 0, "evaluations without improvement")
+    patience = choose("patience", options.patience, 2 if shape.n_held_out else 0, _("evaluations without improvement"))
     if not shape.n_held_out:
-        why["patience"] = "no held-out rows to judge by"
+        why["patience"] = _("no held-out rows to judge by")
     adapts = options.lora_rank > 0
     training = TrainingConfig(
         n_steps=1,
@@ -204,14 +207,18 @@ def resolve(options: TuneOptions, shape: Shape, precision: str) -> Recipe:
         optimizer="adamw",
         lr=lr,
         beta2=0.999,
-        weight_decay=choose("weight_decay", options.weight_decay, 0.0 if adapts else 0.01, "as usual for tuning"),
+        weight_decay=choose("weight_decay", options.weight_decay, 0.0 if adapts else 0.01, _("as usual")),
         warmdown_share=0.9,
         clip=1.0,
-        precision="bf16" if precision == "bf16" else "fp32",
+        precision=precision,
         keep=1,
         patience=patience,
     )
-    why |= {"eval_every": "once an epoch", "warmdown_share": "the rate falls to zero", "keep": "and the best one"}
+    why |= {
+        "eval_every": _("once an epoch"),
+        "warmdown_share": _("the rate falls to zero"),
+        "keep": _("and the best one"),
+    }
     tune: dict[str, Any] = {
         "method": method,
         "epochs": float(epochs),
@@ -228,8 +235,15 @@ def resolve(options: TuneOptions, shape: Shape, precision: str) -> Recipe:
     return Recipe(for_part(training, epochs, shape.n_rows, shape.n_held_out), tune, reasons)
 
 
+def for_fold(training: TrainingConfig, epochs: float, n_rows: int) -> TrainingConfig:
+    """The same training on the rows of a fold, for as many epochs. Its held-out rows are looked at once, when it is over: to keep
+    the best of several looks would flatter the figure that the fold is for.
+    """
+    return replace(for_part(training, epochs, n_rows, 0), eval_every=0, patience=0)
+
+
 def for_part(training: TrainingConfig, epochs: float, n_rows: int, n_held_out: int) -> TrainingConfig:
-    """The same training on another number of rows, as in a fold: steps for as many epochs, evaluated once an epoch."""
+    """The same training on another number of rows: steps for as many epochs, evaluated once an epoch."""
     batch_rows = min(training.batch_rows, n_rows)
     n_steps = max(1, math.ceil(epochs * n_rows / batch_rows))
     # once an epoch, and not more often than is worth the time where epochs are short and many
@@ -247,33 +261,32 @@ def for_part(training: TrainingConfig, epochs: float, n_rows: int, n_held_out: i
     )
 
 
-_EPOCHS: Mapping[Method, tuple[float, str]] = {
-    "full": (3, "early stopping ends it sooner where held-out data say so"),
-    "lora": (3, "early stopping ends it sooner where held-out data say so"),
-    "dpo": (1, "preferences are learned fast, and by heart in a second epoch"),
-    "classify": (5, "early stopping ends it sooner where held-out data say so"),
-    "tag": (5, "early stopping ends it sooner where held-out data say so"),
-}
+def _epochs(method: Method) -> tuple[float, str]:
+    if method == "dpo":
+        return 1, _("preferences are learned fast, and by heart in a second epoch")
+    return (3 if method in ("full", "lora") else 5), _("held-out rows end it sooner when it is enough")
 
 
 def _batch_rows(options: TuneOptions, shape: Shape, sequences: int) -> tuple[int, str]:
     if options.batch is not None:
         if options.batch > shape.n_rows:
-            return shape.n_rows, f"{options.batch} asked for, but there are only {shape.n_rows} rows"
-        return options.batch, "asked for"
+            return shape.n_rows, _(
+                "{asked} asked for, but there are only {n} rows", asked=options.batch, n=shape.n_rows
+            )
+        return options.batch, _("as asked")
     by_tokens = max(1, STEP_TOKENS // (sequences * max(1, shape.longest)))
     by_steps = max(1, shape.n_rows // STEPS_AN_EPOCH)
     if by_steps < by_tokens:
-        return by_steps, f"so that an epoch of {shape.n_rows} rows has about {STEPS_AN_EPOCH} steps"
-    return by_tokens, f"about {STEP_TOKENS} tokens a step"
+        return by_steps, _("so that an epoch of {n} rows has about {steps} steps", n=shape.n_rows, steps=STEPS_AN_EPOCH)
+    return by_tokens, _("about {n} tokens a step", n=STEP_TOKENS)
 
 
 def _learning_rate(options: TuneOptions, d_model: int) -> tuple[float, str]:
     if options.lora_rank:
         if options.method == "dpo":
-            return 5e-5, "usual for DPO with LoRA"
-        return 5e-4, "usual for LoRA: about ten times that of full tuning"
-    scale = 768 / d_model  # the best rate falls with the width (Yang et al. 2022)
-    if options.method == "dpo":
-        return float(f"{5e-6 * scale:.3g}"), f"5e-6 at a width of 768, and inversely to it: {d_model} here"
-    return float(f"{5e-5 * scale:.3g}"), f"5e-5 at a width of 768, and inversely to it: {d_model} here"
+            return 5e-5, _("usual for DPO with LoRA")
+        return 5e-4, _("usual for LoRA: about ten times that of full tuning")
+    rate = 5e-6 if options.method == "dpo" else 5e-5
+    # the best rate falls with the width (Yang et al. 2022)
+    reason = _("{rate} at a width of 768, and inversely to it: {width} here", rate=f"{rate:g}", width=d_model)
+    return float(f"{rate * 768 / d_model:.3g}"), reason
