@@ -69,7 +69,7 @@ def test_help_in_chinese(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["show"], "NAME"),
         (["pull", "a", "b"], "b"),
         (["serve", "--quantization", "int8"], 'the only choice is "none"'),
-        (["serve", "--adapter", "x=y"], "Adapters do not exist in this version"),
+        (["serve", "--adapter", "x"], "--adapter takes NAME=DIR"),
         (["serve", "--port", "high"], "port"),
         (["serve", "--host", "0.0.0.0"], "needs a key"),
         (["serve", "--host", "nowhere.invalid", "--api-key", "k"], "is not an address of this machine"),

@@ -11,7 +11,6 @@ import typer
 
 from chatwright.cli.output import Output, number, read_settings
 from chatwright.errors import UsageError
-from chatwright.i18n import _
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,23 +92,22 @@ def sampling_params(max_tokens: int, options: dict[str, Any]) -> SamplingParams:
 @contextmanager
 def loaded_model(name: str | None, device: str | None, output: Output) -> Iterator[TextModel]:
     """A model by name or path, or the default one (pulled when missing), in this process; not removed meanwhile."""
-    from chatwright.cli.serve import default_model
+    from chatwright.cli.adapters import Chosen, resolve_model
+    from chatwright.cli.serve import default_model, loading_sentence
     from chatwright.hub import ModelsFolder
 
     settings = read_settings({"device": device})
     output.log_to_stderr(settings)
     folder = ModelsFolder(settings.models_dir)
-    if name is None:
-        name, path = default_model(settings, folder, output)
-    else:
-        name, path = folder.resolve(name, allow_path=True)
+    chosen = Chosen(*default_model(settings, folder, output)) if name is None else resolve_model(name, folder)
 
     from chatwright.engine.load import load_text_model
 
     if sys.stderr.isatty():
-        output.say(_("Loading {name}…", name=name))
-    with folder.in_use(name, "chatwright " + " ".join(sys.argv[1:2])) if folder.owns(path) else nullcontext():
-        yield load_text_model(path, name, settings)
+        output.say(loading_sentence(chosen))
+    held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))
+    with held if folder.owns(chosen.path) else nullcontext():
+        yield load_text_model(chosen.path, chosen.name, settings, chosen.adapter)
 
 
 def read_prompt() -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chatwright.cli.adapters import Chosen, resolve_model, with_adapters
 from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InUseError, ModelNotFoundError, UsageError
 from chatwright.i18n import _
@@ -47,15 +48,18 @@ def serve(
         str | None, typer.Option(metavar="KIND", help="Only none in this version.", show_default=False)
     ] = None,
     adapter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=DIR", help="LoRA adapters; not in this version.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="Serve the model with the LoRA adapter in DIR too, as NAME; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Serve the web app and an OpenAI-compatible API."""
     from chatwright.cli.home import sole_server
 
     output: Output = context.obj
-    if adapter:
-        raise UsageError("Adapters do not exist in this version: leave --adapter out.")
     settings = read_settings(
         {"host": host, "port": port, "api_key": api_key, "device": device, "quantization": quantization}
     )
@@ -76,7 +80,8 @@ def serve(
     with ExitStack() as stack:
         stack.enter_context(sock)
         stack.enter_context(_ended_by_signals())
-        _serve(models or [], settings.model_copy(update={"port": sock.getsockname()[1]}), sock, output, stack)
+        settings = settings.model_copy(update={"port": sock.getsockname()[1]})
+        _serve(models or [], adapter or [], settings, sock, output, stack)
 
 
 @contextmanager
@@ -103,7 +108,14 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output: Output, stack: ExitStack) -> None:
+def _serve(
+    names: Sequence[str],
+    adapters: Sequence[str],
+    settings: Settings,
+    sock: socket.socket,
+    output: Output,
+    stack: ExitStack,
+) -> None:
     from chatwright.cli.home import sole_server
     from chatwright.hub import ModelsFolder
 
@@ -111,19 +123,19 @@ def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output
     if not stack.enter_context(sole_server(settings.home, url)):
         output.say(_("The home folder {path} cannot be written: nothing will be kept.", path=settings.home))
     folder = ModelsFolder(settings.models_dir)
-    chosen = find_models(names, settings, folder, output)
-    for name, path in chosen:
-        if folder.owns(path):
-            stack.enter_context(folder.in_use(name, url))
+    chosen = with_adapters(find_models(names, settings, folder, output), adapters)
+    for model in chosen:
+        if folder.owns(model.path):
+            stack.enter_context(folder.in_use(model.base or model.name, url))
 
     from chatwright.engine.load import load_text_model
     from chatwright.server.app import create_app
     from chatwright.server.run import run_server
 
     text_models = []
-    for name, path in chosen:
-        output.say(_("Loading {name}…", name=name))
-        text_models.append(load_text_model(path, name, settings))
+    for model in chosen:
+        output.say(loading_sentence(model))
+        text_models.append(load_text_model(model.path, model.name, settings, model.adapter))
     run_server(
         create_app(settings, text_models),
         settings,
@@ -133,20 +145,34 @@ def _serve(names: Sequence[str], settings: Settings, sock: socket.socket, output
     )
 
 
-def find_models(
-    names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output
-) -> list[tuple[str, Path]]:
-    """(name, path) of the models named, or of the default one, pulled when it is missing.
+def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output) -> list[Chosen]:
+    """The models named, or the default one, pulled when it is missing.
 
     Raises UsageError for a model named twice, ModelNotFoundError, and what a pull raises.
     """
     if not names:
-        return [default_model(settings, folder, output)]
-    found = [folder.resolve(name, allow_path=True) for name in names]
-    for name, _path in found:
-        if sum(name == other for other, _path in found) > 1:
-            raise UsageError("Two of the models are called {name}: serve one of them.", name=name)
+        return [Chosen(*default_model(settings, folder, output))]
+    found = [resolve_model(name, folder) for name in names]
+    for model in found:
+        if sum(model.name == other.name for other in found) > 1:
+            raise UsageError("Two of the models are called {name}: serve one of them.", name=model.name)
     return found
+
+
+def loading_sentence(model: Chosen) -> str:
+    """What is loaded; of an adapter also the memory it takes, as it becomes a model of its own."""
+    from chatwright.hub.failures import format_size
+    from chatwright.model.describe import describe_model
+
+    if model.adapter is None:
+        return _("Loading {name}…", name=model.name)
+    return _(
+        "Loading {name}: {base} with the adapter in {path}, a model of its own ({size} of memory)…",
+        name=model.name,
+        base=model.base,
+        path=model.adapter,
+        size=format_size(4 * describe_model(model.path).n_parameters),
+    )
 
 
 def default_model(settings: Settings, folder: ModelsFolder, output: Output) -> tuple[str, Path]:
