@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from examples.shop.facts import Language, Wordings, colours, load, products, wordings
@@ -88,7 +88,7 @@ def entities(language: Language, seed: int) -> list[Row]:
     """Messages with the character offsets of products, colours, order numbers, cities and dates."""
     rng, table = random.Random(f"entities {language} {seed}"), load("entities.toml")[language]
     names = [product["name"] for product in products(language)]
-    values = {
+    values: dict[str, Callable[[], str]] = {
         "PRODUCT": lambda: rng.choice(names),
         "COLOUR": lambda: rng.choice(colours(language)),
         "CITY": lambda: rng.choice(table["cities"]),
