@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
-from chatwright.cli import chat, complete, config, doctor, models, serve
+from chatwright.cli import chat, complete, config, doctor, models, runs, serve, tokenizer, train
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
@@ -57,6 +57,16 @@ app.command("pull", cls=_Command)(models.pull)
 app.command("ls", cls=_Command)(models.ls)
 app.command("show", cls=_Command)(models.show)
 app.command("rm", cls=_Command)(models.rm)
+tokenizer_app = typer.Typer(cls=_Group, help="Train tokenizers.", no_args_is_help=True)
+tokenizer_app.command("train", cls=_Command)(tokenizer.train)
+app.add_typer(tokenizer_app, name="tokenizer")
+app.command("train", cls=_Command)(train.train)
+runs_app = typer.Typer(cls=_Group, help="Look at training runs and continue them.", no_args_is_help=True)
+runs_app.command("ls", cls=_Command)(runs.ls)
+runs_app.command("show", cls=_Command)(runs.show)
+runs_app.command("resume", cls=_Command)(runs.resume)
+runs_app.command("report", cls=_Command)(runs.report)
+app.add_typer(runs_app, name="runs")
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 

@@ -35,8 +35,7 @@ def _page(language: Language) -> Iterator[str]:
         "Data goes to standard output, messages and progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage."
     )
     yield from _command("chatwright", command, say)
-    for name, child in command.commands.items():
-        yield from _command(f"chatwright {name}", child, say)
+    yield from _children("chatwright", command, say)
     yield ""
     yield "## " + say("Settings")
     yield ""
@@ -49,6 +48,12 @@ def _page(language: Language) -> Iterator[str]:
     for field, info in Settings.model_fields.items():
         default = "" if info.default_factory is not None or info.default in (None, ()) else f"`{info.default}`"
         yield f"| `{field}` | `{variable(field)}` | {default} |"
+
+
+def _children(path: str, command: Any, say: Any) -> Iterator[str]:
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _command(f"{path} {name}", child, say)
+        yield from _children(f"{path} {name}", child, say)
 
 
 def _command(path: str, command: Any, say: Any) -> Iterator[str]:

@@ -187,8 +187,11 @@ class ModelsFolder:
 
 
 def loadable_path(folder: Path) -> Path | None:
-    """What a loader opens in `folder`: the folder itself in HF layout, or its GGUF file; None if neither."""
+    """What a loader opens in `folder`: the folder itself in HF layout, its GGUF file, or the result of the training run that it is;
+    None if none of them."""
     if (folder / "config.json").is_file():
         return folder
+    if (folder / "config.toml").is_file() and (folder / "model" / "config.json").is_file():
+        return folder / "model"
     ggufs = sorted(folder.glob("*.gguf")) if folder.is_dir() else []
     return ggufs[0] if ggufs else None

@@ -36,6 +36,7 @@ RESULT, CHECKPOINTS, SAMPLES, TENSORBOARD, TOKENIZER, TOKENS = (
     "tokenizer",
     "tokens",
 )
+LOCK, HOLDER = "lock", "lock.json"
 FORMAT = 1
 
 
@@ -64,13 +65,9 @@ class Run:
         path = Path(path)
         document = _document(verb, sections, reasons or {})
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(
-                    "{path} is there already. Choose another folder for the run, or continue it: chatwright runs resume {path}",
-                    path=path,
-                )
+            check_new(path)
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / CONFIG, tomlkit.dumps(document).encode())
+            write_atomically(path / CONFIG, (tomlkit.dumps(document).rstrip() + "\n").encode())
         except OSError as error:
             raise StorageError(
                 "The run cannot be written to {path}: {reason}", path=path, reason=error.strerror
@@ -84,6 +81,11 @@ class Run:
         try:
             config = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
+            if (path / TOKENIZER).is_dir():
+                raise TrainingError(
+                    "The run {path} was ended before its first step: start it again as you did before; what is ready is kept.",
+                    path=path,
+                ) from error
             raise TrainingError("{path} is not the folder of a run: it has no config.toml.", path=path) from error
         except (OSError, ValueError) as error:
             raise TrainingError(
@@ -127,33 +129,10 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """While the block runs no other process may write to the run. Raises InUseError naming the holder."""
-        holder = self.path / "lock.json"
-        lock = FileLock(self.path / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            pid = "?"
-            with suppress(OSError, ValueError, KeyError):
-                pid = str(json.loads(holder.read_text(encoding="utf-8"))["pid"])
-            raise InUseError(
-                "The run {path} is in use by process {pid}. Wait for it, or stop it first (kill {pid}).",
-                path=self.path,
-                pid=pid,
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                "The run cannot be written to {path}: {reason}", path=self.path, reason=error.strerror
-            ) from error
-        try:
+        with locked_folder(self.path):
             for journal in (self.events, self.metrics):
                 journal.repair()
-            with suppress(OSError):  # it only tells others who we are; the lock is what counts
-                holder.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
             yield
-        finally:
-            with suppress(OSError):
-                holder.unlink(missing_ok=True)
-            lock.release()
 
     def event(self, kind: str, **data: Any) -> None:
         """Adds a line to events.jsonl."""
@@ -162,6 +141,49 @@ class Run:
     def metric(self, step: int, **values: float | int | None) -> None:
         """Adds a line to metrics.jsonl."""
         self.metrics.append({"step": step, "time": round(time.time(), 3), **values})
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """`Run.locked` for a folder that is to become a run; it is made where it is not there. Raises InUseError, StorageError."""
+    holder = path / HOLDER
+    lock = FileLock(path / LOCK)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        pid = "?"
+        with suppress(OSError, ValueError, KeyError):
+            pid = str(json.loads(holder.read_text(encoding="utf-8"))["pid"])
+        raise InUseError(
+            "The run {path} is in use by process {pid}. Wait for it, or stop it first (kill {pid}).",
+            path=path,
+            pid=pid,
+        ) from error
+    except OSError as error:
+        raise StorageError("The run cannot be written to {path}: {reason}", path=path, reason=error.strerror) from error
+    try:
+        with suppress(OSError):  # it only tells others who we are; the lock is what counts
+            holder.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def check_new(path: Path) -> None:
+    """Raises UsageError when a new run cannot begin in `path`: something else lies there. What a start that was killed has
+    prepared is no hindrance."""
+    if path.exists() and (not path.is_dir() or any(_is_foreign(entry.name) for entry in path.iterdir())):
+        raise UsageError(
+            "{path} is there already. Choose another folder for the run, or continue it: chatwright runs resume {path}",
+            path=path,
+        )
+
+
+def _is_foreign(name: str) -> bool:
+    return name not in (TOKENIZER, TOKENS, LOCK, HOLDER) and not (name.startswith(".") and name.endswith(".writing"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,0 +1,141 @@
+"""`runs`: the training runs of a folder, looked at, continued, reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatwright.cli.output import Output, read_settings
+from chatwright.errors import TrainingError
+from chatwright.i18n import _
+
+if TYPE_CHECKING:
+    from chatwright.training.run import Run
+
+JSON_HELP = "Print JSON."
+RUN_HELP = "The folder of a run."
+
+
+def ls(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where runs lie. Default: here.")] = ".",
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """List the runs in a folder."""
+    from chatwright.training.run import CONFIG, Run
+
+    output: Output = context.obj
+    read_settings()
+    paths = sorted(path.parent for path in Path(folder).glob(f"*/{CONFIG}"))
+    found = []
+    for path in paths:
+        try:
+            found.append(_summary(Run.open(path)))
+        except TrainingError:
+            continue  # another program's config.toml
+    if as_json:
+        output.json(found)
+        return
+    if not found:
+        output.say(_("There are no runs in {folder}.", folder=Path(folder).resolve()))
+        return
+    output.table(
+        [_("RUN"), _("VERB"), _("STATE"), _("STEP"), _("HELD-OUT")],
+        [[e["name"], e["verb"], e["state"], f"{e['step']}/{e['n_steps'] or '?'}", _held_out(e)] for e in found],
+    )
+
+
+def show(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Show a run: its settings with their reasons, where it is, its figures."""
+    from chatwright.training.run import Run
+
+    output: Output = context.obj
+    read_settings()
+    opened = Run.open(Path(run))
+    summary = _summary(opened)
+    if as_json:
+        output.json(summary | {"config": opened.config})
+        return
+    rows = [[key, str(value)] for key, value in summary.items() if key != "figures" and value not in (None, "")]
+    rows += [[name, f"{value:.4f}"] for name, value in summary["figures"].items()]
+    reasons = opened.reasons()
+    for name, section in opened.config.items():
+        if isinstance(section, dict):
+            for key, value in section.items():
+                why = reasons.get(name, {}).get(key, "")
+                rows.append([f"{name}.{key}", f"{value}  ({why})" if why else str(value)])
+    output.table(["", ""], rows)
+
+
+def resume(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+    force: Annotated[bool, typer.Option("--force", help="Go on in another environment too.")] = False,
+) -> None:
+    """Continue a run from its newest checkpoint."""
+    output: Output = context.obj
+    settings = read_settings()
+    from chatwright.cli.train import report_end
+    from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.engine.runner import find_device
+    from chatwright.training.distributed import joined
+    from chatwright.training.run import Run
+
+    opened = Run.open(Path(run))
+    device = find_device(settings.device)
+    with joined() as world, TrainingProgress(output if world.is_main else Output(quiet=True)) as progress:
+        if opened.verb == "train":
+            from chatwright.training.pretrain import resume_pretraining
+
+            result = resume_pretraining(opened, device=device, progress=progress, world=world, force=force)
+        else:
+            raise TrainingError(
+                "The run {path} is of a kind that cannot be continued ({verb}).", path=run, verb=opened.verb
+            )
+    if world.is_main:
+        report_end(output, opened, result)
+    if result.signal is not None:
+        raise typer.Exit(128 + result.signal)
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
+) -> None:
+    """Write the report of a run anew, in your language, and print its path."""
+    from chatwright.training.report import write_report
+    from chatwright.training.run import Run
+
+    output: Output = context.obj
+    read_settings()
+    output.data(str(write_report(Run.open(Path(run)))))
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    from chatwright.training.history import History
+
+    history = History.read(run)
+    newest = {name: points[-1][1] for name, points in history.series.items() if points}
+    return {
+        "name": run.path.resolve().name,
+        "path": str(run.path.resolve()),
+        "verb": run.verb,
+        "created_at": run.config.get("created_at"),
+        "state": history.status,
+        "step": history.step,
+        "n_steps": run.config.get("training", {}).get("n_steps"),
+        "figures": newest | dict(history.final),
+    }
+
+
+def _held_out(summary: dict[str, Any]) -> str:
+    for name in ("bits_per_byte", "nats_per_token", "accuracy", "f1"):
+        if name in summary["figures"]:
+            return f"{name} {summary['figures'][name]:.4f}"
+    return "-"

@@ -1,0 +1,94 @@
+"""The progress of a run: a live line in a terminal, a line now and then elsewhere. Always on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from chatwright.cli.output import Output
+from chatwright.i18n import _
+
+_LINE_EVERY_S = 15.0
+
+
+class TrainingProgress:
+    """Draws what `chatwright.training.progress.Progress` reports; a context manager, so that the line goes away."""
+
+    def __init__(self, output: Output) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.output = output
+        console = Console(stderr=True)
+        self.drawn = console.is_terminal and not output.quiet
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not self.drawn,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=None, visible=False, figures="")
+        self.n_steps = 0
+        self.held_out = ""
+        self.last_line = 0.0
+        self.tokens_per_s: float | None = None
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def say(self, text: str) -> None:
+        """See Progress."""
+        if self.drawn:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            self.output.say(text)
+
+    def stage(self, label: str, total: int | None) -> None:
+        """See Progress."""
+        self.bar.reset(self.task, total=total, completed=0, description=label, visible=True, figures="")
+        if not self.drawn:
+            self.output.say(f"{label}…")
+
+    def advance(self, done: int) -> None:
+        """See Progress."""
+        self.bar.update(self.task, completed=done)
+
+    def begin(self, step: int, n_steps: int) -> None:
+        """See Progress."""
+        self.n_steps = n_steps
+        self.bar.reset(self.task, total=n_steps, completed=step, description=_("step"), visible=True, figures="")
+
+    def step(self, step: int, figures: Mapping[str, float]) -> None:
+        """See Progress."""
+        rate = figures["tokens_per_s"]
+        self.tokens_per_s = rate if self.tokens_per_s is None else 0.9 * self.tokens_per_s + 0.1 * rate
+        shown = _("loss {loss:.3f}  {rate:,.0f} tokens/s", loss=figures["loss"], rate=self.tokens_per_s)
+        if self.held_out:
+            shown += f"  {self.held_out}"
+        self.bar.update(self.task, completed=step, figures=shown)
+        now = time.monotonic()
+        if not self.drawn and (now - self.last_line > _LINE_EVERY_S or step == self.n_steps):
+            self.last_line = now
+            self.output.say(_("step {step} of {n_steps}: {figures}", step=step, n_steps=self.n_steps, figures=shown))
+
+    def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
+        """See Progress."""
+        name, value = next(iter(figures.items()))
+        self.held_out = f"{name} {value:.4f}"
+        self.say(_("after step {step}: {figures}", step=step, figures=_figures(figures)))
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -1,0 +1,36 @@
+"""The model card of a pretrained model: what it learned from, how, and what came of it."""
+
+from __future__ import annotations
+
+from chatwright.model.card import ModelCard
+from chatwright.training.history import History
+from chatwright.training.run import Run
+
+
+def pretraining_card(run: Run) -> str:
+    """The README.md for the model folder that is being written now, with the newest held-out figures."""
+    dataset, model = run.section("dataset"), run.section("model")
+    pretraining, training = run.section("pretraining"), run.section("training")
+    series = History.read(run).series
+    scores = {f"held-out {name}": f"{at[-1][1]:.4f}" for name, at in series.items() if name.startswith("bits_per_byte")}
+    recurrent = model["kind"] == "rnn"
+    card = ModelCard(
+        title=run.path.resolve().name,
+        pipeline_tag="text-generation",
+        languages=[language for language in dataset.get("languages", []) if language != "unknown"],
+        library_name="chatwright" if recurrent else "transformers",
+        dataset_fingerprint=str(dataset["fingerprint"]),
+        tags=["pretrained"],
+        recipe={
+            "parameters": f"{pretraining['n_parameters']:,}",
+            "text": f"{dataset['n_bytes']:,} bytes, {pretraining['n_tokens']:,} tokens",
+            "context": pretraining["context_length"],
+            "steps": training["n_steps"],
+            "optimizer": training["optimizer"],
+            "seed": training["seed"],
+        },
+        scores=scores,
+        notes=["A base model: it continues text, and was not taught to hold a conversation."]
+        + (["A recurrent model: only Chatwright's own loader reads it."] if recurrent else []),
+    )
+    return card.render()

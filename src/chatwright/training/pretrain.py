@@ -1,0 +1,332 @@
+"""A pretraining run from its beginning: recipe, tokenizer, tokens, measured steps, config.toml, then the loop.
+
+Everything before config.toml can be killed and begun again: the tokenizer and the tokens appear whole in the run's folder and are
+used again when they are of the same text. From config.toml on, `resume_pretraining` continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.errors import StorageError, TrainingError, UsageError
+from chatwright.evaluation.documents import document_boundary
+from chatwright.i18n import _
+from chatwright.model.config import ModelConfig
+from chatwright.model.folder import write_model_folder
+from chatwright.model.gpt import GPT
+from chatwright.model.init import initialise
+from chatwright.model.rnn import RNN
+from chatwright.model.rnn_config import RNNConfig
+from chatwright.text.dataset import Dataset
+from chatwright.text.manifest import Kind
+from chatwright.tokenizer.fim import FimTokens, fim_permute
+from chatwright.tokenizer.load import load_tokenizer
+from chatwright.tokenizer.tokenizer import Tokenizer
+from chatwright.tokenizer.train import Pattern, train_tokenizer
+from chatwright.training.card import pretraining_card
+from chatwright.training.config import TrainingConfig
+from chatwright.training.distributed import World
+from chatwright.training.loop import Result, train
+from chatwright.training.measure import measure_step
+from chatwright.training.pretraining import Pretraining, document_names, read_held_out
+from chatwright.training.progress import Progress
+from chatwright.training.recipe import Recipe, fit_minutes, fit_tokens, resolve
+from chatwright.training.request import Request
+from chatwright.training.run import TOKENIZER, TOKENS, Run, check_new, locked_folder, publish
+from chatwright.training.speed import Machine, measure_machine
+from chatwright.training.stats import TextStats, text_stats
+from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
+
+VERB = "train"
+_SAMPLED_FOR_TOKENIZER = 64 << 20
+_ORIGIN = "origin.json"  # beside a run's tokenizer: what it was made of
+
+
+def pretrain(
+    dataset_path: Path,
+    request: Request,
+    out: Path,
+    *,
+    device: torch.device,
+    n_threads: int,
+    progress: Progress,
+    world: World,
+    show: Callable[[Recipe], None] = lambda recipe: None,
+) -> tuple[Run, Result]:
+    """A new run in `out`. `show` is given the recipe before and after the steps were measured, on rank 0.
+
+    Raises UsageError, InvalidDatasetError, TrainingError, StorageError, InUseError.
+    """
+    torch.set_num_threads(n_threads)
+    if world.is_main:
+        check_new(out)
+    with locked_folder(out) if world.is_main else nullcontext():
+        if world.is_main:
+            _prepare(dataset_path, request, out, device, n_threads, progress, world, show)
+        world.barrier()
+        run = Run.open(out)
+        return run, _train(run, device, progress, world, force=False)
+
+
+def resume_pretraining(
+    run: Run, *, device: torch.device, progress: Progress, world: World, force: bool = False
+) -> Result:
+    """Goes on with a run from its newest checkpoint. Raises as `pretrain`; TrainingError when the dataset has changed."""
+    with run.locked() if world.is_main else nullcontext():
+        return _train(run, device, progress, world, force=force)
+
+
+def build_pretraining(run: Run, device: torch.device, dataset: Dataset, progress: Progress) -> Pretraining:
+    """The objective that config.toml describes, with the first weights. Makes the token file anew where it is missing."""
+    settings, folder = run.section("pretraining"), run.path / TOKENIZER
+    kinds = cast(tuple[Kind, ...], tuple(settings["kinds"]))
+    tokenizer = load_tokenizer(folder)
+    separator = document_boundary(tokenizer)
+    training = TrainingConfig.from_dict(run.section("training"))
+    tokens = prepare_tokens(run.path, dataset, kinds, float(settings["fim_share"]), training.seed, progress)
+    model = build_model(run, device)
+    held_out = read_held_out(
+        dataset,
+        kinds,
+        tokenizer,
+        separator,
+        part_bytes=int(settings["part_bytes"]),
+        most_bytes=int(settings["final_bytes"]),
+    )
+    return Pretraining(
+        model,
+        tokenizer,
+        tokens,
+        held_out,
+        context_length=int(settings["context_length"]),
+        seed=training.seed,
+        name_documents=document_names(dataset, kinds),
+        write_model=lambda trained, target: _write_model(run, tokenizer, cast(GPT | RNN, trained), target),
+    )
+
+
+def build_model(run: Run, device: torch.device) -> GPT | RNN:
+    """The model of config.toml with its first weights."""
+    settings = run.section("pretraining")
+    values = run.section("model")
+    dropout = float(settings["dropout"])
+    kind = values.pop("kind")
+    model: GPT | RNN = RNN(RNNConfig(**values), dropout) if kind == "rnn" else GPT(ModelConfig(**values), dropout)
+    initialise(model, int(run.section("training")["seed"]))
+    return model.to(device)
+
+
+def prepare_tokens(
+    folder: Path, dataset: Dataset, kinds: tuple[Kind, ...], fim_share: float, seed: int, progress: Progress
+) -> TokenFile:
+    """The token file of a run, made where it is not there. Raises StorageError, InvalidDatasetError."""
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    key = TokensKey(dataset.fingerprint, _hash(folder / TOKENIZER), kinds, fim_share, seed)
+    if (tokens := TokenFile.open(folder / TOKENS, key)) is not None:
+        return tokens
+    fim = FimTokens.of(tokenizer)
+    if fim_share and fim is None:
+        raise UsageError("The tokenizer has no tokens for filling in (<|fim_prefix|> …): leave --fim out.")
+
+    def encode(text: str, number: int) -> list[int]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if fim_share and fim is not None:
+            generator = random.Random(f"{seed} {number}")  # noqa: S311 — not for secrets
+            ids = fim_permute(ids, generator, fim_share, fim, tokenizer)
+        return ids
+
+    progress.stage(_("Tokenising"), sum(dataset.n_bytes("train", kind) for kind in kinds))
+    return write_tokens(
+        dataset.texts("train", kinds),
+        encode,
+        folder / TOKENS,
+        key,
+        separator=document_boundary(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        n_threads=torch.get_num_threads(),
+        progress=progress,
+    )
+
+
+def _prepare(
+    dataset_path: Path,
+    request: Request,
+    out: Path,
+    device: torch.device,
+    n_threads: int,
+    progress: Progress,
+    world: World,
+    show: Callable[[Recipe], None],
+) -> None:
+    dataset = Dataset.open(dataset_path)
+    stats = text_stats(dataset)
+    machine = measure_machine(device, n_threads)
+    given = load_tokenizer(request.tokenizer) if request.tokenizer else None
+    recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
+    show(recipe)
+    _prepare_tokenizer(out, dataset, stats, recipe, progress)
+    tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
+    vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
+    recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
+    progress.stage(_("Measuring a step"), None)
+    recipe = measured(recipe, machine, world.size)
+    show(recipe)
+    Run.create(out, VERB, _sections(recipe, dataset, stats, machine), _reasons(recipe))
+
+
+def measured(recipe: Recipe, machine: Machine, world_size: int = 1) -> Recipe:
+    """The recipe with its steps from what one costs on this machine. `world_size` processes share a step's rows."""
+    share = replace(recipe.training, batch_rows=max(1, recipe.training.batch_rows // world_size))
+    share = replace(share, micro_rows=min(share.micro_rows, share.batch_rows))
+    cost = measure_step(
+        recipe.model,
+        share,
+        recipe.context_length,
+        device=machine.device,
+        dropout=recipe.dropout,
+        n_threads=machine.n_threads,
+    )
+    recipe = replace(recipe, training=replace(recipe.training, micro_rows=share.micro_rows))
+    return fit_minutes(
+        recipe, cost if world_size == 1 else replace(cost, micro_seconds=cost.micro_seconds / world_size)
+    )
+
+
+def _prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Recipe, progress: Progress) -> None:
+    """RUN/tokenizer: a copy of the one given, or one trained on the text; kept when a killed start has made it already."""
+    folder, request = out / TOKENIZER, recipe.request
+    wanted = {
+        "dataset": None if request.tokenizer else dataset.fingerprint,
+        "source": str(request.tokenizer.resolve()) if request.tokenizer else None,
+        "vocab_size": recipe.vocab_size,
+        "pattern": _pattern(recipe),
+    }
+    try:
+        if json.loads((folder / _ORIGIN).read_text(encoding="utf-8")) == wanted:
+            return
+    except (OSError, ValueError):
+        pass
+    temporary = out / ".tokenizer.writing"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if request.tokenizer:
+            copy_tokenizer(request.tokenizer, temporary)
+        else:
+            progress.stage(_("Training a tokenizer of {n} tokens", n=recipe.vocab_size), stats.n_bytes)
+            texts = _sampled(dataset, stats, progress)
+            train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
+        (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
+        publish(temporary, folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError("The run cannot be written to {path}: {reason}", path=out, reason=error.strerror) from error
+
+
+def _sampled(dataset: Dataset, stats: TextStats, progress: Progress) -> Any:
+    """The training texts; of much text an even share, which gives the same tokenizer and is quicker."""
+    share = min(1.0, _SAMPLED_FOR_TOKENIZER / stats.n_bytes)
+    generator = random.Random(0)  # noqa: S311
+    n_bytes = 0
+    for text in dataset.texts("train", stats.kinds):
+        n_bytes += len(text.encode())
+        progress.advance(n_bytes)
+        if share == 1.0 or generator.random() < share:
+            yield text
+
+
+def _pattern(recipe: Recipe) -> Pattern:
+    """Transformers and llama.cpp hard-code the pre-tokenisation of an architecture (design 2)."""
+    return "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
+
+
+def _train(run: Run, device: torch.device, progress: Progress, world: World, *, force: bool) -> Result:
+    if run.verb != VERB:
+        raise TrainingError("{path} is a run of `chatwright {verb}`, not of train.", path=run.path, verb=run.verb)
+    described = run.section("dataset")
+    dataset = Dataset.open(Path(described["path"]))
+    if dataset.fingerprint != described["fingerprint"]:
+        raise TrainingError(
+            "The dataset {dataset} has changed since the run {path} began. Start a new run on it, or put the old dataset back.",
+            dataset=described["path"],
+            path=run.path,
+        )
+    torch.set_num_threads(int(run.section("machine")["n_threads"]))
+    for rank in range(world.size):  # one after the other, so that the token file is made once
+        if rank == world.rank:
+            objective = build_pretraining(run, device, dataset, progress)
+        world.barrier()
+    config = TrainingConfig.from_dict(run.section("training"))
+    return train(objective, config, run, progress=progress, world=world, force=force)
+
+
+def _sections(recipe: Recipe, dataset: Dataset, stats: TextStats, machine: Machine) -> Mapping[str, Mapping[str, Any]]:
+    kind = "rnn" if isinstance(recipe.model, RNNConfig) else "gpt"
+    model = {key: value for key, value in asdict(recipe.model).items() if key not in ("windows", "rope_scaling")}
+    return {
+        "dataset": {
+            "path": str(dataset.path.resolve()),
+            "fingerprint": dataset.fingerprint,
+            "n_bytes": stats.n_bytes,
+            "languages": list(stats.languages),
+        },
+        "model": {"kind": kind, **model},
+        "pretraining": {
+            "kinds": list(stats.kinds),
+            "context_length": recipe.context_length,
+            "vocab_size": recipe.vocab_size,
+            "n_parameters": recipe.n_parameters,
+            "n_tokens": recipe.n_tokens,
+            "epochs": round(recipe.epochs, 4),
+            "dropout": recipe.dropout,
+            "fim_share": recipe.fim_share,
+            "part_bytes": recipe.part_bytes,
+            "final_bytes": recipe.final_bytes,
+        },
+        "training": recipe.training.to_dict(),
+        "machine": {
+            "n_threads": machine.n_threads,
+            "fp32_gflops": round(machine.fp32_flops / 1e9),
+            "bf16_gflops": round(machine.bf16_flops / 1e9),
+        },
+    }
+
+
+def _reasons(recipe: Recipe) -> Mapping[str, Mapping[str, str]]:
+    reasons = dict(recipe.reasons)
+    if "size" in reasons:
+        reasons["n_parameters"] = reasons.pop("size")
+    return {"pretraining": reasons, "training": reasons}
+
+
+def _write_model(run: Run, tokenizer: Tokenizer, model: GPT | RNN, folder: Path) -> None:
+    boundary = document_boundary(tokenizer)
+    generation = {
+        "bos_token_id": boundary,
+        "eos_token_id": sorted(tokenizer.eos_ids | {boundary}),
+        "pad_token_id": boundary,
+        "do_sample": True,
+        "temperature": 0.8,
+    }
+    write_model_folder(
+        model,
+        folder,
+        write_tokenizer=lambda target: copy_tokenizer(run.path / TOKENIZER, target),
+        generation=generation,
+        card=pretraining_card(run),
+        extra={"chatwright": {"fim": True}} if run.section("pretraining")["fim_share"] else None,
+    )
+
+
+def _hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
