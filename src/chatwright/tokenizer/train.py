@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -55,7 +56,7 @@ class TrainedTokenizer:
         """Tokens, the control tokens included."""
         return len(self.content["model"]["vocab"]) + len(self.content["added_tokens"])
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """What encodes and decodes; the same as `load_tokenizer` makes of the saved folder."""
         config = tokenizer_config(self.pattern)
