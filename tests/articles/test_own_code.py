@@ -1,4 +1,4 @@
-"""The articles' PyTorch code, to the letter, in this environment."""
+"""The articles' PyTorch and Transformers code, to the letter, in this environment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from chatwright.cli.edge import run as chatwright
+from chatwright.text.dataset import write_dataset
 
 HERE = Path(__file__).parent
 
@@ -39,3 +44,27 @@ def test_article_001_runs_up_to_its_own_slip_and_trains_without_it(tmp_path: Pat
     done = run(mended, tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.0  # from the variance of the targets, about 1 and more at first
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some sentences in the article's language."""
+    path = tmp_path_factory.mktemp("data") / "dataset"
+    texts = [f"人工智能是一种技术，它的第 {i} 个例子是语言模型。A language model continues a text." for i in range(120)]
+    rows = [{"text": text} for text in texts]
+    write_dataset(path, {"documents": {"train": rows[:110], "held_out": rows[110:]}})
+    return path
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_article_004_generates_with_a_model_trained_here(positions: str, dataset: Path, tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    shape = ("--arch", "gpt2", "--positions", positions, "--size", "0.1m", "--context", "64", "--vocab-size", "320")
+    assert chatwright(["train", str(dataset), *shape, "--steps", "12", "--out", str(run_folder)]) == 0
+    (run_folder / "model").rename(tmp_path / "gpt2")
+
+    done = run(HERE / "004.py", tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("人工智能是一种...")
+    assert len(done.stdout.strip()) > len("人工智能是一种...")
