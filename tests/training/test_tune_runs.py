@@ -1,0 +1,262 @@
+"""Tuning from a model folder and a dataset to a result that serves: what was trained is what answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from chatwright.engine.load import load_text_model
+from chatwright.engine.protocol import SamplingParams
+from chatwright.engine.text import TextDelta, TextModel, TextRequest
+from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
+from chatwright.model.save import save_model
+from chatwright.settings import Settings
+from chatwright.text.dataset import Dataset, write_dataset
+from chatwright.training.base_model import BaseModel
+from chatwright.training.run import Run
+from chatwright.training.tune import Tuned, resume_tuning, start_tuning
+from chatwright.training.tune_recipe import TuneOptions
+from tests.server.tiny import VOCAB, make_model_folder
+from tests.training.tuning import chat, tiny_gpt
+
+CPU = torch.device("cpu")
+CONVERSATIONS = [
+    chat("Where is my order?", "It is on its way to you."),
+    chat("你们几点开门？", "我们早上九点开门。"),
+    chat("Can I pay by card?", "Yes, by any card.", "And in cash?", "In the shop only."),
+]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3-shaped and random, with the tokenizer and template of a tiny model that chats."""
+    folder = make_model_folder(tmp_path_factory.mktemp("base") / "tiny")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    model = tiny_gpt(VOCAB)
+    with torch.no_grad():
+        model.embed.weight *= (
+            4  # an output head that can be sure of a token, as a trained one: an adapter does not change it
+        )
+    save_model(model, folder.parent / "weights", extra={"eos_token_id": 2})
+    for file in (folder.parent / "weights").iterdir():
+        file.rename(folder / file.name)
+    return folder
+
+
+def conversations(n: int) -> list[dict[str, Any]]:
+    return [{"messages": chat(f"What is {a} and {a}?", f"It is {a + a}.")} for a in range(n)]
+
+
+def tune(model: Path, data: Dataset, path: Path, *, compare: bool = False, **options: Any) -> Tuned:
+    values = {"method": "lora", "rank": 8, "batch": 2, "epochs": 1, "precision": "fp32"} | options
+    if values["method"] not in ("lora", "dpo"):
+        del values["rank"]
+    return start_tuning(BaseModel.open(model, ""), data, TuneOptions(**values), path, device=CPU, compare=compare)
+
+
+async def answers(model: TextModel, prompts: Sequence[list[dict[str, Any]]]) -> list[str]:
+    texts = []
+    for messages in prompts:
+        request = TextRequest(await model.encode_chat(messages), SamplingParams(max_tokens=60, temperature=0.0))
+        text = ""
+        async for event in model.generate(request):
+            if isinstance(event, TextDelta):
+                text += event.text
+        texts.append(text)
+    return texts
+
+
+async def test_the_server_with_the_adapter_says_what_was_trained(model_folder: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": [{"messages": m} for m in CONVERSATIONS]}})
+    tuned = tune(model_folder, data, tmp_path / "run", rank=32, lr=1e-2, epochs=40, batch=1, packed=False)
+    assert tuned.result == tmp_path / "run" / "adapter"
+    adapter = json.loads((tuned.result / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(model_folder.resolve())
+    served = load_text_model(model_folder, "tuned", Settings(home=tmp_path), adapter=tmp_path / "run")
+    try:
+        prompts = [m[:k] for m in CONVERSATIONS for k in range(1, len(m), 2)]
+        expected = [m[k]["content"] for m in CONVERSATIONS for k in range(1, len(m), 2)]
+        assert await answers(served, prompts) == expected
+    finally:
+        await served.close()
+
+
+async def test_full_tuning_says_the_same_here_and_in_transformers(model_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": [{"messages": m} for m in CONVERSATIONS]}})
+    tuned = tune(model_folder, data, tmp_path / "run", method="full", lr=5e-3, epochs=40, batch=1)
+    assert tuned.result == tmp_path / "run" / "model"
+    served = load_text_model(tuned.result, "tuned", Settings(home=tmp_path))
+    try:
+        ours = await answers(served, [m[:1] for m in CONVERSATIONS])
+    finally:
+        await served.close()
+    assert ours == [m[1]["content"] for m in CONVERSATIONS]
+    tokenizer = AutoTokenizer.from_pretrained(tuned.result)
+    model = AutoModelForCausalLM.from_pretrained(tuned.result)
+    for messages, answer in zip(CONVERSATIONS, ours, strict=True):
+        text = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        out = model.generate(ids, max_new_tokens=60, do_sample=False)[0, ids.shape[1] :]
+        assert tokenizer.decode(out, skip_special_tokens=True) == answer
+
+
+def test_early_stopping_keeps_the_best_weights(model_folder: Path, tmp_path: Path) -> None:
+    split = {"train": conversations(6), "held_out": [{"messages": chat("What is it?", "北京上海天气")}]}
+    data = write_dataset(tmp_path / "data", {"conversations": split})
+    tuned = tune(model_folder, data, tmp_path / "run", lr=3e-2, epochs=40, patience=2)
+    assert tuned.stopped_early
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    seen = [entry["bits_per_byte"] for entry in history if "bits_per_byte" in entry]
+    assert tuned.metrics["bits_per_byte"] == pytest.approx(min(seen), rel=1e-4)
+    assert len(seen) < 20
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_run_goes_on_to_the_same_bits(model_folder: Path, tmp_path: Path) -> None:
+    split = {"train": conversations(4), "held_out": conversations(6)[4:]}
+    data = write_dataset(tmp_path / "data", {"conversations": split})
+    weights = []
+    for name in ("undisturbed", "killed"):
+        run = tune(
+            model_folder,
+            data,
+            tmp_path / name,
+            dropout=0.1,
+            augmentations=("typos", "word-swap"),
+            epochs=3,
+            patience=0,
+            batch=1,
+            packed=False,
+        ).run
+        if name == "killed":  # as if it had been: without its last checkpoint and its result
+            newest = sorted((run.path / "checkpoints").iterdir())[-1]
+            assert newest.name == "step-000012"
+            shutil.rmtree(newest)
+            shutil.rmtree(run.path / "adapter")
+            resume_tuning(Run.open(run.path))
+        weights.append((run.path / "adapter" / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_folds_are_runs_with_a_summary_and_finished_ones_are_not_repeated(model_folder: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(9)}})
+    only = tune(model_folder, data, tmp_path / "run", folds=3, final=False)
+    assert only.folds is not None
+    spread = only.folds.figures["bits_per_byte"]
+    assert spread.n == 3
+    assert spread.sd > 0
+    assert only.folds.rows == [(6, 3)] * 3
+    written = json.loads((tmp_path / "run" / "folds.json").read_text())
+    assert written["figures"]["bits_per_byte"]["mean"] == spread.mean
+    assert only.result is None
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert not list((tmp_path / "run" / "folds").glob("*/checkpoints/*"))  # a fold is for its figures
+    events = [(tmp_path / "run" / "folds" / fold / "events.jsonl").read_bytes() for fold in "123"]
+    again = resume_tuning(Run.open(tmp_path / "run"))
+    assert [(tmp_path / "run" / "folds" / fold / "events.jsonl").read_bytes() for fold in "123"] == events
+    assert again.folds == only.folds
+
+
+def test_after_folds_comes_the_model_itself(model_folder: Path, tmp_path: Path) -> None:
+    split = {"train": conversations(4), "held_out": conversations(6)[4:]}
+    data = write_dataset(tmp_path / "data", {"conversations": split})
+    tuned = tune(model_folder, data, tmp_path / "run", folds=2)
+    assert tuned.result is not None
+    assert (tuned.result / "adapter_model.safetensors").is_file()
+    assert tuned.folds is not None
+    assert tuned.folds.figures.keys() == tuned.metrics.keys()
+
+
+def test_augmentations_are_compared_by_folds(model_folder: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(6)}})
+    tuned = tune(model_folder, data, tmp_path / "run", folds=2, compare=True, batch=4)
+    assert tuned.comparisons is not None
+    assert set(tuned.comparisons.differences) == {"word-dropout", "word-swap", "typos"}
+    for name, each in tuned.comparisons.differences.items():
+        plain = tuned.comparisons.figures["none"]["bits_per_byte"].values
+        changed = tuned.comparisons.figures[name]["bits_per_byte"].values
+        assert each.difference.values == tuple(b - a for a, b in zip(plain, changed, strict=True))
+        assert each.verdict in ("helped", "hurt", "cannot tell")
+    assert tuned.result is None
+    assert json.loads((tmp_path / "run" / "augmentations.json").read_text())["metric"] == "bits_per_byte"
+
+
+def test_preferences_move_the_model_towards_what_was_chosen(model_folder: Path, tmp_path: Path) -> None:
+    pairs = [
+        {
+            "messages": chat(f"Is {number} open?"),
+            "chosen": [{"role": "assistant", "content": "Yes, come in."}],
+            "rejected": [{"role": "assistant", "content": "No. Go away."}],
+        }
+        for number in range(10)
+    ]
+    data = write_dataset(tmp_path / "data", {"preferences": {"train": pairs[:8], "held_out": pairs[8:]}})
+    tuned = tune(model_folder, data, tmp_path / "run", method="dpo", lr=5e-3, epochs=3)
+    assert tuned.metrics["accuracy"] == 1.0
+    assert tuned.metrics["margin"] > 0.1
+    assert tuned.result == tmp_path / "run" / "adapter"
+    full = tune(model_folder, data, tmp_path / "full", method="dpo", rank=0, lr=1e-3, epochs=1)
+    assert full.result == tmp_path / "full" / "model"
+    assert full.metrics["margin"] > 0
+
+
+def test_a_tiny_dataset_and_a_context_longer_than_it_still_train(model_folder: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(1)}})
+    tuned = tune(model_folder, data, tmp_path / "run", batch=64, context=256)
+    assert tuned.run.section("training")["batch_rows"] == 1
+    assert "there are only 1 rows" in tuned.run.reasons()["training"]["batch_rows"]
+    assert tuned.result is not None
+
+
+def test_what_cannot_be_trained_on_is_a_sentence_before_anything_is_written(model_folder: Path, tmp_path: Path) -> None:
+    silent = write_dataset(tmp_path / "silent", {"conversations": {"train": [{"messages": chat("Hello")}] * 3}})
+    texts = write_dataset(tmp_path / "texts", {"documents": {"train": [{"text": "Hello"}]}})
+    labels = write_dataset(tmp_path / "labels", {"labelled": {"train": [{"text": "a", "label": "x"}] * 3}})
+    spans = write_dataset(tmp_path / "spans", {"tagged": {"train": [{"text": "a", "spans": []}]}})
+    good = write_dataset(tmp_path / "good", {"conversations": {"train": conversations(2)}})
+    for kind, words, data, options in (
+        (InvalidDatasetError, r"None of the 3 training rows .* no answer to learn from \(3\)", silent, {}),
+        (InvalidDatasetError, r"needs conversations, and .* has documents \(chatwright train\)", texts, {}),
+        (InvalidDatasetError, r"has labelled \(--method classify\)", labels, {"method": "dpo"}),
+        (InvalidDatasetError, r"All 3 training texts have the label 'x'", labels, {"method": "classify"}),
+        (InvalidDatasetError, r"None of the 1 training texts has a labelled span", spans, {"method": "tag"}),
+        (InvalidDatasetError, r"2 groups of rows .* --folds 2 at most", good, {"folds": 3}),
+        (UsageError, r"--context 512 is more than the model can read \(256", good, {"context": 512}),
+        (UsageError, r"--alpha has no meaning for --method classify", labels, {"method": "classify", "alpha": 1.0}),
+    ):
+        with pytest.raises(kind, match=words):
+            tune(model_folder, data, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_chat_template_is_told_so(model_folder: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(model_folder, plain)
+    (plain / "chat_template.jinja").unlink()
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(2)}})
+    with pytest.raises(InvalidModelError, match="has no chat template"):
+        tune(plain, data, tmp_path / "run")
+
+
+def test_a_run_does_not_go_on_with_another_dataset_or_model(model_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(2)}})
+    run = tune(base, data, tmp_path / "run").run
+    save_model(tiny_gpt(VOCAB, seed=1), tmp_path / "other")
+    shutil.copyfile(tmp_path / "other" / "model.safetensors", base / "model.safetensors")
+    with pytest.raises(TrainingError, match="its weights have changed"):
+        resume_tuning(run)
+    shutil.rmtree(tmp_path / "data")
+    write_dataset(tmp_path / "data", {"conversations": {"train": conversations(3)}})
+    with pytest.raises(TrainingError, match="has changed since the run"):
+        resume_tuning(run)
