@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
-from chatwright.cli import chat, complete, config, doctor, models, runs, serve, tokenizer, train
+from chatwright.cli import chat, complete, config, doctor, models, runs, serve, tokenizer, train, tune
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
@@ -61,6 +61,7 @@ tokenizer_app = typer.Typer(cls=_Group, help="Train tokenizers.", no_args_is_hel
 tokenizer_app.command("train", cls=_Command)(tokenizer.train)
 app.add_typer(tokenizer_app, name="tokenizer")
 app.command("train", cls=_Command)(train.train)
+app.command("tune", cls=_Command)(tune.tune)
 runs_app = typer.Typer(cls=_Group, help="Look at training runs and continue them.", no_args_is_help=True)
 runs_app.command("ls", cls=_Command)(runs.ls)
 runs_app.command("show", cls=_Command)(runs.show)
