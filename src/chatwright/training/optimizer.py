@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chatwright.training.config import TrainingConfig
+from chatwright.training.muon import Muon
 from chatwright.training.schedule import decay_scale, rate_scale
 
 # The output layers of our models: matrices, but not hidden ones.
@@ -30,9 +31,8 @@ class Optimizers:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         adamw_groups = [{"params": others, "weight_decay": 0.0}] if others else []
         if config.optimizer == "muon" and self.matrices:
-            self.optimizers["muon"] = torch.optim.Muon(
-                self.matrices, lr=config.muon_lr, momentum=config.momentum, weight_decay=0.0
-            )
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            self.optimizers["muon"] = Muon(self.matrices, lr=config.muon_lr, momentum=config.momentum, dtype=dtype)
         elif self.matrices:
             adamw_groups.insert(0, {"params": self.matrices, "weight_decay": 0.0})
         if adamw_groups:

@@ -179,8 +179,9 @@ def _prepare(
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
     vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
-    progress.stage(_("Measuring a step"), None)
-    recipe = measured(recipe, machine, world.size)
+    if recipe.request.minutes is not None and recipe.request.steps is None:
+        progress.stage(_("Measuring a step"), None)
+        recipe = measured(recipe, machine, world.size)
     show(recipe)
     Run.create(out, VERB, _sections(recipe, dataset, stats, machine), _reasons(recipe))
 

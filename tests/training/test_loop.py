@@ -1,0 +1,257 @@
+"""The loop's invariants, on a model of 40,000 parameters: the same losses however a step is cut, and after any interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from chatwright.errors import DivergenceError, InUseError, StorageError, TrainingError
+from chatwright.training.checkpoint import checkpoints
+from chatwright.training.config import TrainingConfig
+from chatwright.training.history import History
+from chatwright.training.loop import train
+from chatwright.training.run import ENVIRONMENT, Run
+from tests.training.toy import Toy, toy_run, weights
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def config(**values: Any) -> TrainingConfig:
+    return TrainingConfig(**{"n_steps": 12, "batch_rows": 8, "micro_rows": 4, "warmup_steps": 2, "lr": 3e-3} | values)
+
+
+def losses(run: Run) -> list[float]:
+    return [value for _step, value in History.read(run).series["loss"]]
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class StopsAt(Toy):
+    """Sends this process a signal while it computes the loss of its nth micro-batch."""
+
+    def __init__(self, at: int, **values: Any) -> None:
+        super().__init__(**values)
+        self.at = at
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        self.at -= 1
+        if self.at == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().loss(batch)
+
+
+class Diverges(Toy):
+    """Row 5 says NaN."""
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        bad = (batch[0] == self.ids[5, :-1]).all(dim=1).any()
+        return super().loss(batch) * (float("nan") if bad else 1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_one_at_a_time_equals_eight_at_once(tmp_path: Path, optimizer: str) -> None:
+    """Rows have different numbers of supervised tokens, some none: a mean of means would differ (nanochat #590)."""
+    found = []
+    for micro_rows in (8, 1):
+        settings = config(n_steps=50, micro_rows=micro_rows, optimizer=optimizer)
+        run = toy_run(tmp_path / str(micro_rows), settings)
+        train(Toy(masked=True), settings, run)
+        found.append(losses(run))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0][-1] < found[0][0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("at", [1, 8, 18])
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, optimizer: str, at: int) -> None:
+    """Interrupted between steps and half-way through one; dropout on, several epochs, evaluations and samples between."""
+    settings = config(optimizer=optimizer, eval_every=3, sample_every=4, checkpoint_every=5)
+    undisturbed = Toy(dropout=0.1)
+    whole = toy_run(tmp_path / "whole", settings)
+    train(undisturbed, settings, whole)
+
+    run = toy_run(tmp_path / "run", settings)
+    first = train(StopsAt(at, dropout=0.1), settings, run)
+    assert first.signal == signal.SIGTERM
+    assert first.step < settings.n_steps
+    assert History.read(run).status == "interrupted"
+    second = Toy(dropout=0.1, seed=0)
+    torch.manual_seed(1234)  # nothing may depend on what the process did before
+    result = train(second, settings, run)
+    assert result.step == settings.n_steps
+    assert equal(weights(second.model), weights(undisturbed.model))
+    assert losses(run) == losses(whole)
+    a, b = ((each.path / "model" / "model.safetensors").read_bytes() for each in (run, whole))
+    assert a == b
+
+
+def test_a_finished_run_finishes_again_without_training(tmp_path: Path) -> None:
+    settings = config(eval_every=4)
+    run = toy_run(tmp_path / "run", settings)
+    train(Toy(), settings, run)
+    before = (run.result / "model.safetensors").read_bytes()
+    train(Toy(), settings, run)
+    assert (run.result / "model.safetensors").read_bytes() == before
+
+
+def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+    settings = config(n_steps=20, eval_every=2, patience=3, keep=1)
+    toy = Toy()
+    toy.figures = [5.0, 4.0, 4.5, 4.4, 4.1, 1.0]
+    run = toy_run(tmp_path / "run", settings)
+    result = train(toy, settings, run)
+    assert (result.step, result.best_step, result.stopped_early) == (10, 4, True)
+    assert [path.name for path in checkpoints(run)] == ["step-000004", "step-000010"]
+    best = (run.path / "checkpoints" / "step-000004" / "model.safetensors").read_bytes()
+    assert (run.result / "model.safetensors").read_bytes() == best
+    # a resume of a run that has stopped does not go on
+    assert train(Toy(), settings, run).step == 10
+
+
+def test_divergence_names_the_documents_and_touches_nothing(tmp_path: Path) -> None:
+    settings = config(micro_rows=1, batch_rows=4, checkpoint_every=1, n_steps=50)
+    toy = Diverges()
+    run = toy_run(tmp_path / "run", settings)
+    with pytest.raises(DivergenceError) as raised:
+        train(toy, settings, run)
+    assert "document 5" in str(raised.value)
+    newest = checkpoints(run)
+    assert all(p.isfinite().all() for p in toy.model.parameters())
+    diverged = next(entry for entry in run.events.read() if entry["event"] == "diverged")
+    assert diverged["step"] == (int(newest[-1].name[5:]) if newest else 0)
+    assert f"step {diverged['step'] + 1}" in str(raised.value)
+
+
+def test_a_step_without_supervised_tokens_changes_nothing(tmp_path: Path) -> None:
+    toy = Toy(masked=True)
+    toy.targets[:] = -100
+    before = weights(toy.model)
+    settings = config(n_steps=3)
+    toy.evaluate = lambda full: {}  # type: ignore[method-assign, assignment, misc]
+    train(toy, settings, toy_run(tmp_path / "run", settings))
+    assert equal(weights(toy.model), before)
+
+
+def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
+    settings = config(n_steps=12, checkpoint_every=1, eval_every=3, keep=2)
+    toy = Toy()
+    toy.figures = [1.0, 2.0, 3.0, 4.0]
+    run = toy_run(tmp_path / "run", settings)
+    train(toy, settings, run)
+    assert [path.name for path in checkpoints(run)] == ["step-000003", "step-000011", "step-000012"]
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_and_a_run_to_continue(tmp_path: Path) -> None:
+    settings = config(checkpoint_every=4, n_steps=8, eval_every=8)
+    whole = Toy()
+    train(whole, settings, toy_run(tmp_path / "whole", settings))
+
+    run = toy_run(tmp_path / "run", settings)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fills(Toy):
+        def documents(self, rows: Sequence[int], epoch: int) -> list[str]:
+            return []
+
+        def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            if checkpoints(run):  # from the first checkpoint on no file may be larger than 100 kB
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            return super().loss(batch)
+
+    try:
+        with pytest.raises(StorageError) as raised:
+            train(Fills(), settings, run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "step 4" in str(raised.value)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000004"]
+    again = Toy()
+    assert train(again, settings, run).step == 8
+    assert equal(weights(again.model), weights(whole.model))
+
+
+def test_what_a_killed_write_left_is_not_a_checkpoint(tmp_path: Path) -> None:
+    settings = config(checkpoint_every=6)
+    run = toy_run(tmp_path / "run", settings)
+    assert train(StopsAt(14), settings, run).signal == signal.SIGTERM
+    half = run.path / "checkpoints" / ".step-000009.writing"
+    half.mkdir()
+    (half / "state.json").write_text('{"step": 9}')
+    assert train(Toy(), settings, run).step == 12
+    assert not half.exists()
+
+
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path) -> None:
+    settings = config(checkpoint_every=6)
+    run = toy_run(tmp_path / "run", settings)
+    train(StopsAt(14), settings, run)
+    tensors = checkpoints(run)[-1] / "optimizer.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="damaged"):
+        train(Toy(), settings, run)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    settings = config(checkpoint_every=6)
+    run = toy_run(tmp_path / "run", settings)
+    train(StopsAt(14), settings, run)
+    other = Toy()
+    other.model.layers = other.model.layers[:1]
+    with pytest.raises(TrainingError, match="another model"):
+        train(other, settings, run)
+
+
+def test_another_environment_is_refused_unless_forced(tmp_path: Path) -> None:
+    settings = config()
+    run = toy_run(tmp_path / "run", settings)
+    train(StopsAt(14), settings, run)
+    environment = json.loads((run.path / ENVIRONMENT).read_text())
+    (run.path / ENVIRONMENT).write_text(json.dumps(environment | {"torch": "1.0"}))
+    with pytest.raises(TrainingError, match=r"torch: 1\.0"):
+        train(Toy(), settings, run)
+    assert train(Toy(), settings, run, force=True).step == 12
+    assert "environment_changed" in [entry["event"] for entry in run.events.read()]
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    run = toy_run(tmp_path / "run", config())
+    with run.locked(), pytest.raises(InUseError, match=str(os.getpid())), Run.open(run.path).locked():
+        pass
+    with run.locked():
+        pass
+
+
+def test_bfloat16_keeps_float32_weights(tmp_path: Path) -> None:
+    found = {}
+    for precision in ("fp32", "bf16"):
+        settings = config(n_steps=30, precision=precision)
+        toy = Toy()
+        run = toy_run(tmp_path / precision, settings)
+        train(toy, settings, run)
+        found[precision] = losses(run)
+        assert all(p.dtype == torch.float32 for p in toy.model.parameters())
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=2e-2)
+    assert found["bf16"] != found["fp32"]
+
+
+def test_settings_are_read_back_as_they_were(tmp_path: Path) -> None:
+    settings = config(optimizer="muon", precision="bf16", cautious=True, lr=1.5e-3)
+    run = toy_run(tmp_path / "run", settings)
+    assert TrainingConfig.from_dict(Run.open(run.path).section("training")) == settings
+    for wrong in ({"surprise": 1}, {"n_steps": "many"}, {"lr": -1.0}, {"optimizer": "sgd"}, {"n_steps": True}):
+        with pytest.raises(TrainingError):
+            TrainingConfig.from_dict(settings.to_dict() | wrong)
