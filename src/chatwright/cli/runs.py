@@ -12,7 +12,9 @@ from chatwright.errors import TrainingError
 from chatwright.i18n import _
 
 if TYPE_CHECKING:
+    from chatwright.training.loop import Result
     from chatwright.training.run import Run
+    from chatwright.training.tune import Tuned
 
 JSON_HELP = "Print JSON."
 RUN_HELP = "The folder of a run."
@@ -83,25 +85,37 @@ def resume(
     settings = read_settings()
     from chatwright.cli.train import report_end
     from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.cli.tune import report_tuned
     from chatwright.engine.runner import find_device
     from chatwright.training.distributed import joined
     from chatwright.training.run import Run
 
     opened = Run.open(Path(run))
     device = find_device(settings.device)
+    result: Result | None = None
+    tuned: Tuned | None = None
     with joined() as world, TrainingProgress(output if world.is_main else Output(quiet=True)) as progress:
         if opened.verb == "train":
             from chatwright.training.pretrain import resume_pretraining
 
             result = resume_pretraining(opened, device=device, progress=progress, world=world, force=force)
+        elif opened.verb == "tune":
+            from chatwright.training.tune import resume_tuning
+
+            tuned = resume_tuning(
+                opened, device=device, n_threads=settings.n_threads, progress=progress, world=world, force=force
+            )
         else:
             raise TrainingError(
                 "The run {path} is of a kind that cannot be continued ({verb}).", path=run, verb=opened.verb
             )
-    if world.is_main:
+    if world.is_main and result is not None:
         report_end(output, opened, result)
-    if result.signal is not None:
-        raise typer.Exit(128 + result.signal)
+    if world.is_main and tuned is not None:
+        report_tuned(output, tuned)
+    signal = next((ended.signal for ended in (result, tuned) if ended is not None), None)
+    if signal is not None:
+        raise typer.Exit(128 + signal)
 
 
 def report(

@@ -22,6 +22,7 @@ from chatwright.i18n import _
 from chatwright.training.augmentation import AUGMENTATIONS
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
+from chatwright.training.fold_report import AUGMENT_FILE, FOLDS_FILE
 from chatwright.training.folds import Comparison, Spread, assign_folds, compare, summarise
 from chatwright.training.history import History
 from chatwright.training.loop import train
@@ -30,8 +31,7 @@ from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_atomically
 from chatwright.training.tune_recipe import METRIC_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
-FOLDS, FOLDS_FILE = "folds", "folds.json"
-AUGMENT, AUGMENT_FILE, NONE = "augment", "augmentations.json", "none"
+FOLDS, AUGMENT, NONE = "folds", "augment", "none"
 FINISHED = ("finished", "stopped early")
 
 

@@ -12,6 +12,7 @@ from chatwright.errors import StorageError
 from chatwright.i18n import _, detect_language
 from chatwright.training.curves import curves_svg
 from chatwright.training.environment import read_environment
+from chatwright.training.fold_report import fold_tables
 from chatwright.training.history import History
 from chatwright.training.run import REPORT, SAMPLES, Run, write_atomically
 
@@ -44,9 +45,11 @@ def _page(run: Run) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
     yield _table([(label, _shown(value), "") for label, value in _summary(run, history)])
-    yield f"<h2>{_('Curves')}</h2><div class=curves>"
-    yield from curves_svg(history)
-    yield "</div>"
+    yield from fold_tables(run)
+    if history.series:
+        yield f"<h2>{_('Curves')}</h2><div class=curves>"
+        yield from curves_svg(history)
+        yield "</div>"
     reasons = run.reasons()
     for name, section in run.config.items():
         if isinstance(section, Mapping):

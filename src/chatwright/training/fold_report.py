@@ -1,0 +1,52 @@
+"""The part of report.html that says what folds found: every figure with its spread, and whether augmentations helped."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from chatwright.i18n import _
+from chatwright.training.run import Run
+
+FOLDS_FILE, AUGMENT_FILE = "folds.json", "augmentations.json"
+
+
+def fold_tables(run: Run) -> Iterator[str]:
+    """HTML; nothing for a run without folds, or whose folds are not all finished."""
+    if folds := _read(run, FOLDS_FILE):
+        yield f"<h2>{_('Folds')}</h2>"
+        n = len(folds["rows"])
+        heading = [_("FIGURE"), _("MEAN"), _("SD"), *(_("FOLD {n}", n=i) for i in range(1, n + 1))]
+        yield _table(heading, [[name, *_spread(spread)] for name, spread in folds["figures"].items()])
+    if compared := _read(run, AUGMENT_FILE):
+        metric = compared["metric"]
+        yield f"<h2>{_('Augmentations')}</h2>"
+        rows = []
+        for name, figures in compared["figures"].items():
+            mean, sd, *_values = _spread(figures[metric])
+            row = [name, f"{mean} ± {sd}"]
+            if each := compared["differences"].get(name):
+                mean, sd, *_values = _spread(each["difference"])
+                row += [f"{mean} ± {sd}", f"{each['low']:.4f} … {each['high']:.4f}", _(each["verdict"])]
+            rows.append(row)
+        yield _table([_("AUGMENTATION"), metric, _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
+
+
+def _read(run: Run, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((run.path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _spread(spread: Mapping[str, Any]) -> list[str]:
+    return [f"{value:.4f}" for value in (spread["mean"], spread["sd"], *spread["values"])]
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{cells}</tr>{body}</table>"

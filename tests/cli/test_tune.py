@@ -1,0 +1,103 @@
+"""`chatwright tune` and `runs resume` from the command line: figures to standard output, what to do next, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatwright.text.dataset import write_dataset
+from tests.cli.conftest import Run
+from tests.server.tiny import make_model_folder
+from tests.training.tuning import chat
+
+FAST = ["--batch", "2", "--epochs", "1", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_model_folder(tmp_path_factory.mktemp("tune") / "tiny"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    rows: list[dict[str, Any]] = [{"messages": chat(f"What is {n}?", f"It is {n}.")} for n in range(6)]
+    write_dataset(tmp_path / "data", {"conversations": {"train": rows[:4], "held_out": rows[4:]}})
+    return str(tmp_path / "data")
+
+
+def test_an_adapter_is_trained_served_by_name_and_not_trained_over(
+    command: Run, model: str, data: str, tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    done = command("tune", model, data, "--rank", "4", "--out", run, *FAST)
+    assert done.code == 0, done.err
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == ["bits_per_byte", "loss"]
+    assert f"chatwright serve {model} --adapter NAME={run}" in done.err
+    again = command("tune", model, data, "--rank", "4", "--out", run, *FAST)
+    assert again.code == 2
+    assert f"chatwright runs resume {run}" in again.err
+    shown = command("runs", "show", run)
+    assert "finished" in shown.out
+    resumed = command("runs", "resume", run)
+    assert resumed.code == 0, resumed.err
+    assert resumed.out == done.out
+
+
+def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, data: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = command("tune", model, data, "--folds", "2", "--no-final", "--out", str(run), *FAST)
+    assert done.code == 0, done.err
+    heading, bits, loss = done.out.splitlines()
+    assert heading.split() == ["FIGURE", "MEAN", "SD", "FOLD", "1", "FOLD", "2"]
+    assert bits.split()[0] == "bits_per_byte"
+    assert loss.split()[0] == "loss"
+    assert "<h2>Folds</h2>" in (run / "report.html").read_text()
+    one = json.loads((run / "folds.json").read_text())["figures"]["loss"]
+    assert loss.split()[1] == f"{one['mean']:.4f}"
+
+
+def test_comparing_augmentations_says_whether_each_helped(
+    command: Run, model: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command(
+        "tune", model, data, "--augment", "compare", "--folds", "2", "--out", str(tmp_path / "run"), "--json", *FAST
+    )
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert set(report["comparisons"]["differences"]) == {"word-dropout", "word-swap", "typos"}
+    assert report["result"] is None
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    table = command("runs", "resume", str(tmp_path / "run"))
+    assert "word-dropout" in table.out
+    assert "结论" in table.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "rlhf"], "--method is one of full, lora, dpo, classify, tag"),
+        (["--augment", "synonyms"], "word-dropout, word-swap, typos"),
+        (["--augment", "compare"], "add --folds 5"),
+        (["--folds", "1"], "--folds"),
+        (["--lr", "nan"], "--lr"),
+        (["--method", "full", "--rank", "8"], "--rank has no meaning for --method full"),
+        (["--context", "100000"], "more than the model can read (512 tokens)"),
+    ],
+)
+def test_wrong_usage_is_a_sentence_and_leaves_nothing(
+    command: Run, model: str, data: str, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = command("tune", model, data, "--out", str(tmp_path / "run"), *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_wrong_dataset_names_the_method_that_fits(command: Run, model: str, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "labels", {"labelled": {"train": [{"text": "a", "label": "x"}]}})
+    done = command("tune", model, str(tmp_path / "labels"), "--out", str(tmp_path / "run"))
+    assert done.code == 1
+    assert "--method classify" in done.err
