@@ -50,6 +50,8 @@ _ANY_COMMON = frozenset().union(*_COMMON.values())
 _WESTERN = re.compile(rb"(?<![\x80-\xff])[\x80\x85\x91-\x97\x99\xa0-\xff]{1,2}(?![\x80-\xff])")
 _CYRILLIC = {"cp1251": re.compile(rb"[\xe0-\xff\xb8]"), "koi8_r": re.compile(rb"[\xc0-\xdf\xa3]")}
 _HIGH = re.compile(rb"[\x80-\xff]")
+_LONE = re.compile(rb"[A-Za-z][\x80-\xff](?![\x80-\xff])")
+_PAIRED = re.compile(rb"[\x80-\xff]{2}")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _ENOUGH = 0.1
 
@@ -100,10 +102,12 @@ class TextDecoder:
     """Decodes the pieces of one file, which it knows by its first bytes."""
 
     def __init__(self, head: bytes) -> None:
-        self.legacy = None if _is_utf8(head) else likely_legacy(head)
+        self.legacy = None if _is_utf8(head) else _legacy_of_foreign_lines(head)
+        # Two bytes of GB18030 are often valid UTF-8 of an unusual alphabet: in a file that is not UTF-8, they are GB18030.
+        self._odd_is_legacy = self.legacy not in (None, "cp1252")
 
     def decode(self, data: bytes) -> Decoded:
-        """`data` as text; NULs are dropped and counted. UTF-16 and UTF-32 are not seen here (see `streams.open_text`)."""
+        """`data` as text; NULs are dropped and counted. UTF-16 and UTF-32 are not seen here (see `Piece.blocks`)."""
         data = data.removeprefix(codecs.BOM_UTF8)
         n_nul = data.count(0)
         if n_nul:
@@ -117,41 +121,51 @@ class TextDecoder:
     def _by_line(self, data: bytes) -> Decoded:
         """Every line in UTF-8, in the file's legacy encoding, or in the one that the line itself makes likely."""
         if self.legacy is None:
-            self.legacy = likely_legacy(b"\n".join(line for line in data.split(b"\n") if not _is_utf8(line)))
+            self.legacy = _legacy_of_foreign_lines(data)
         parts: list[str] = []
-        encodings: dict[str, None] = {}
+        encodings: set[str] = set()
         n_undecodable = 0
         for line in data.split(b"\n"):
             decoded = self._line(line)
             parts.append(decoded.text)
             n_undecodable += decoded.n_undecodable
             if not line.isascii():
-                encodings[decoded.encoding] = None
+                encodings.add(decoded.encoding)
         return Decoded("\n".join(parts), "+".join(sorted(encodings)), n_undecodable)
 
     def _line(self, line: bytes) -> Decoded:
-        assert self.legacy is not None
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            pass
+            if _is_damaged_utf8(line):
+                return _replaced(line, "utf-8")
         else:
-            # Two GB bytes are often valid UTF-8 of an unusual alphabet ("联通" in Notepad): the rest of the file decides.
-            odd = not text.isascii() and all(char < "\u0800" for char in text)
-            if not odd or score(line, self.legacy) < 0.5:
+            if text.isascii() or not self._odd_is_legacy or any(char >= "\u0800" for char in text):
                 return Decoded(text)
-        for encoding in (self.legacy, likely_legacy(line)):
+        if (
+            self.legacy in _COMMON
+            and _LONE.search(line)
+            and not _PAIRED.search(line)
+            and score(line, self.legacy) < _ENOUGH
+        ):
+            return _replaced(
+                line, "cp1252"
+            )  # accents amid Latin letters, each of which GB18030 takes for half a character
+        candidates = [encoding for encoding in (self.legacy, likely_legacy(line)) if encoding is not None]
+        for encoding in candidates:
             try:
                 return Decoded(line.decode(encoding), encoding)
             except UnicodeDecodeError:
                 continue
-        # Damaged: in whichever encoding the damage is smaller.
-        candidates = [
-            Decoded(text, encoding, text.count("\ufffd"))
-            for encoding in ("utf-8", self.legacy)
-            for text in (line.decode(encoding, "replace"),)
-        ]
-        return min(candidates, key=lambda decoded: decoded.n_undecodable)
+        # Damaged: in whichever encoding the damage is smallest.
+        damaged = [_replaced(line, encoding) for encoding in ("utf-8", *candidates)]
+        return min(damaged, key=lambda decoded: decoded.n_undecodable)
+
+
+def _legacy_of_foreign_lines(data: bytes) -> str | None:
+    """The likeliest encoding of the lines that are not UTF-8; None where there are none."""
+    foreign = [line for line in data.split(b"\n") if not _is_utf8(line) and not _is_damaged_utf8(line)]
+    return likely_legacy(b"\n".join(foreign)) if foreign else None
 
 
 def likely_legacy(sample: bytes) -> str:
@@ -174,9 +188,22 @@ def score(sample: bytes, encoding: str) -> float:
     text = sample.decode(encoding, "replace")
     foreign = [char for char in text if char > "\x7f"]
     n_bad = text.count("\ufffd")
-    if n_bad > 1 + len(foreign) // 100:
+    if n_bad > 1 + len(foreign) // 20:
         return 0.0
     return sum(char in _COMMON[encoding] for char in foreign) / max(1, len(foreign))
+
+
+def _replaced(data: bytes, encoding: str) -> Decoded:
+    text = data.decode(encoding, "replace")
+    return Decoded(text, encoding, text.count("\ufffd"))
+
+
+def _is_damaged_utf8(data: bytes) -> bool:
+    """Whether most of what is not ASCII is valid UTF-8 all the same; other encodings hardly ever look so."""
+    text = data.decode("utf-8", "replace")
+    n_bad = text.count("\ufffd")
+    n_good = sum(char > "\x7f" for char in text) - n_bad
+    return n_good >= 3 * n_bad
 
 
 def _is_utf8(data: bytes) -> bool:

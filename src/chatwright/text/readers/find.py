@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from chatwright.errors import UsageError
 from chatwright.text.readers.encoding import SAMPLE_BYTES
-from chatwright.text.readers.names import format_of, shown, sniff
+from chatwright.text.readers.members import BROKEN_ARCHIVE, BoundedTarInfo, Member, tar_members, zip_members
+from chatwright.text.readers.names import COMPRESSIONS, export_extras, format_of, shown, sniff
 from chatwright.text.readers.split import split_file
 from chatwright.text.readers.unit import Limits, Refused, Skipped, Unit
 
@@ -86,6 +89,7 @@ def _walk(path: Path, name: str) -> Iterator[tuple[str, Path, os.stat_result] | 
             yield Skipped(label, "", "unreadable", error.strerror or "")
             continue
         folders = []
+        extras = export_extras(entry.name for entry in entries)
         for entry in entries:
             source = f"{label}/{shown(entry.name)}"
             try:
@@ -97,6 +101,8 @@ def _walk(path: Path, name: str) -> Iterator[tuple[str, Path, os.stat_result] | 
                 yield Skipped(source, "", "link", "links inside folders are not followed")
             elif entry.name.startswith("."):
                 yield Skipped(source, "", "hidden", "its name begins with a dot; name it as an input to read it")
+            elif entry.name in extras:
+                yield Skipped(source, "", "part of a ChatGPT export")
             elif stat.S_ISDIR(status.st_mode):
                 folders.append((Path(entry.path), source))
             elif stat.S_ISREG(status.st_mode):
@@ -115,11 +121,54 @@ def _units_of(path: Path, source: str, size_bytes: int, limits: Limits) -> Itera
         if not format and not compression:
             with path.open("rb") as file:
                 format = sniff(file.read(SAMPLE_BYTES))
-        if size_bytes > limits.split_bytes:
+            if format in COMPRESSIONS:
+                format, compression = "", COMPRESSIONS[format]
+        if compression:
+            yield Unit(source, path, format, size_bytes=size_bytes, compression=compression)  # type: ignore[arg-type]
+        elif format in ("zip", "tar"):
+            yield from _members(path, source, format, size_bytes, limits)
+        elif format == "parquet" or size_bytes > limits.split_bytes:
             yield from split_file(path, source, format, size_bytes, limits)
-            return
-        yield Unit(source, path, format, size_bytes=size_bytes)
+        else:
+            yield Unit(source, path, format, size_bytes=size_bytes)
     except Refused as refused:
         yield Skipped(source, refused.where, refused.reason, refused.detail)
     except OSError as error:
         yield Skipped(source, "", "unreadable", error.strerror or "")
+
+
+def _members(path: Path, source: str, format: str, size_bytes: int, limits: Limits) -> Iterator[Unit | Skipped]:
+    """A unit a member. Raises Refused, OSError."""
+    n_members = 0
+    with path.open("rb") as file:
+        for found in _zip_or_tar(file, source, format, size_bytes, limits):
+            n_members += 1
+            if isinstance(found, Skipped):
+                yield found
+                continue
+            yield Unit(
+                f"{source}!/{found.name}",
+                path,
+                found.format,
+                member=found.name,
+                start=found.start,
+                size_bytes=found.size_bytes,
+                container=format,  # type: ignore[arg-type]
+                compression=found.compression,
+                checksum=found.checksum,
+            )
+    if n_members == 0:
+        yield Skipped(source, "", "empty")
+
+
+def _zip_or_tar(
+    file: BinaryIO, source: str, format: str, size_bytes: int, limits: Limits
+) -> Iterator[Member | Skipped]:
+    if format == "zip":
+        yield from zip_members(file, size_bytes, source, limits)
+        return
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=BoundedTarInfo)  # noqa: SIM115 — the file is the caller's
+    except BROKEN_ARCHIVE as error:
+        raise Refused("broken archive", "no tar file, or a damaged one: fetch or pack it again") from error
+    yield from (found for _info, found in tar_members(archive, source, limits))

@@ -201,6 +201,7 @@ def _whole(piece: Piece, decoder: TextDecoder) -> Iterator[Row | Skipped]:
         value, encoding, n_undecodable = parse_json(data.removeprefix(b"\xef\xbb\xbf"), decoder)
     except Refused as refused:
         raise Refused("bad json", refused.detail) from None
+    encoding = piece.encoding or encoding
     rows = _inner_rows(value)
     if rows is None:
         yield Row(value, "", encoding, n_undecodable)

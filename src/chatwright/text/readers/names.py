@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import PurePath
 
 from chatwright.text.readers.encoding import is_binary
@@ -50,6 +52,13 @@ UNSUPPORTED = {
     "7z": "unpack it first",
     "rar": "unpack it first",
 }
+# What ChatGPT's export holds beside the conversations: the same once more as a page, and records about the account.
+_EXPORT_MARKS = {"chat.html", "message_feedback.json"}
+_EXPORT_EXTRAS = _EXPORT_MARKS | {
+    "user.json", "user_settings.json", "shared_conversations.json", "model_comparisons.json", "group_chats.json",
+    "shopping.json", "sora.json", "export_manifest.json",
+}  # fmt: skip
+_CONVERSATIONS = re.compile(r"conversations(-\d+)?\.json")
 _MAGIC = (
     (b"%PDF-", "pdf"),
     (b"PK\x03\x04", "zip"),
@@ -91,6 +100,19 @@ def sniff(head: bytes) -> str:
     if looks_like_jsonl(head):
         return "jsonl"
     return "txt"
+
+
+def export_extras(names: Iterable[str]) -> set[str]:
+    """Of the files of an archive or folder, those that a ChatGPT export has beside its conversations."""
+    by_folder: dict[str, dict[str, str]] = {}
+    for name in names:
+        folder, _slash, base = name.rpartition("/")
+        by_folder.setdefault(folder, {})[base] = name
+    extras: set[str] = set()
+    for files in by_folder.values():
+        if not _EXPORT_MARKS.isdisjoint(files) and any(_CONVERSATIONS.fullmatch(base) for base in files):
+            extras.update(files[base] for base in _EXPORT_EXTRAS & files.keys())
+    return extras
 
 
 def shown(name: str | PurePath) -> str:

@@ -33,8 +33,10 @@ class Piece:
     head: bytes = b""
     size_bytes: int | None = None
     start: int = 0
+    end: int | None = None
     first_line: int = 1
     is_range: bool = False
+    depth: int = 0  # how many archives and compressions lie around it
     n_undecodable: int = field(default=0, init=False)
 
     @property
@@ -62,10 +64,10 @@ class Piece:
         self.n_undecodable += tail.count("\ufffd")
         yield _utf8(tail)
 
-    def lines(self) -> Iterator[tuple[int, bytes | None]]:
+    def lines(self, blank: bool = False) -> Iterator[tuple[int, bytes | None]]:
         """(number, line without its end); None for a line above `max_line_bytes`, of which nothing is held.
 
-        Blank lines are left out; they count.
+        Blank lines count, and come out with `blank` only.
         """
         number = self.first_line
         tail = b""
@@ -85,12 +87,12 @@ class Piece:
                 if too_long or len(line) > self.limits.max_line_bytes:
                     yield number, None
                     too_long = False
-                elif line and not line.isspace():
+                elif blank or (line and not line.isspace()):
                     yield number, line
                 number += 1
         if too_long or len(tail) > self.limits.max_line_bytes:
             yield number, None
-        elif tail and not tail.isspace():
+        elif tail and (blank or not tail.isspace()):
             yield number, tail
 
     def whole(self) -> bytes:

@@ -6,12 +6,20 @@ import errno
 from collections.abc import Callable, Iterator
 
 from chatwright.errors import StorageError
+from chatwright.text.readers.archive import read_archive, unpack
+from chatwright.text.readers.conll import looks_like_conll, read_conll
+from chatwright.text.readers.corpus import read_yaml
 from chatwright.text.readers.json_rows import read_json_rows, read_jsonl_rows
 from chatwright.text.readers.open import open_unit
+from chatwright.text.readers.parquet import read_parquet_rows
+from chatwright.text.readers.pdf import read_pdf
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.plain import cut_text, read_plain
 from chatwright.text.readers.shapes import read_rows
+from chatwright.text.readers.table import read_table
 from chatwright.text.readers.unit import Limits, Record, Refused, Skipped, Unit
+from chatwright.text.readers.web import read_html
+from chatwright.text.readers.word import read_docx
 
 
 def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
@@ -33,6 +41,10 @@ def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
 
 def read_piece(piece: Piece) -> Iterator[Record | Skipped]:
     """The records of an opened unit; long documents in parts."""
+    piece = unpack(piece)
+    if piece.format in ("zip", "tar"):
+        yield from read_archive(piece, read_piece)
+        return
     max_bytes = piece.limits.max_document_bytes
     for found in reader_of(piece.format)(piece):
         if isinstance(found, Skipped) or found.kind != "documents" or len(found.payload["text"]) * 4 <= max_bytes:
@@ -47,10 +59,27 @@ def read_piece(piece: Piece) -> Iterator[Record | Skipped]:
             )
 
 
-def reader_of(format: str) -> Callable[[Piece], Iterator[Record | Skipped]]:
+Reader = Callable[[Piece], Iterator[Record | Skipped]]
+
+
+def reader_of(format: str) -> Reader:
     """The reader of a format; plain text where nothing else is known."""
-    if format == "jsonl":
-        return lambda piece: read_rows(piece, read_jsonl_rows(piece))
-    if format in ("json", "chatgpt-export"):
-        return lambda piece: read_rows(piece, read_json_rows(piece))
-    return read_plain
+    readers: dict[str, Reader] = {
+        "jsonl": lambda piece: read_rows(piece, read_jsonl_rows(piece)),
+        "json": lambda piece: read_rows(piece, read_json_rows(piece)),
+        "csv": lambda piece: read_rows(piece, read_table(piece)),
+        "tsv": lambda piece: read_rows(piece, read_table(piece)),
+        "parquet": lambda piece: read_rows(piece, read_parquet_rows(piece)),
+        "html": read_html,
+        "pdf": read_pdf,
+        "docx": read_docx,
+        "yaml": read_yaml,
+        "conll": read_conll,
+    }
+    return readers.get(format, read_text)
+
+
+def read_text(piece: Piece) -> Iterator[Record | Skipped]:
+    """Plain text, unless it is one token and tag a line."""
+    head = piece.decoder().decode(piece.head).text if not piece.encoding else ""
+    return read_conll(piece) if looks_like_conll(head) else read_plain(piece)

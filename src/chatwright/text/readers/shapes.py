@@ -38,10 +38,10 @@ _SHAPES = (
 )
 
 
-def read_rows(piece: Piece, rows: Iterator[Row | Skipped]) -> Iterator[Record | Skipped]:
+def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[Record | Skipped]:
     """A record a row; a row without a known shape, or with an unusable one, is Skipped."""
     for row in rows:
-        if isinstance(row, Skipped):
+        if not isinstance(row, Row):
             yield row
             continue
         try:

@@ -1,0 +1,31 @@
+"""What the parsers of others raise on broken files: anything short of a reason to stop the program."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+
+# pypdf, python-docx and lxml leave many kinds of errors for one broken byte; each of them means: this file is broken.
+PARSER_FAILURES: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NameError,
+    RuntimeError,  # RecursionError, NotImplementedError
+    SyntaxError,  # lxml.etree.XMLSyntaxError
+    TypeError,
+    ValueError,  # UnicodeError
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a table."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,111 @@
+"""Word documents (docx): paragraphs, lists, tables, text boxes and notes in their order; deleted text stays deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chatwright.text.readers.failures import PARSER_FAILURES, first_line
+from chatwright.text.readers.members import zip_members
+from chatwright.text.readers.piece import Piece
+from chatwright.text.readers.unit import Record, Refused, Skipped
+
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_DELETED = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", f"{_W}delText"}
+_NOTES = ("/word/footnotes.xml", "/word/endnotes.xml")
+
+
+def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
+    """One document. Raises Refused."""
+    if piece.head.startswith(_OLE):
+        raise Refused("encrypted docx", "it is encrypted, or an old Word file: save it as docx without a password")
+    file = piece.seekable()
+    try:
+        # A docx is a zip: the same caps hold.
+        for _member in zip_members(file, file.seek(0, 2), piece.source, piece.limits):
+            pass
+        file.seek(0)
+        paragraphs = list(_paragraphs(file))
+    except PARSER_FAILURES as error:
+        raise Refused("broken docx", first_line(error)) from error
+    except Refused as refused:
+        raise Refused("broken docx" if refused.reason == "broken archive" else refused.reason, refused.detail) from None
+    text = "\n".join(paragraphs).strip()
+    if not text:
+        yield Skipped(piece.source, "", "empty", "the document has no text")
+        return
+    yield Record("documents", {"text": text}, "", "docx")
+
+
+def _paragraphs(file: Any) -> Iterator[str]:
+    import docx
+    from docx.opc.exceptions import OpcError
+    from lxml import etree
+
+    try:
+        part = docx.Document(file).part
+    except OpcError as error:
+        raise Refused("broken docx", first_line(error)) from error
+    yield from _blocks(part.element.body)
+    for related in part.package.iter_parts():
+        if str(related.partname) in _NOTES:
+            parser = etree.XMLParser(resolve_entities=False, no_network=True)
+            yield from _blocks(etree.fromstring(related.blob, parser))
+
+
+def _blocks(element: Any) -> Iterator[str]:
+    """The paragraphs and table rows in an element, in order."""
+    for child in element:
+        if child.tag == f"{_W}p":
+            text, boxes = _paragraph(child)
+            yield text
+            for box in boxes:
+                yield from _blocks(box)
+        elif child.tag == f"{_W}tbl":
+            yield from _rows(child)
+        elif isinstance(child.tag, str) and child.tag not in _DELETED:
+            yield from _blocks(child)
+
+
+def _rows(table: Any) -> Iterator[str]:
+    for row in table.iter(f"{_W}tr"):
+        if next(row.iterancestors(f"{_W}tbl")) is not table:
+            continue  # of a table inside a cell, which is read with the cell
+        cells = [" ".join(filter(None, (line.strip() for line in _blocks(cell)))) for cell in _cells(row)]
+        if any(cells):
+            yield "\t".join(cells)
+
+
+def _cells(row: Any) -> Iterator[Any]:
+    for child in row:
+        if child.tag == f"{_W}tc":
+            yield child
+        elif child.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}ins"):
+            yield from _cells(child)
+
+
+def _paragraph(paragraph: Any) -> tuple[str, list[Any]]:
+    """The text of a paragraph, and the text boxes that hang on it."""
+    parts: list[str] = []
+    boxes: list[Any] = []
+    pending = [paragraph]
+    while pending:
+        element = pending.pop()
+        tag = element.tag
+        if tag in _DELETED or tag == _FALLBACK:  # old programs' copy of what is there already
+            continue
+        if tag == f"{_W}txbxContent":
+            boxes.append(element)
+        elif tag == f"{_W}t":
+            parts.append(element.text or "")
+        elif tag == f"{_W}tab" and element.getparent().tag == f"{_W}r":
+            parts.append("\t")
+        elif tag in (f"{_W}br", f"{_W}cr"):
+            parts.append("\n")
+        elif tag == f"{_W}noBreakHyphen":
+            parts.append("-")
+        else:
+            pending.extend(reversed(element))
+    return "".join(parts), boxes
