@@ -45,7 +45,7 @@ def page_with_picture(pdf: FPDF) -> None:
 
 class TestPdf:
     def test_text_comes_out_in_paragraphs_without_headers_and_page_numbers(self, tmp_path: Path) -> None:
-        words = "alpha bravo charlie delta echo".split()
+        words = ["alpha", "bravo", "charlie", "delta", "echo"]
         pages = [
             f"{word.title()} begins. {PROSE[at % 3]} {PROSE[(at + 1) % 3]} So it went for {word}.\n\nThus {word} ends."
             for at, word in enumerate(words)
@@ -84,7 +84,14 @@ class TestPdf:
         assert [(entry.where, entry.reason) for entry in skipped] == [("page 2", "scanned page"), ("", "scanned pdf")]
 
     def test_chinese_lines_are_joined_without_blanks(self) -> None:
-        lines = "灯塔矗立在北部的海岬上，自建成以来每\n晚都会点亮，夜间经过的船只会远远避开\n潮水高涨时隐藏在水面之下的那些礁石群\n秋天守塔人每天两次把天气记在本子里。"
+        lines = "\n".join(
+            [
+                "灯塔矗立在北部的海岬上，自建成以来每",
+                "晚都会点亮，夜间经过的船只会远远避开",
+                "潮水高涨时隐藏在水面之下的那些礁石群",
+                "秋天守塔人每天两次把天气记在本子里。",
+            ]
+        )
         assert join_lines(lines, full_width([lines])) == lines.replace("\n", "")
 
     def test_a_word_broken_at_the_end_of_a_line_is_one_word(self) -> None:

@@ -142,15 +142,8 @@ class TextDecoder:
         else:
             if text.isascii() or not self._odd_is_legacy or any(char >= "\u0800" for char in text):
                 return Decoded(text)
-        if (
-            self.legacy in _COMMON
-            and _LONE.search(line)
-            and not _PAIRED.search(line)
-            and score(line, self.legacy) < _ENOUGH
-        ):
-            return _replaced(
-                line, "cp1252"
-            )  # accents amid Latin letters, each of which GB18030 takes for half a character
+        if self.legacy in _COMMON and _has_lone_accents(line) and score(line, self.legacy) < _ENOUGH:
+            return _replaced(line, "cp1252")
         candidates = [encoding for encoding in (self.legacy, likely_legacy(line)) if encoding is not None]
         for encoding in candidates:
             try:
@@ -204,6 +197,12 @@ def _is_damaged_utf8(data: bytes) -> bool:
     n_bad = text.count("\ufffd")
     n_good = sum(char > "\x7f" for char in text) - n_bad
     return n_good >= 3 * n_bad
+
+
+def _has_lone_accents(line: bytes) -> bool:
+    """Whether it looks like Latin text with accents, each of which GB18030 or Big5 would take for half a character."""
+    n_high = len(_HIGH.findall(line))
+    return n_high * 6 < len(line) and bool(_LONE.search(line)) and not _PAIRED.search(line)
 
 
 def _is_utf8(data: bytes) -> bool:
