@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Literal
+from typing import IO, Literal, Self
 
 from chatwright.text.readers.compressed import Decompressed
 from chatwright.text.readers.names import export_extras, format_of, shown
@@ -120,7 +120,17 @@ def tar_members(
 
 
 class BoundedTarInfo(tarfile.TarInfo):
-    """A header whose extension (long names, pax) is of sane size: tarfile would read gigabytes of it into memory."""
+    """A header whose extension (long names, pax) is of sane size: tarfile would read gigabytes of it into memory.
+
+    Nor is a file that simply stops taken for a whole archive, as tarfile does.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("no end of the archive") from error
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES)
