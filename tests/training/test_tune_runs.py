@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
 from chatwright.engine.protocol import SamplingParams
@@ -19,9 +21,13 @@ from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
+from chatwright.training.history import History
+from chatwright.training.progress import Silent
 from chatwright.training.run import Run
 from chatwright.training.tune import Tuned, resume_tuning, start_tuning
 from chatwright.training.tune_recipe import TuneOptions
+from chatwright.training.tune_task import Rows
+from tests.model import tiny_models
 from tests.server.tiny import VOCAB, make_model_folder
 from tests.training.tuning import chat, tiny_gpt
 
@@ -89,8 +95,6 @@ async def test_the_server_with_the_adapter_says_what_was_trained(model_folder: P
 
 
 async def test_full_tuning_says_the_same_here_and_in_transformers(model_folder: Path, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     data = write_dataset(tmp_path / "data", {"conversations": {"train": [{"messages": m} for m in CONVERSATIONS]}})
     tuned = tune(model_folder, data, tmp_path / "run", method="full", lr=5e-3, epochs=40, batch=1)
     assert tuned.result == tmp_path / "run" / "model"
@@ -260,3 +264,92 @@ def test_a_run_does_not_go_on_with_another_dataset_or_model(model_folder: Path, 
     write_dataset(tmp_path / "data", {"conversations": {"train": conversations(3)}})
     with pytest.raises(TrainingError, match="has changed since the run"):
         resume_tuning(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "words"),
+    [
+        ("conversations", {"messages": "Hello"}, "messages is not a list"),
+        ("conversations", {"messages": [{"content": "Hello"}]}, "a message has no role"),
+        ("preferences", {"messages": [], "chosen": [], "rejected": None}, "rejected is not a list"),
+        ("labelled", {"text": "a", "label": 3}, "label is not a text"),
+        ("tagged", {"text": "a", "spans": [{"start": "0", "end": 1, "label": "x"}]}, "a span needs start and end"),
+    ],
+)
+def test_a_row_that_another_program_wrote_wrongly_is_named(
+    tmp_path: Path, kind: Any, row: dict[str, Any], words: str
+) -> None:
+    rows = {"train": [{"language": "en", **row}]}
+    with pytest.raises(InvalidDatasetError, match=words):
+        list(Rows(_unchecked(tmp_path / "data", kind, rows), METHOD_OF[kind], Silent()).read("train"))
+
+
+METHOD_OF: dict[str, Any] = {"conversations": "lora", "preferences": "dpo", "labelled": "classify", "tagged": "tag"}
+
+
+def _unchecked(path: Path, kind: Any, rows: Any) -> Dataset:
+    """A dataset whose only row was edited by hand."""
+    good = {"conversations": {"messages": []}, "preferences": {"messages": [], "chosen": [], "rejected": []}}
+    data = write_dataset(path, {kind: {"train": [good.get(kind, {"text": "a", "label": "x", "spans": []})]}})
+    [shard] = path.glob("*/train-*.jsonl")
+    line = json.dumps({"id": "r", "source": "", "cluster": 0, **rows["train"][0]}) + "\n"
+    shard.write_text(line)
+    return data
+
+
+def test_losses_do_not_depend_on_packing_or_micro_batches(model_folder: Path, tmp_path: Path) -> None:
+    answers = [
+        "Yes.",
+        "It is on its way to you, and will be with you tomorrow.",
+        "你好，世界！我们今天去北京。",
+        "No, not in the shop.",
+    ]
+    rows = [{"messages": chat(f"Question {n}?", answers[n % 4] * (1 + n % 3))} for n in range(8)]
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": rows}})
+    losses = {}
+    for name, options in {
+        "packed": {"packed": True},
+        "one at a time": {"packed": False, "micro": 1},
+        "all at once": {"packed": False, "micro": 8},
+    }.items():
+        run = tune(model_folder, data, tmp_path / name, method="full", batch=8, epochs=50, lr=3e-4, **options).run
+        assert run.section("training")["n_steps"] == 50
+        losses[name] = [value for _step, value in History.read(run).series["loss"]]
+        assert len(losses[name]) == 50
+    assert losses["packed"][-1] < 0.8 * losses["packed"][0]
+    assert losses["one at a time"] == pytest.approx(losses["all at once"], rel=1e-5)
+    assert losses["packed"] == pytest.approx(losses["all at once"], rel=1e-5)
+
+
+def test_a_gguf_model_becomes_a_complete_folder(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = json.loads((model_folder / "tokenizer.json").read_text())
+    template = (model_folder / "chat_template.jinja").read_text()
+
+    class Writer(gguf.GGUFWriter):
+        """Writes the tokenizer of the folder instead of a stand-in."""
+
+        def add_token_list(self, tokens: Any) -> None:
+            special = {token["content"] for token in backend["added_tokens"]}
+            vocab = sorted(backend["model"]["vocab"], key=backend["model"]["vocab"].__getitem__)
+            self.add_tokenizer_model("gpt2")
+            self.add_tokenizer_pre("gpt-2")
+            super().add_token_list(vocab)
+            self.add_token_types([3 if token in special else 1 for token in vocab])
+            self.add_token_merges([" ".join(merge) for merge in backend["model"]["merges"]])
+            self.add_eos_token_id(vocab.index("<|im_end|>"))
+            self.add_chat_template(template)
+
+    monkeypatch.setattr(tiny_models.gguf, "GGUFWriter", Writer)
+    tiny_models.write_gguf(AutoModelForCausalLM.from_pretrained(model_folder), tmp_path / "base.gguf")
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(3)}})
+    tuned = tune(tmp_path / "base.gguf", data, tmp_path / "run", method="full")
+    assert tuned.result is not None
+    text = "What is 3 and 3? 你好，世界！ 🙂"
+    ids = BaseModel.open(model_folder, "").tokenizer().encode(text)
+    theirs = AutoTokenizer.from_pretrained(tuned.result)
+    assert BaseModel.open(tuned.result, "").tokenizer().encode(text) == ids
+    assert theirs(text, add_special_tokens=False).input_ids == ids
+    assert theirs.chat_template == template
+    assert AutoModelForCausalLM.from_pretrained(tuned.result).config.vocab_size == VOCAB

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from chatwright.errors import InvalidDatasetError
 from chatwright.i18n import _
 from chatwright.text.dataset import Dataset, Row
-from chatwright.text.manifest import Split
+from chatwright.text.manifest import Kind, Split
 from chatwright.training.chat_rows import Notes
 from chatwright.training.objective import Objective
 from chatwright.training.progress import Progress
@@ -69,9 +70,43 @@ class Rows:
         """The rows of a split, as they are asked for."""
         self.progress.stage(_("Reading the dataset"), self.dataset.n_rows(split, self.kind))
         for number, row in enumerate(self.dataset.rows(split, self.kind), 1):
+            if problem := _problem(self.kind, row):
+                raise InvalidDatasetError(
+                    "{path}, {split} row {number} of {kind}: {problem}. Prepare the dataset again, or mend what wrote it.",
+                    path=self.dataset.path,
+                    split=split,
+                    number=number,
+                    kind=self.kind,
+                    problem=problem,
+                )
             yield row
             if number % 16 == 0:
                 self.progress.advance(number)
+
+
+def _problem(kind: Kind, row: Any) -> str:
+    """What is wrong with the shape of a row that some other program wrote; "" for nothing."""
+    if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("cluster"), int):
+        return _("it has no id or no cluster")
+    lists = {"conversations": ("messages",), "preferences": ("messages", "chosen", "rejected"), "tagged": ("spans",)}
+    for name in lists.get(kind, ()):
+        entries = row.get(name)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            return _("{name} is not a list of objects", name=name)
+        if name == "spans" and not all(map(_is_span, entries)):
+            return _("a span needs start and end (whole numbers) and a label")
+        if name != "spans" and not all(isinstance(entry.get("role"), str) for entry in entries):
+            return _("a message has no role")
+    texts = {"labelled": ("text", "label"), "tagged": ("text",)}
+    for name in texts.get(kind, ()):
+        if not isinstance(row.get(name), str):
+            return _("{name} is not a text", name=name)
+    return ""
+
+
+def _is_span(entry: Mapping[str, Any]) -> bool:
+    places = (entry.get("start"), entry.get("end"))
+    return all(isinstance(place, int) for place in places) and isinstance(entry.get("label"), str)
 
 
 def spread(items: Items, n: int) -> list[Any]:
