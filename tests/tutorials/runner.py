@@ -50,7 +50,9 @@ class Shell:
 
     def environment(self) -> dict[str, str]:
         """The reader's: none of the test's own settings, and the home folder of the test."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHATWRIGHT_", "OPENAI_"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CHATWRIGHT_", "OPENAI_"))
+        }
         return {
             **inherited,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
