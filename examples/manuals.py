@@ -4,9 +4,8 @@
 
 `apt-get download` fetches the packages by name from whatever mirror the machine is set up for, `dpkg-deb` unpacks them into a
 temporary folder, and the pages in the two languages are kept: html as it is, manual pages as plain text. About 75 MB are
-downloaded; 28 MB of text come out, a third of it Chinese. `--small` takes the
-four smallest packages (2 MB, 0.6 MB of text). The licences are the
-packages' own (GPL, GFDL, MPL, CC-BY-SA): FOLDER/licences holds them.
+downloaded; 28 MB of text come out, a third of it Chinese. `--small` takes the four smallest packages (2 MB, 0.6 MB of
+text). The licences are the packages' own (GPL, GFDL, MPL, CC-BY-SA): FOLDER/licences holds them.
 """
 
 from __future__ import annotations
@@ -96,6 +95,7 @@ def pages(root: Path, manual: Manual) -> Iterator[tuple[str, bytes]]:
 def collect(folder: Path, manuals: Sequence[Manual] = MANUALS) -> int:
     """Fill FOLDER/en, FOLDER/zh and FOLDER/licences; returns the number of pages."""
     n_pages = 0
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         work = Path(temporary)
         files = download(sorted({manual.package for manual in manuals}), work)

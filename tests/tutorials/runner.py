@@ -21,9 +21,16 @@ COMMAND_TIMEOUT_S = 300
 START_TIMEOUT_S = 90
 
 
+class CommandFailedError(AssertionError):
+    """A command of the page did not do what the page says."""
+
+
 @dataclass
 class Shell:
-    """A shell in a folder of its own, in which `chatwright` and `python` are this environment's. `said`: command → what it printed."""
+    """A shell in a folder of its own, in which `chatwright` and `python` are this environment's.
+
+    `said`: command, as it stands on the page → what it printed.
+    """
 
     folder: Path
     home: Path
@@ -33,8 +40,10 @@ class Shell:
     _address: str = "127.0.0.1:8000"
 
     def run(self, commands: Sequence[str], shorter: Mapping[str, str]) -> None:
-        """Run the commands in order. `shorter`: regular expression → what stands in its place. Servers run until the next one, or the
-        end. Raises AssertionError with what a command said when it fails."""
+        """Run the commands in order. `shorter`: regular expression → what stands in its place.
+
+        A server runs until the next one, or the end. Raises CommandFailedError with what a command said.
+        """
         for command in commands:
             short = command
             for long, replacement in shorter.items():
@@ -73,7 +82,8 @@ class Shell:
             encoding="utf-8",
             timeout=COMMAND_TIMEOUT_S,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        if done.returncode:
+            raise CommandFailedError(f"{command}\n{done.stdout}")
         return done.stdout
 
     def _serve(self, command: str) -> None:
@@ -93,8 +103,8 @@ class Shell:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_ready():
             said = (self.folder / "server.log").read_text()
-            assert server.poll() is None, f"{command}\n{said}"
-            assert time.monotonic() < deadline, f"{command}\n{said}"
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise CommandFailedError(f"{command}\n{said}")
             time.sleep(0.2)
 
     def _is_ready(self) -> bool:

@@ -22,8 +22,6 @@ SHORTER = {
 @pytest.mark.timeout(900)
 def test_the_page_runs(make_shell: Callable[[str], Shell]) -> None:
     shell = make_shell("zh")
-    (shell.folder / "playground").mkdir()
-
     shell.run(commands(PAGES["en", "customer-service"]), SHORTER)
 
     answers = [json.loads(said) for command, said in shell.said.items() if command.startswith("curl")]

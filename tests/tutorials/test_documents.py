@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.tutorial import PAGES, ROOT, commands
-from tests.tutorials.runner import Shell
+from tests.tutorials.runner import CommandFailedError, Shell
 
 SHORTER = {
     r"--minutes 5": "--steps 12 --size 0.3m --context 64",
@@ -22,11 +22,11 @@ SHORTER = {
 def test_the_page_runs(make_shell: Callable[[str], Shell]) -> None:
     shell = make_shell("en")
     fetch, *rest = commands(PAGES["en", "documents"])
-    (shell.folder / "playground").mkdir()
     try:
         shell.run([fetch], {"$": " --small"})
-    except AssertionError as error:  # no apt, or no mirror in reach: it says so, and any other documents do
-        assert "apt-get" in str(error)
+    except CommandFailedError as error:  # no apt, or no mirror in reach: it says so, and any other documents do
+        if "apt-get" not in str(error):
+            raise
         for language in ("en", "zh"):
             shutil.copytree(ROOT / "docs" / language, shell.folder / "playground" / "manuals" / language)
     shell.run(rest, SHORTER)
