@@ -124,7 +124,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _row(piece: Piece, decoder: TextDecoder, data: bytes | None, where: str) -> Row | Skipped:
     if data is None:
-        return Skipped(piece.source, where, "too long", f"longer than {piece.limits.max_line_bytes >> 20} MiB")
+        return Skipped(piece.source, where, "too long", f"longer than {piece.limits.max_line_bytes:,} bytes")
     try:
         value, encoding, n_undecodable = parse_json(data, decoder)
     except Refused as refused:
@@ -157,9 +157,9 @@ def _elements(piece: Piece) -> Iterator[bytes | None]:
                 depth, begin = 1, at
                 continue
             if depth == 1:
-                between = bytes(buffer[begin : token.start()]).strip(b", \t\r\n\xef\xbb\xbf")
-                if between:
-                    yield between  # a number, null, or rubbish: the caller says so
+                for between in bytes(buffer[begin : token.start()]).split(b","):
+                    if between and not between.isspace():
+                        yield between.strip()  # a number, null, or rubbish: the caller says so
                 begin = token.start()
             if kind == _QUOTE:
                 complete = depth == 1

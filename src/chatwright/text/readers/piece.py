@@ -124,7 +124,7 @@ class Piece:
     def too_large(self) -> Refused:
         """For formats that are read whole."""
         return Refused(
-            "too large", f"{self.format} files are read up to {self.limits.max_file_bytes >> 20} MiB: split this one"
+            "too large", f"{self.format} files are read up to {self.limits.max_file_bytes:,} bytes: split this one"
         )
 
 

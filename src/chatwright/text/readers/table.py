@@ -38,11 +38,15 @@ def read_table(piece: Piece) -> Iterator[Row | Record | Skipped]:
     if header is None:
         yield from _longest_column(piece, sample, everything, lines)
         return
+    n_found = 0
     for found in everything:
+        n_found += 1
         if isinstance(found, Skipped):
             yield found
         elif found is not first or piece.is_range:
             yield _named(piece, found, header, lines)
+    if n_found == 1:
+        yield Skipped(piece.source, "", "empty", "a header without rows")
 
 
 class _Lines:
@@ -89,14 +93,12 @@ def _rows(piece: Piece, lines: _Lines, delimiter: str) -> Iterator[Found | Skipp
             yield Skipped(piece.source, f"line {lines.number}", "bad row", f"{error}: a quote may not be closed")
             continue
         while lines.too_long:
-            detail = f"longer than {piece.limits.max_line_bytes >> 20} MiB"
+            detail = f"longer than {piece.limits.max_line_bytes:,} bytes"
             yield Skipped(piece.source, f"line {lines.too_long.pop(0)}", "too long", detail)
         if any(cell.strip() for cell in cells):
             yield lines.number, cells
     for number in lines.too_long:
-        yield Skipped(
-            piece.source, f"line {number}", "too long", f"longer than {piece.limits.max_line_bytes >> 20} MiB"
-        )
+        yield Skipped(piece.source, f"line {number}", "too long", f"longer than {piece.limits.max_line_bytes:,} bytes")
 
 
 def _quoting(piece: Piece, delimiter: str) -> Literal[0, 3]:

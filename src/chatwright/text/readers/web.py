@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 
@@ -61,6 +62,8 @@ def main_text(markup: str) -> str:
     """The page's main text as trafilatura finds it; '' where it finds none."""
     import trafilatura
 
+    # It logs every page that it finds nothing on to stderr, amid the progress bar.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
         text = trafilatura.extract(markup, include_comments=False, include_tables=True, favor_recall=True)
     except PARSER_FAILURES:

@@ -1,0 +1,468 @@
+"""Rows in every chat, preference and label format are recognised, named, and skipped with a reason where they teach nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import chatterbot_corpus
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.text.readers.helpers import dialogue, one, read, read_data, reasons, texts
+
+Q, A = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}
+QA = [("user", "Where?"), ("assistant", "There.")]
+
+
+def rows(path: Path, *values: Any) -> Any:
+    """The records and skipped of a jsonl file with these rows."""
+    return read_data(path / "a.jsonl", "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+
+
+@pytest.mark.parametrize(
+    ("row", "detected"),
+    [
+        ({"messages": [Q, A]}, "openai-messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}, A]}, "openai-messages"),
+        ([Q, A], "openai-messages"),
+        ({"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "There."}]}, "sharegpt"),
+        ({"conversations": [Q, A]}, "openai-messages"),
+        ({"conversation": [{"input": "Where?", "output": "There."}]}, "xtuner"),
+        ({"conversations": ["Where?", "There."]}, "list of turns"),
+        ({"dialog": ["Where?", "There."]}, "list of turns"),
+        ({"instruction": "Where?", "input": "", "output": "There."}, "alpaca"),
+        ({"instruction": "Where?", "output": "There."}, "alpaca"),
+        ({"prompt": "Where?", "completion": "There."}, "prompt-completion"),
+        ({"prompt": [Q], "completion": [A]}, "prompt-completion"),
+        ({"question": "Where?", "answer": "There."}, "columns 'question' and 'answer'"),
+        ({"Question": "Where?", "Answer": "There."}, "columns 'question' and 'answer'"),
+        ({"问题": "Where?", "答案": "There."}, "columns '问题' and '答案'"),
+        ({"prompt": "Where?", "completion": "There.", "label": True}, "kto"),
+    ],
+)
+def test_conversations_of_every_format(tmp_path: Path, row: Any, detected: str) -> None:
+    record = one(*rows(tmp_path, row))
+    assert (record.kind, dialogue(record), record.detected) == ("conversations", QA, detected)
+
+
+def test_system_prompts_history_and_input_find_their_place(tmp_path: Path) -> None:
+    row = {
+        "instruction": "Translate.",
+        "input": "灯",
+        "output": "lamp",
+        "system": "Be brief.",
+        "history": [["Hi", "Hello"]],
+    }
+    assert dialogue(one(*rows(tmp_path, row))) == [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Translate.\n\n灯"),
+        ("assistant", "lamp"),
+    ]
+    row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}
+    assert dialogue(one(*rows(tmp_path, row)))[0] == ("system", "Be brief.")
+
+
+def test_weights_and_tools_are_kept(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    tool = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+    messages = [
+        Q,
+        A | {"weight": 0},
+        {"role": "user", "content": "Time?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "noon"},
+        {"role": "assistant", "content": "Noon.", "weight": 1},
+    ]
+    record = one(*rows(tmp_path, {"messages": messages, "tools": [tool]}))
+    assert record.payload["tools"] == [tool]
+    assert record.payload["messages"][1]["weight"] == 0
+    assert record.payload["messages"][3] == {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert record.payload["messages"][4]["tool_call_id"] == "1"
+
+
+def test_sharegpt_function_calls_become_tool_calls(tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "Time?"},
+        {"from": "function_call", "value": '{"name": "clock", "arguments": {"zone": "UTC"}}'},
+        {"from": "observation", "value": "noon"},
+        {"from": "gpt", "value": "Noon."},
+    ]
+    record = one(*rows(tmp_path, {"conversations": turns, "tools": '[{"name": "clock"}]'}))
+    assert [role for role, _content in dialogue(record)] == ["user", "assistant", "tool", "assistant"]
+    assert record.payload["messages"][1]["tool_calls"][0]["function"] == {"name": "clock", "arguments": {"zone": "UTC"}}
+    assert record.payload["tools"] == [{"type": "function", "function": {"name": "clock"}}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": []}, "no assistant turn"),
+        ({"messages": [Q]}, "no assistant turn"),
+        ({"messages": [A]}, "no user turn"),
+        ({"messages": [Q, A | {"weight": 0}]}, "no assistant turn"),
+        ({"messages": [Q, A | {"content": " \n"}]}, "empty assistant turn"),
+        ({"messages": [Q, A | {"content": None}]}, "empty assistant turn"),
+        ({"messages": [Q, A, Q, A | {"content": ""}]}, "empty assistant turn"),
+        ({"messages": [Q | {"role": "narrator"}, A]}, "unknown role"),
+        ({"messages": [Q | {"content": 7}, A]}, "not text"),
+        ({"messages": [Q | {"content": [{"type": "image_url", "image_url": {}}]}, A]}, "not text"),
+        ({"messages": [Q | {"weight": 7}, A]}, "bad row"),
+        ({"messages": ["Where?", "There."]}, "bad row"),
+        ({"conversations": [{"from": "human", "value": "Where?"}]}, "no assistant turn"),
+        ({"conversations": []}, "no assistant turn"),
+        ({"prompt": "Where?", "completion": ""}, "empty assistant turn"),
+        ({"prompt": "", "completion": "There."}, "no user turn"),
+        ({"instruction": "Where?", "output": ""}, "empty assistant turn"),
+        ({"instruction": "", "output": "There."}, "no user turn"),
+        ({"instruction": "Where?", "output": 7}, "not text"),
+        ({"instruction": "Where?", "output": "There.", "history": ["x"]}, "bad row"),
+        ({"prompt": "Where?", "chosen": "There.", "rejected": "There. "}, "chosen equals rejected"),
+        ({"prompt": "Where?", "chosen": "There.", "rejected": ""}, "empty assistant turn"),
+        ({"chosen": "There.", "rejected": "Here."}, "no user turn"),
+        ({"prompt": "Where?", "chosen": [Q], "rejected": [A]}, "no assistant turn"),
+        ({"input": {}, "preferred_output": [A], "non_preferred_output": [A]}, "bad row"),
+        ({"prompt": "Where?", "completion": "There.", "label": False}, "unwanted answer"),
+        ({"text": ""}, "empty text"),
+        ({"text": None}, "empty text"),
+        ({"text": 5}, "not text"),
+        ({"text": "x", "label": None}, "no label"),
+        ({"text": "x", "label": ["a", "b"]}, "several labels"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "bad row"),
+        ({"tokens": ["a"], "tags": [3]}, "bad tags"),
+        ({"tokens": ["a"], "tags": ["Q-X"]}, "bad tags"),
+        ({"tokens": [""], "tags": ["O"]}, "empty text"),
+        ({"text": "abc", "spans": [[0, 9, "X"]]}, "bad spans"),
+        ({"text": "abc", "spans": [[2, 1, "X"]]}, "bad spans"),
+        ({"text": "abc", "spans": [[0, 2, "X"], [1, 3, "Y"]]}, "bad spans"),
+        ({"text": "abc", "entities": [{"start": 0, "end": 1, "label": "X", "text": "c"}]}, "bad spans"),
+        ({"url": "http://a", "n": 3}, "unknown shape"),
+        ({}, "empty"),
+        (7, "bad row"),
+        (None, "bad row"),
+        ([], "no assistant turn"),
+        ("", "empty text"),
+    ],
+)
+def test_rows_that_teach_nothing_are_named_and_the_rest_goes_on(tmp_path: Path, row: Any, reason: str) -> None:
+    records, skipped = rows(tmp_path, row, {"text": "good"})
+    assert texts(records) == ["good"]
+    assert [(entry.where, entry.reason) for entry in skipped] == [("line 1", reason)]
+
+
+class TestPreferences:
+    @pytest.mark.parametrize(
+        ("row", "detected"),
+        [
+            (
+                {"input": {"messages": [Q]}, "preferred_output": [A], "non_preferred_output": [A | {"content": "Here."}]},
+                "openai-preference",
+            ),
+            ({"prompt": "Where?", "chosen": "There.", "rejected": "Here."}, "trl-preference"),
+            ({"question": "Where?", "chosen": "There.", "rejected": "Here."}, "trl-preference"),
+            ({"prompt": [Q], "chosen": [A], "rejected": [A | {"content": "Here."}]}, "trl-preference"),
+            ({"chosen": [Q, A], "rejected": [Q, A | {"content": "Here."}]}, "trl-preference"),
+            ({"prompt": [Q], "chosen": [Q, A], "rejected": [Q, A | {"content": "Here."}]}, "trl-preference"),
+            ({"prompt": "Where?", "chosen": [Q, A], "rejected": [Q, A | {"content": "Here."}]}, "trl-preference"),
+            ({"instruction": "Where?", "input": "", "chosen": "There.", "rejected": "Here."}, "alpaca-preference"),
+            (
+                {
+                    "conversations": [{"from": "human", "value": "Where?"}],
+                    "chosen": {"from": "gpt", "value": "There."},
+                    "rejected": {"from": "gpt", "value": "Here."},
+                },
+                "sharegpt-preference",
+            ),
+            (
+                {"chosen": "\n\nHuman: Where?\n\nAssistant: There.", "rejected": "\n\nHuman: Where?\n\nAssistant: Here."},
+                "trl-preference",
+            ),
+        ],
+    )  # fmt: skip
+    def test_every_form_gives_a_prompt_and_two_answers(self, tmp_path: Path, row: Any, detected: str) -> None:
+        record = one(*rows(tmp_path, row))
+        assert (record.kind, record.detected) == ("preferences", detected)
+        assert record.payload == {"messages": [Q], "chosen": [A], "rejected": [A | {"content": "Here."}]}
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        ("row", "label"),
+        [
+            ({"text": "Good.", "label": "pos"}, "pos"),
+            ({"text": "Good.", "label": 1}, "1"),
+            ({"text": "Good.", "label": 1.0}, "1"),
+            ({"text": "Good.", "labels": ["pos"]}, "pos"),
+            ({"sentence": "Good.", "sentiment": "pos", "id": 3}, "pos"),
+            ({"id": 1, "text": "Good.", "category": "pos"}, "pos"),
+            ({"内容": "Good.", "标签": "pos"}, "pos"),
+        ],
+    )
+    def test_labelled_texts(self, tmp_path: Path, row: Any, label: str) -> None:
+        record = one(*rows(tmp_path, row))
+        assert (record.kind, record.payload) == ("labelled", {"text": "Good.", "label": label})
+
+    def test_a_category_beside_other_fields_does_not_make_a_document_an_example(self, tmp_path: Path) -> None:
+        assert one(*rows(tmp_path, {"text": "Long.", "category": "news", "url": "http://a"})).kind == "documents"
+
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            ["B-PER", "I-PER", "O", "O", "B-LOC", "O"],
+            ["I-PER", "I-PER", "O", "O", "I-LOC", "O"],
+            ["B-PER", "E-PER", "O", "O", "S-LOC", "O"],
+            ["B-PER", "L-PER", "O", "O", "U-LOC", "O"],
+        ],
+    )
+    def test_tagged_tokens_in_any_scheme(self, tmp_path: Path, tags: list[str]) -> None:
+        record = one(*rows(tmp_path, {"tokens": ["Ada", "Lovelace", "lived", "in", "London", "."], "ner_tags": tags}))
+        text = record.payload["text"]
+        assert text == "Ada Lovelace lived in London."
+        assert [(text[span["start"] : span["end"]], span["label"]) for span in record.payload["spans"]] == [
+            ("Ada Lovelace", "PER"),
+            ("London", "LOC"),
+        ]
+
+    def test_neighbouring_entities_stay_two(self, tmp_path: Path) -> None:
+        record = one(*rows(tmp_path, {"tokens": list("张三李四"), "tags": ["B-PER", "I-PER", "B-PER", "I-PER"]}))
+        assert record.payload["text"] == "张三李四"
+        assert [(span["start"], span["end"]) for span in record.payload["spans"]] == [(0, 2), (2, 4)]
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"text": "Ada in 伦敦", "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 7, "end": 9, "label": "LOC"}]},
+            {"text": "Ada in 伦敦", "entities": [[7, 9, "LOC"], [0, 3, "PER"]]},
+            {"text": "Ada in 伦敦", "label": [[0, 3, "PER"], [7, 9, "LOC"]]},
+            {"text": "Ada in 伦敦", "entities": [{"start_offset": 0, "end_offset": 3, "type": "PER"}, [7, 9, "LOC"]]},
+        ],
+    )  # fmt: skip
+    def test_spans_in_any_form(self, tmp_path: Path, row: Any) -> None:
+        record = one(*rows(tmp_path, row))
+        expected = [{"start": 0, "end": 3, "label": "PER"}, {"start": 7, "end": 9, "label": "LOC"}]
+        assert (record.kind, record.payload) == ("tagged", {"text": "Ada in 伦敦", "spans": expected})
+
+    @pytest.mark.parametrize("name", ["a.conll", "train.txt", "dev"])
+    def test_conll_files_are_recognised_under_any_name(self, tmp_path: Path, name: str) -> None:
+        data = "-DOCSTART- -X- O O\n\nAda NNP B-NP B-PER\nsings VBZ B-VP O\n\n张 B-PER\n三 I-PER\n唱 O\n"
+        records, skipped = read_data(tmp_path / name, data)
+        assert skipped == []
+        assert texts(records) == ["Ada sings", "张三唱"]
+        assert [record.payload["spans"][0]["end"] for record in records] == [3, 2]
+        assert [record.where for record in records] == ["line 3", "line 6"]
+
+    def test_a_line_without_a_tag_costs_its_sentence_only(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.conll", "Ada B-PER\nsings\n\nBob B-PER\n")
+        assert texts(records) == ["Bob"]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("line 1", "bad tags")]
+
+
+class TestJson:
+    def test_a_bad_line_is_named_and_the_rest_goes_on(self, tmp_path: Path) -> None:
+        data = '{"text": "one"}\n\n{"text": broken}\n{"text": "two"}\n{"text": "cut'
+        records, skipped = read_data(tmp_path / "a.jsonl", data)
+        assert texts(records) == ["one", "two"]
+        assert [(entry.source, entry.where, entry.reason) for entry in skipped] == [
+            ("a.jsonl", "line 3", "bad row"),
+            ("a.jsonl", "line 5", "bad row"),
+        ]
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            "[" * 100_000,
+            '{"a":' * 100_000,
+            '{"text": "a", "text": "b"}',
+            '{"text": 1e99999}',
+            '{"n": ' + "9" * 10_000 + "}",
+        ],
+    )
+    def test_monsters_are_rows_like_any_other_bad_one(self, tmp_path: Path, data: str) -> None:
+        for name in ("a.jsonl", "a.json"):
+            records, skipped = read_data(tmp_path / name, data + "\n" + '{"text": "good"}\n')
+            if name == "a.jsonl":
+                assert texts(records) == ["good"]
+            assert skipped
+
+    def test_nan_and_lone_surrogates_do_not_cost_a_row(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.jsonl", '{"text": "a", "n": NaN}\n{"text": "b\\ud800"}\n')
+        assert (texts(records), skipped) == (["a", "b\ufffd"], [])
+        assert [record.n_undecodable for record in records] == [0, 1]
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    @pytest.mark.parametrize("limit", [40, 1 << 20])
+    def test_arrays_are_read_element_by_element(self, tmp_path: Path, indent: int | None, limit: int) -> None:
+        values = [{"text": f'{number} "q\\" ] }} {{ [' + "字" * number} for number in range(50)]
+        data = json.dumps([*values, 7, None, "bare"], indent=indent, ensure_ascii=False)
+        records, skipped = read_data(tmp_path / "a.json", data, max_line_bytes=limit)
+        if limit > 100:
+            assert texts(records) == [value["text"] for value in values] + ["bare"]
+            assert reasons(skipped) == ["bad row", "bad row"]
+        else:
+            assert len(records) + len(skipped) == 53
+            assert "too long" in reasons(skipped)
+
+    def test_an_array_of_many_blocks(self, tmp_path: Path) -> None:
+        values = [{"text": f"{number}" + '\\"' * (number % 7) + "x" * (number * 37 % 5000)} for number in range(2000)]
+        records, skipped = read_data(tmp_path / "a.json", json.dumps(values, indent=1))
+        assert skipped == []
+        assert texts(records) == [value["text"] for value in values]
+
+    def test_an_element_longer_than_a_block_is_skipped_in_flat_memory(self, tmp_path: Path) -> None:
+        for huge in ("x" * 5_000_000, '\\"' * 2_500_000, ["y" * 100] * 50_000):
+            data = json.dumps([{"text": "a"}, {"text": huge}, {"text": "b"}])
+            records, skipped = read_data(tmp_path / "a.json", data, max_line_bytes=100_000)
+            assert (texts(records), reasons(skipped)) == (["a", "b"], ["too long"])
+
+    @pytest.mark.parametrize(
+        "data", ['[{"text": "a"}', '[{"text": "a"}, {"te', '[{"text": "a"}] trailing {', '[{"text": "a"}]]']
+    )
+    def test_a_cut_off_array_gives_what_it_has_and_says_so(self, tmp_path: Path, data: str) -> None:
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert (texts(records), reasons(skipped)) == (["a"], ["bad json"])
+
+    def test_one_object_and_an_object_around_an_array(self, tmp_path: Path) -> None:
+        assert texts(read_data(tmp_path / "a.json", '{"text": "a"}')[0]) == ["a"]
+        assert texts(read_data(tmp_path / "a.json", '{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}')[0]) == [
+            "a",
+            "b",
+        ]
+
+    def test_json_lines_under_the_name_json(self, tmp_path: Path) -> None:
+        assert texts(read_data(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')[0]) == ["a", "b"]
+
+    def test_poems_keep_their_title_and_lines(self, tmp_path: Path) -> None:
+        record = one(
+            *rows(
+                tmp_path,
+                {
+                    "author": "李白",
+                    "title": "静夜思",
+                    "paragraphs": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"],
+                },
+            )
+        )
+        assert record.payload["text"] == "静夜思\n\n床前明月光，疑是地上霜。\n举头望明月，低头思故乡。"
+
+
+class TestTables:
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+    def test_known_columns_make_documents_examples_and_conversations(self, tmp_path: Path, delimiter: str) -> None:
+        def table(*lines: tuple[str, ...]) -> str:
+            return "\r\n".join(delimiter.join(line) for line in lines) + "\r\n"
+
+        name = "a.tsv" if delimiter == "\t" else "a.csv"
+        record = one(*read_data(tmp_path / name, table(("id", "Text"), ("1", "Hello there."))))
+        assert (record.payload, record.detected) == ({"text": "Hello there."}, "column 'text'")
+        record = one(*read_data(tmp_path / name, table(("text", "label"), ("Good.", "pos"))))
+        assert record.payload == {"text": "Good.", "label": "pos"}
+        record = one(*read_data(tmp_path / name, table(("Question", "Answer"), ("Where?", "There."))))
+        assert dialogue(record) == QA
+        record = one(
+            *read_data(tmp_path / name, table(("prompt", "chosen", "rejected"), ("Where?", "There.", "Here.")))
+        )
+        assert record.kind == "preferences"
+
+    def test_quoted_fields_hold_delimiters_and_lines(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.csv", 'text,label\n"One, two\n\nthree ""four""",a\nfive,b\n')
+        assert skipped == []
+        assert texts(records) == ['One, two\n\nthree "four"', "five"]
+
+    def test_without_a_known_column_the_longest_texts_are_taken_and_named(self, tmp_path: Path) -> None:
+        data = "nr,bemerkung\n" + "".join(f"{n},Das ist eine lange Bemerkung Nummer {n}.\n" for n in range(5))
+        records, skipped = read_data(tmp_path / "a.csv", data)
+        assert skipped == []
+        assert texts(records)[0] == "Das ist eine lange Bemerkung Nummer 0."
+        assert {record.detected for record in records} == {"column 'bemerkung'"}
+        records, _skipped = read_data(tmp_path / "a.csv", data.partition("\n")[2])
+        assert {record.detected for record in records} == {"column 2"}
+        assert len(records) == 5
+
+    def test_a_table_without_text_is_named(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.csv", "x,y\n1,2\n3,4\n")
+        assert (records, reasons(skipped)) == ([], ["no text column"])
+
+    def test_a_row_with_too_many_cells_is_named_by_line(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.csv", "text,label\na,b\nwell, this, is, text,c\nd,e\n")
+        assert texts(records) == ["a", "d"]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("line 3", "bad row")]
+
+    def test_quotes_in_tab_separated_text_are_just_quotes(self, tmp_path: Path) -> None:
+        records, skipped = read_data(tmp_path / "a.tsv", 'text\tlabel\n"Never, he said\tneg\n5" pipe\tpos\nfine\tpos\n')
+        assert skipped == []
+        assert texts(records) == ['"Never, he said', '5" pipe', "fine"]
+
+    def test_an_endless_line_in_a_table_is_skipped(self, tmp_path: Path) -> None:
+        records, skipped = read_data(
+            tmp_path / "a.csv", "text\nfirst\n" + "x" * 50_000 + "\nlast\n", max_line_bytes=10_000
+        )
+        assert texts(records) == ["first", "last"]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("line 3", "too long")]
+
+
+class TestParquet:
+    def test_rows_come_from_row_groups_and_pictures_are_not_read(self, tmp_path: Path) -> None:
+        table = pa.table({"image": [b"\x89PNG"] * 100, "text": [f"text {n}" for n in range(100)]})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=10)
+        records, skipped = read(tmp_path / "a.parquet", split_bytes=300)
+        assert skipped == []
+        assert texts(records) == [f"text {n}" for n in range(100)]
+        assert [record.where for record in records] == [f"row {n}" for n in range(1, 101)]
+
+    def test_messages_and_labels_with_the_names_of_a_hub_data_set(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"messages": [[Q, A]], "score": [0.5]}), tmp_path / "a.parquet")
+        assert dialogue(one(*read(tmp_path / "a.parquet"))) == QA
+        features = {
+            "label": {"names": ["neg", "pos"], "_type": "ClassLabel"},
+            "ner_tags": {"feature": {"names": ["O", "B-PER"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        }
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        table = pa.table({"text": ["Good."], "label": [1]}).replace_schema_metadata(metadata)
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert one(*read(tmp_path / "a.parquet")).payload == {"text": "Good.", "label": "pos"}
+        table = pa.table({"tokens": [["Ada", "sings"]], "ner_tags": [[1, 0]]}).replace_schema_metadata(metadata)
+        pq.write_table(table, tmp_path / "a.parquet")
+        assert one(*read(tmp_path / "a.parquet")).payload["spans"] == [{"start": 0, "end": 3, "label": "PER"}]
+
+    def test_a_broken_parquet_is_named(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"text": ["x" * 100] * 1000}), tmp_path / "a.parquet")
+        data = (tmp_path / "a.parquet").read_bytes()
+        for end in (3, 50, len(data) // 2, len(data) - 3):
+            assert reasons(read_data(tmp_path / "a.parquet", data[:end])[1]) == ["broken parquet"]
+        for at in range(4, len(data), max(1, len(data) // 60)):
+            read_data(tmp_path / "a.parquet", data[:at] + b"\xff\xff" + data[at + 2 :])
+
+
+class TestYaml:
+    @pytest.mark.parametrize("language", ["english", "chinese", "traditionalchinese", "russian"])
+    def test_the_conversations_of_chatterbot_are_read(self, language: str) -> None:
+        records, skipped = read(Path(chatterbot_corpus.__file__).parent / "data" / language)
+        assert len(records) > 40
+        assert {record.detected for record in records} == {"chatterbot"}
+        assert all(record.kind == "conversations" and dialogue(record)[1][0] == "assistant" for record in records)
+        assert len(skipped) <= len(records) // 20
+        assert all(entry.detail or entry.reason for entry in skipped)
+
+    def test_yes_and_numbers_stay_text_and_other_files_stay_text(self, tmp_path: Path) -> None:
+        record = one(*read_data(tmp_path / "a.yml", "conversations:\n- - Is it 5?\n  - yes\n  - 5\n"))
+        assert dialogue(record) == [("user", "Is it 5?"), ("assistant", "yes"), ("user", "5")]
+        assert one(*read_data(tmp_path / "a.yml", "key: value\n")).kind == "documents"
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            "conversations:\n- - a\n  b: [",
+            "a: &a [x]\nconversations: [*a, *a]",
+            "conversations: " + "[" * 3000,
+            "conversations: !!python/object/apply:os.system [true]",
+            "conversations:\n- 5\n- {}\n",
+        ],
+    )
+    def test_bad_yaml_is_named(self, tmp_path: Path, data: str) -> None:
+        records, skipped = read_data(tmp_path / "a.yml", data)
+        assert all(record.kind == "documents" for record in records)
+        assert records or skipped
