@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
-from chatwright.cli import chat, complete, config, doctor, models, runs, serve, tokenizer, train, tune
+from chatwright.cli import chat, complete, config, doctor, models, plan, runs, serve, tokenizer, train, tune
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
@@ -60,6 +60,7 @@ app.command("rm", cls=_Command)(models.rm)
 tokenizer_app = typer.Typer(cls=_Group, help="Train tokenizers.", no_args_is_help=True)
 tokenizer_app.command("train", cls=_Command)(tokenizer.train)
 app.add_typer(tokenizer_app, name="tokenizer")
+app.command("plan", cls=_Command)(plan.plan)
 app.command("train", cls=_Command)(train.train)
 app.command("tune", cls=_Command)(tune.tune)
 runs_app = typer.Typer(cls=_Group, help="Look at training runs and continue them.", no_args_is_help=True)

@@ -83,9 +83,9 @@ def train(
     request = Request(
         size=None if size is None else parse_size(size),
         minutes=number(minutes, "--minutes", least=0, most=1_000_000),
-        arch=_choice(arch, "--arch", "qwen3", "gpt2", "rnn"),
-        cell=_choice(cell, "--cell", "rnn", "lstm"),
-        positions=_choice(positions, "--positions", "learned", "sinusoidal"),
+        arch=choice(arch, "--arch", "qwen3", "gpt2", "rnn"),
+        cell=choice(cell, "--cell", "rnn", "lstm"),
+        positions=choice(positions, "--positions", "learned", "sinusoidal"),
         tokenizer=None if tokenizer is None else Path(tokenizer),
         vocab_size=number(vocab_size, "--vocab-size", least=262, most=262_144, whole=True),
         context=number(length, "--context", least=1, most=1 << 20, whole=True),
@@ -93,9 +93,9 @@ def train(
         batch_tokens=number(batch_tokens, "--batch-tokens", least=1, most=1 << 30, whole=True),
         micro_rows=number(micro_rows, "--micro-rows", least=1, most=1 << 20, whole=True),
         lr=number(lr, "--lr", least=0, most=10),
-        optimizer=_choice(optimizer, "--optimizer", "muon", "adamw"),
+        optimizer=choice(optimizer, "--optimizer", "muon", "adamw"),
         weight_decay=number(weight_decay, "--weight-decay", least=0, most=100),
-        precision=_choice(precision, "--precision", "auto", "fp32", "bf16"),
+        precision=choice(precision, "--precision", "auto", "fp32", "bf16"),
         compile=compile_,
         dropout=number(dropout, "--dropout", least=0, most=0.95),
         fim=number(fim, "--fim", least=0, most=1) or 0.0,
@@ -186,7 +186,8 @@ def _before_torch() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _choice(value: str | None, option: str, *choices: str) -> Any:
+def choice(value: str | None, option: str, *choices: str) -> Any:
+    """An option that is one of some words. Raises UsageError."""
     if value is not None and value not in choices:
         raise UsageError(
             "{option} is one of {choices}, not {value!r}.", option=option, choices=", ".join(choices), value=value[:40]

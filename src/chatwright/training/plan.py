@@ -1,0 +1,288 @@
+"""Before the work: what a run will take on this machine and what it should reach, and a refusal of what cannot be.
+
+Nothing is trained but a few steps on random tokens, in another process (`measure`), and a tokenizer on a small sample, for the
+bytes of a token. Time is the measured cost of a step, of held-out text and of a checkpoint times how often the recipe has them.
+Memory is the measured peak of those steps, or what training the tokenizer takes where that is more. Disk is the checkpoints, the
+result and the tokens. Bits per byte: see `expectation`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from chatwright.errors import TrainingError, UsageError
+from chatwright.model.config import ModelConfig
+from chatwright.text.dataset import Dataset
+from chatwright.tokenizer.load import load_tokenizer
+from chatwright.tokenizer.tokenizer import Tokenizer
+from chatwright.tokenizer.train import train_tokenizer
+from chatwright.training.difficulty import Difficulty, measure_difficulty, sample_texts
+from chatwright.training.expectation import Expectation, Expected, expect
+from chatwright.training.measure import StepCost, measure_step
+from chatwright.training.recipe import Recipe, fit_minutes, fit_tokens, resolve
+from chatwright.training.request import Request
+from chatwright.training.speed import Machine, measure_machine
+from chatwright.training.stats import TextStats, text_stats
+
+# Fewer steps than this are no training: the warm-up is hardly over.
+LEAST_STEPS = 20
+# More parameters than this for each token of the text learn it by heart and nothing else: 400 times as many as Hoffmann et al.
+# (2022) find best, one for 20 tokens.
+MOST_PARAMETERS_PER_TOKEN = 20.0
+# Text from which a tokenizer is trained only to see how many bytes its tokens will have.
+SAMPLE_BYTES = 1 << 21
+# Memory of training a tokenizer, bytes for each byte of text (measured on manuals): Chinese has no spaces, so nearly every sentence
+# is a word of its own to the trainer.
+TOKENIZER_BYTES_ZH, TOKENIZER_BYTES_OTHER = 45.0, 3.5
+TOKENIZER_TEXT_MOST = 64 << 20
+# What a process of PyTorch has before any model, for refusals before anything is measured.
+PYTHON_BYTES = 300e6
+# Room that is left to the rest of the machine.
+MEMORY_SHARE, DISK_SHARE = 0.9, 0.95
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`training_s` is what `--minutes` means; `held_out_s` and `saving_s` are parts of it. Memory is the peak of the process (on a
+    GPU: of the device). `expectation` is None without held-out text, and for recurrent models: the law was not fitted to them."""
+
+    recipe: Recipe
+    machine: Machine
+    cost: StepCost
+    training_s: float
+    held_out_s: float
+    saving_s: float
+    memory_bytes: int
+    memory_available_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    difficulty: Difficulty | None
+    expectation: Expectation | None
+
+
+def make_plan(
+    dataset: Dataset, request: Request, *, device: torch.device, n_threads: int, disk: Path | None = None
+) -> Plan:
+    """Some seconds. `disk`: where the run would lie; the working directory by default.
+
+    Raises UsageError and TrainingError for what is impossible, with the nearest that is possible; InvalidDatasetError.
+    """
+    stats, machine = text_stats(dataset), measure_machine(device, n_threads)
+    recipe = _with_tokens(dataset, stats, request, machine)
+    refuse_before_measuring(recipe, stats, machine)
+    cost = measure_step(
+        recipe.model,
+        recipe.training,
+        recipe.context_length,
+        device=machine.device,
+        dropout=recipe.dropout,
+        n_threads=machine.n_threads,
+    )
+    return plan_of(dataset, stats, fit_minutes(recipe, cost), machine, cost, disk=disk)
+
+
+def plan_of(
+    dataset: Dataset, stats: TextStats, recipe: Recipe, machine: Machine, cost: StepCost, *, disk: Path | None = None
+) -> Plan:
+    """The plan of a recipe whose step was measured. Raises UsageError and TrainingError as `make_plan`."""
+    _refuse_too_few_steps(recipe, cost)
+    memory = available_bytes(machine)
+    memory_bytes = max(cost.peak_bytes, _tokenizer_bytes(stats, recipe.request, cost))
+    if memory_bytes > memory:
+        raise _too_large(stats, machine, recipe, memory_bytes, memory)
+    disk_bytes, free = needed_disk(recipe, cost), shutil.disk_usage(disk or Path.cwd()).free
+    if disk_bytes > free * DISK_SHARE:
+        raise _too_little_disk(recipe, disk_bytes, free)
+    held_out_s, saving_s = _held_out_seconds(recipe, stats, cost), _saving_seconds(recipe, cost)
+    difficulty = measure_difficulty(dataset, stats.kinds) if isinstance(recipe.model, ModelConfig) else None
+    return Plan(
+        recipe=recipe,
+        machine=machine,
+        cost=cost,
+        training_s=recipe.training.n_steps * cost.step_seconds(recipe.training) + held_out_s + saving_s,
+        held_out_s=held_out_s,
+        saving_s=saving_s,
+        memory_bytes=memory_bytes,
+        memory_available_bytes=memory,
+        disk_bytes=disk_bytes,
+        disk_free_bytes=free,
+        difficulty=difficulty,
+        expectation=expect(difficulty, Expected.of(recipe)) if difficulty else None,
+    )
+
+
+def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine) -> None:
+    """What is impossible without trying: raises UsageError for too little text, TrainingError for too little memory."""
+    _refuse_too_little_text(recipe)
+    memory = available_bytes(machine)
+    if (estimated := estimated_bytes(recipe)) > memory:
+        raise _too_large(stats, machine, recipe, estimated, memory)
+
+
+def available_bytes(machine: Machine) -> int:
+    """Memory that a run may take: the device's, or of the machine's what is neither used now nor beyond the container's limit."""
+    if machine.device.startswith("cuda"):
+        return round(torch.cuda.mem_get_info(torch.device(machine.device))[0] * MEMORY_SHARE)
+    return round(min(machine.memory_bytes, psutil.virtual_memory().available) * MEMORY_SHARE)
+
+
+def estimated_bytes(recipe: Recipe) -> float:
+    """Peak memory by formula, somewhat low: what is refused by it would surely not fit. float32 weights, gradients, AdamW's two
+    moments (Muon has one), activations of a micro-batch, and the process itself."""
+    moments = 1.5 if recipe.training.optimizer == "muon" else 2.0
+    weights = 4 * recipe.n_parameters * (2 + moments)
+    tokens = recipe.training.micro_rows * recipe.context_length
+    model = recipe.model
+    if isinstance(model, ModelConfig):
+        width = 6 * model.d_model + 2 * (model.n_head + model.n_kv_head) * model.head_dim + 3 * model.d_ff
+        per_token = model.n_layer * width
+    else:
+        per_token = model.n_layer * model.d_model * (8 if model.cell == "lstm" else 2)
+    size = 2 if recipe.training.precision == "bf16" else 4
+    return PYTHON_BYTES + weights + size * tokens * per_token
+
+
+def needed_disk(recipe: Recipe, cost: StepCost) -> int:
+    """The checkpoints kept, the best one, the one being written, the result, and the text as tokens."""
+    tokens = recipe.n_tokens * (2 if recipe.vocab_size <= 1 << 16 else 4)
+    return (recipe.training.keep + 2) * cost.checkpoint_bytes + 4 * recipe.n_parameters + tokens
+
+
+def _with_tokens(dataset: Dataset, stats: TextStats, request: Request, machine: Machine) -> Recipe:
+    """The recipe, with bytes a token as a tokenizer of the same kind has them: the one given, or one of a sample."""
+    given = load_tokenizer(request.tokenizer) if request.tokenizer else None
+    recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
+    sample = [text for text in sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES) if text]
+    tokenizer = (
+        given or train_tokenizer(sample, recipe.vocab_size, "gpt2" if request.arch == "gpt2" else "qwen2").tokenizer
+    )
+    # of the sample itself a tokenizer made from it knows too much
+    fresh = list(sample_texts(dataset, "held_out", stats.kinds, SAMPLE_BYTES // 8)) or sample
+    n_tokens = round(stats.n_bytes / _bytes_per_token(tokenizer, fresh))
+    vocab_size = tokenizer.vocab_size if stats.n_bytes <= SAMPLE_BYTES else recipe.vocab_size
+    return fit_tokens(recipe, max(2, n_tokens), stats.n_bytes, vocab_size)
+
+
+def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
+    n_tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    return sum(len(text.encode()) for text in texts) / max(1, n_tokens)
+
+
+def _held_out_seconds(recipe: Recipe, stats: TextStats, cost: StepCost) -> float:
+    """Windows overlap by half, so that a long document is read twice."""
+    every = max(1, recipe.training.eval_every)
+    n_parts = -(-recipe.training.n_steps // every)
+    n_bytes = n_parts * min(recipe.part_bytes, stats.held_out_bytes) + min(recipe.final_bytes, stats.held_out_bytes)
+    return 2 * n_bytes / recipe.bytes_per_token * cost.eval_seconds
+
+
+def _saving_seconds(recipe: Recipe, cost: StepCost) -> float:
+    """A checkpoint at each evaluation, as nearly all are better than the one before, and those between."""
+    training = recipe.training
+    n_saves = -(-training.n_steps // max(1, training.eval_every)) + training.n_steps // max(
+        1, training.checkpoint_every
+    )
+    return n_saves * cost.save_seconds
+
+
+def _tokenizer_bytes(stats: TextStats, request: Request, cost: StepCost) -> int:
+    if request.tokenizer:
+        return 0
+    share = min(1.0, TOKENIZER_TEXT_MOST / max(1, stats.n_bytes))
+    chinese = sum(n for language, n in stats.languages.items() if language.startswith("zh"))
+    grown = TOKENIZER_BYTES_ZH * chinese + TOKENIZER_BYTES_OTHER * (stats.n_bytes - chinese)
+    return round(cost.start_bytes + share * grown)
+
+
+def _refuse_too_little_text(recipe: Recipe) -> None:
+    most = round(recipe.n_tokens * MOST_PARAMETERS_PER_TOKEN)
+    if recipe.request.size is not None and recipe.n_parameters > most:
+        raise UsageError(
+            "The text has {n_tokens} tokens, too few for {n_parameters} parameters: they would learn it by heart and nothing else."
+            " Take --size {nearest} or smaller, or prepare more text.",
+            n_tokens=f"{recipe.n_tokens:,}",
+            n_parameters=f"{recipe.n_parameters:,}",
+            nearest=shown_size(most),
+        )
+
+
+def _refuse_too_few_steps(recipe: Recipe, cost: StepCost) -> None:
+    if recipe.request.minutes is None or recipe.request.steps or recipe.training.n_steps >= LEAST_STEPS:
+        return
+    step_s = cost.step_seconds(recipe.training)
+    needed = LEAST_STEPS * step_s / 60 / 0.8  # the rest goes to held-out text and checkpoints; and to rounding
+    smaller = recipe.n_parameters * recipe.training.n_steps / LEAST_STEPS
+    raise UsageError(
+        "{minutes:g} minutes are {n_steps} steps of {n_parameters} parameters on this machine, too few to learn anything. Give"
+        " --minutes {needed} or more, or take --size {smaller} or smaller.",
+        minutes=recipe.request.minutes,
+        n_steps=recipe.training.n_steps,
+        n_parameters=f"{recipe.n_parameters:,}",
+        needed=f"{needed:.2g}" if needed < 10 else f"{needed:.0f}",
+        smaller=shown_size(smaller),
+    )
+
+
+def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> TrainingError:
+    nearest = _largest_that_fits(stats, machine, recipe, needed, available)
+    if nearest is None:
+        return TrainingError(
+            "Training needs {needed} of memory even for the smallest model, but only {available} are free. Free some memory.",
+            needed=shown_bytes(needed),
+            available=shown_bytes(available),
+        )
+    return TrainingError(
+        "{n_parameters} parameters need {needed} of memory, but only {available} are free. Take --size {nearest} or smaller, fewer"
+        " rows at a time (--micro-rows 1), or free some memory.",
+        n_parameters=f"{recipe.n_parameters:,}",
+        needed=shown_bytes(needed),
+        available=shown_bytes(available),
+        nearest=shown_size(nearest),
+    )
+
+
+def _largest_that_fits(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> int | None:
+    """By the formula, scaled to what the refused size was found to need."""
+    correction = max(1.0, needed / estimated_bytes(recipe))
+    size = float(recipe.n_parameters)
+    while size > 150_000:
+        size *= 0.8
+        try:
+            smaller = resolve(stats, replace(recipe.request, size=round(size), minutes=None, steps=100), machine)
+        except UsageError:  # the vocabulary asked for leaves no room
+            return None
+        if correction * estimated_bytes(smaller) <= available:
+            return smaller.n_parameters
+    return None
+
+
+def _too_little_disk(recipe: Recipe, needed: int, free: int) -> TrainingError:
+    return TrainingError(
+        "The run would take {needed} on disk, but only {free} are free. Make room, or take --size {nearest} or smaller.",
+        needed=shown_bytes(needed),
+        free=shown_bytes(free),
+        nearest=shown_size(max(1e5, recipe.n_parameters * 0.9 * DISK_SHARE * free / needed)),
+    )
+
+
+def shown_size(n_parameters: float) -> str:
+    """As `--size` takes it, rounded down to two digits: 12345678 → "12m"."""
+    for unit, suffix in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
+        if n_parameters >= unit:
+            number = n_parameters / unit
+            shown = int(number) if number >= 10 else int(number * 10) / 10
+            return f"{shown:g}{suffix}"
+    return str(int(n_parameters))
+
+
+def shown_bytes(n_bytes: float) -> str:
+    """In the unit that fits: "1.5 GB"."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.1f} {name}"
+    return f"{n_bytes / 1e3:.0f} kB"
