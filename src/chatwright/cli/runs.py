@@ -141,7 +141,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "path": str(run.path.resolve()),
         "verb": run.verb,
         "created_at": run.config.get("created_at"),
-        "state": history.status,
+        "state": "killed" if history.status == "running" and not run.is_held() else history.status,
         "step": history.step,
         "n_steps": run.config.get("training", {}).get("n_steps"),
         "figures": newest | dict(history.final),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +19,7 @@ _MOST_POINTS = 800
 
 
 def curves_svg(history: History) -> Iterator[str]:
-    """One `<svg>` a group of figures: losses, held-out figures, learning rate, gradient norm, tokens a second."""
+    """One `<figure>` a group of figures: losses, held-out figures, learning rate, gradient norm, tokens a second."""
     titles = {
         "loss": _("Training loss (nats a token)"),
         "bits_per_byte": _("Held-out bits per byte"),
@@ -46,7 +47,6 @@ def _svg(title: str, series: dict[str, Sequence[tuple[int, float]]]) -> str:
             steps, values = zip(*_thinned(points), strict=True)
             marker = "." if len(points) < 40 else ""
             axes.plot(steps, values, color=colour, linewidth=1.2, marker=marker, label=name)
-        axes.set_title(title, color=_INK)
         axes.tick_params(colors=_INK)
         axes.grid(alpha=0.25)
         for spine in axes.spines.values():
@@ -54,9 +54,13 @@ def _svg(title: str, series: dict[str, Sequence[tuple[int, float]]]) -> str:
         if len(series) > 1:
             axes.legend(frameon=False, labelcolor=_INK)
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = file.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    svg = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # the title is the page's, whose fonts know every script
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:

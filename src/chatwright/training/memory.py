@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 
 from chatwright.errors import TrainingError
-from chatwright.training.config import TrainingConfig
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -22,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory(config: TrainingConfig) -> Iterator[None]:
+def out_of_memory() -> Iterator[None]:
     """Raises TrainingError instead, with what to do. What was saved is still there."""
     try:
         yield
@@ -30,8 +29,6 @@ def out_of_memory(config: TrainingConfig) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            "Memory ran out with {micro_rows} rows at a time. Take fewer (--micro-rows {fewer}), a smaller model (--size) or a"
-            " shorter context (--context); checkpoints of this run are kept.",
-            micro_rows=config.micro_rows,
-            fewer=max(1, config.micro_rows // 2),
+            "Memory ran out. Take fewer rows at a time (--micro-rows), a smaller model (--size) or a shorter context (--context); what"
+            " the run has saved is kept."
         ) from error

@@ -39,6 +39,7 @@ from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.loop import Result, train
 from chatwright.training.measure import measure_step
+from chatwright.training.memory import out_of_memory
 from chatwright.training.pretraining import Pretraining, document_names, read_held_out
 from chatwright.training.progress import Progress
 from chatwright.training.recipe import Recipe, fit_minutes, fit_tokens, resolve
@@ -71,7 +72,7 @@ def pretrain(
     torch.set_num_threads(n_threads)
     if world.is_main:
         check_new(out)
-    with locked_folder(out) if world.is_main else nullcontext():
+    with out_of_memory(), locked_folder(out) if world.is_main else nullcontext():
         if world.is_main:
             _prepare(dataset_path, request, out, device, n_threads, progress, world, show)
         world.barrier()
@@ -83,7 +84,7 @@ def resume_pretraining(
     run: Run, *, device: torch.device, progress: Progress, world: World, force: bool = False
 ) -> Result:
     """Goes on with a run from its newest checkpoint. Raises as `pretrain`; TrainingError when the dataset has changed."""
-    with run.locked() if world.is_main else nullcontext():
+    with out_of_memory(), run.locked() if world.is_main else nullcontext():
         return _train(run, device, progress, world, force=force)
 
 

@@ -134,6 +134,18 @@ class Run:
                 journal.repair()
             yield
 
+    def is_held(self) -> bool:
+        """Whether a process is at it now."""
+        if not (self.path / LOCK).exists():
+            return False
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            return True
+        lock.release()
+        return False
+
     def event(self, kind: str, **data: Any) -> None:
         """Adds a line to events.jsonl."""
         self.events.append({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **data})
