@@ -29,6 +29,6 @@ def out_of_memory() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            "Memory ran out. Take fewer rows at a time (--micro-rows), a smaller model (--size) or a shorter context (--context); what"
-            " the run has saved is kept."
+            "Memory ran out. Take fewer rows at a time (--micro-rows), a smaller model (--size) or a shorter context (--context);"
+            " what the run has saved is kept."
         ) from error

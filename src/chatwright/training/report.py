@@ -22,7 +22,8 @@ body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 72re
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
 tr { border-bottom: 1px solid var(--line); } .why { color: var(--muted); }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; } svg { width: 100%; } figure { margin: 0; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
+svg { width: 100%; } figure { margin: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); padding: .6rem; border-radius: .3rem; }
 """
 _EVENTS_SHOWN = 60
