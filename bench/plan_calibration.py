@@ -37,7 +37,6 @@ from chatwright.training.difficulty import Difficulty, measure_difficulty
 from chatwright.training.distributed import World
 from chatwright.training.expectation import CONSTANTS, Constants, Expected, expect
 from chatwright.training.optimizer import Optimizers
-from chatwright.training.pretrain import prepare_tokens
 from chatwright.training.pretraining import Pretraining, read_held_out
 from chatwright.training.progress import Silent
 from chatwright.training.recipe import Recipe, fit_tokens, resolve
@@ -46,6 +45,7 @@ from chatwright.training.run import TOKENIZER
 from chatwright.training.speed import measure_machine
 from chatwright.training.stats import text_stats
 from chatwright.training.step import Stepper
+from chatwright.training.text_side import prepare_tokens
 
 BATCH_AT_3M = 8192  # tokens of a step for 3 million tokens; the recipe's law for others
 

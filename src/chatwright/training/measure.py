@@ -26,7 +26,7 @@ from chatwright.training.config import TrainingConfig
 if TYPE_CHECKING:
     import torch
 
-    from chatwright.training.pretraining import Pretraining
+    from chatwright.training.pretraining import HeldOut, Pretraining
 
 # How long steps are repeated, and how many at least after the first, which pays for what later ones find in place.
 MEASURED_S, MIN_STEPS = 3.0, 3
@@ -114,7 +114,13 @@ def _measure(request: Mapping[str, Any]) -> StepCost:
     context_length = request["context_length"]
     document = EncodedDocument(range(min(4 * context_length, request["model"]["vocab_size"] - 1)), 1)
     held_out = HeldOut([document] * max(1, 16384 // len(document.ids)), [""], 1)
-    objective = _objective(request, held_out, device)
+    values = request["model"]
+    model: ModelConfig | RNNConfig = (
+        RNNConfig(**values)
+        if request["kind"] == "rnn"
+        else ModelConfig(**values | {"windows": tuple(values["windows"])})
+    )
+    objective = random_objective(model, context_length, request["dropout"], held_out, device)
     if config.compile:
         from chatwright.training.compiling import compile_model
 
@@ -141,28 +147,26 @@ def _measure(request: Mapping[str, Any]) -> StepCost:
     )
 
 
-def _objective(request: Mapping[str, Any], held_out: Any, device: torch.device) -> Pretraining:
+def random_objective(
+    config: ModelConfig | RNNConfig, context_length: int, dropout: float, held_out: HeldOut, device: torch.device
+) -> Pretraining:
+    """Pretraining of a new model on random tokens: costs what real ones cost."""
     from chatwright.model.gpt import GPT
     from chatwright.model.init import initialise
     from chatwright.model.rnn import RNN
     from chatwright.training.pretraining import Pretraining
 
-    values = request["model"]
-    model: GPT | RNN
-    if request["kind"] == "rnn":
-        model = RNN(RNNConfig(**values), dropout=request["dropout"])
-    else:
-        model = GPT(ModelConfig(**values | {"windows": tuple(values["windows"])}), dropout=request["dropout"])
+    model = RNN(config, dropout) if isinstance(config, RNNConfig) else GPT(config, dropout)
     initialise(model, 0)
     return Pretraining(
         model.to(device),
         cast(Any, None),  # only samples need a tokenizer, and none are made
-        cast(Any, _RandomTokens(values["vocab_size"])),
+        cast(Any, _RandomTokens(config.vocab_size)),
         held_out,
-        context_length=request["context_length"],
+        context_length=context_length,
         seed=0,
         name_documents=lambda numbers: [],
-        write_model=lambda model, folder: None,
+        write_model=lambda trained, folder: None,
     )
 
 
