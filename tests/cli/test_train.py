@@ -145,15 +145,25 @@ def test_what_cannot_be_is_said(
 
 
 def test_little_text_is_trained_on_in_short_rows_and_hardly_any_is_refused(command: Run, tmp_path: Path) -> None:
-    rows = {"documents": {"train": [{"text": "Ein kurzer Satz, und noch einer. " * 3}]}}
-    write_dataset(tmp_path / "short", rows)  # type: ignore[arg-type]
-    done = command("train", str(tmp_path / "short"), "--size", "30k", "--steps", "2", "--out", str(tmp_path / "run"))
+    make_dataset(tmp_path / "short", n=28)
+    done = command(
+        "train",
+        str(tmp_path / "short"),
+        "--size",
+        "20k",
+        "--vocab-size",
+        "300",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert done.code == 0, done.err
-    assert 16 <= TrainingRun.open(tmp_path / "run").section("pretraining")["context_length"] < 64
+    assert 16 <= TrainingRun.open(tmp_path / "run").section("pretraining")["context_length"] < 256
 
     write_dataset(tmp_path / "tiny", {"documents": {"train": [{"text": "Hi."}]}})
     done = command("train", str(tmp_path / "tiny"), "--size", "30k", "--steps", "2", "--out", str(tmp_path / "run2"))
-    assert done.code == 1
+    assert done.code != 0
     assert "too few" in done.err
 
     write_dataset(tmp_path / "empty", {"documents": {"held_out": [{"text": "Hi."}]}})
@@ -174,12 +184,15 @@ def test_a_memory_limit_is_a_sentence(dataset: str, tmp_path: Path) -> None:
     """As under `ulimit -v`: the allocator's error comes out of the middle of a step."""
     code = (
         "import resource, sys, psutil, torch._dynamo; from chatwright.cli import main; import chatwright.training.pretrain;"
-        "limit = psutil.Process().memory_info().vms + 600 * 2**20;"
+        "limit = psutil.Process().memory_info().vms + 200 * 2**20;"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); sys.argv[0] = 'chatwright'; main()"
     )
-    flags = ("--size", "300m", "--vocab-size", "320", "--steps", "1", "--out", str(tmp_path / "run"))
+    flags = ("--size", "600k", "--steps", "1", "--batch-tokens", "30000", "--micro-rows", "9999", "--precision", "fp32")
     done = subprocess.run(
-        [sys.executable, "-c", code, "train", dataset, *flags], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, "train", dataset, *flags, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     assert "Memory ran out" in done.stderr

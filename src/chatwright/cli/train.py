@@ -14,6 +14,7 @@ from chatwright.i18n import _
 
 if TYPE_CHECKING:
     from chatwright.training.loop import Result
+    from chatwright.training.plan import Plan
     from chatwright.training.recipe import Recipe
     from chatwright.training.request import Request
     from chatwright.training.run import Run
@@ -123,12 +124,20 @@ def _pretrain(output: Output, dataset: Path, request: Request, out: Path) -> Non
             n_threads=settings.n_threads,
             progress=progress,
             world=world,
-            show=lambda recipe: progress.say(recipe_text(recipe)),
+            show=lambda plan: progress.say(shown(plan)),
         )
     if world.is_main:
         report_end(output, run, result)
     if result.signal is not None:
         raise typer.Exit(128 + result.signal)
+
+
+def shown(plan: Plan | Recipe) -> str:
+    """The plan of a run, or only its recipe."""
+    from chatwright.cli.plan import plan_text
+    from chatwright.training.plan import Plan
+
+    return plan_text(plan) if isinstance(plan, Plan) else recipe_text(plan)
 
 
 def report_end(output: Output, run: Run, result: Result) -> None:

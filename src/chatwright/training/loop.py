@@ -213,7 +213,8 @@ class _Loop:
 
     def _asked_to_stop(self) -> int:
         """The number of the signal that asked any rank to stop, or 0; the same on all ranks."""
-        return int(max(self.world.gather(self.signals.received or 0)))
+        received = self.signals.received or 0
+        return int(max(self.world.gather(received))) if self.world.sum([float(received)])[0] else 0
 
     def _interrupted(self, number: int) -> Result:
         newest = checkpoints(self.run)

@@ -9,15 +9,20 @@ import torch
 
 from chatwright.errors import TrainingError
 
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "can't start new thread",  # its stack did not fit
+)
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that no memory was to be had, in whatever words."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "not enough memory" in text or "Cannot allocate memory" in text
-    )
+    return isinstance(error, RuntimeError) and (any(words in text for words in _WORDS))
 
 
 @contextmanager

@@ -6,20 +6,16 @@ used again when they are of the same text. From config.toml on, `resume_pretrain
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from chatwright.engine.tokenizers import copy_tokenizer
-from chatwright.errors import StorageError, TrainingError, UsageError
+from chatwright.errors import TrainingError
 from chatwright.evaluation.documents import document_boundary
 from chatwright.i18n import _
 from chatwright.model.config import ModelConfig
@@ -30,28 +26,25 @@ from chatwright.model.rnn import RNN
 from chatwright.model.rnn_config import RNNConfig
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
-from chatwright.tokenizer.fim import FimTokens, fim_permute
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
-from chatwright.tokenizer.train import Pattern, train_tokenizer
 from chatwright.training.card import pretraining_card
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.loop import Result, train
-from chatwright.training.measure import measure_step
 from chatwright.training.memory import out_of_memory
+from chatwright.training.pacing import measured
+from chatwright.training.plan import Plan, plan_of, refuse_before_measuring
 from chatwright.training.pretraining import Pretraining, document_names, read_held_out
 from chatwright.training.progress import Progress
-from chatwright.training.recipe import Recipe, fit_minutes, fit_tokens, resolve
+from chatwright.training.recipe import Recipe, fit_tokens, resolve
 from chatwright.training.request import Request
-from chatwright.training.run import TOKENIZER, TOKENS, Run, check_new, locked_folder, publish
+from chatwright.training.run import TOKENIZER, Run, check_new, locked_folder
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
-from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
+from chatwright.training.text_side import prepare_tokenizer, prepare_tokens
 
 VERB = "train"
-_SAMPLED_FOR_TOKENIZER = 64 << 20
-_ORIGIN = "origin.json"  # beside a run's tokenizer: what it was made of
 
 
 def pretrain(
@@ -63,9 +56,10 @@ def pretrain(
     n_threads: int,
     progress: Progress,
     world: World,
-    show: Callable[[Recipe], None] = lambda recipe: None,
+    show: Callable[[Recipe | Plan], None] = lambda plan: None,
 ) -> tuple[Run, Result]:
-    """A new run in `out`. `show` is given the recipe before and after the steps were measured, on rank 0.
+    """A new run in `out`. `show` is given the plan before the first step, on rank 0; only the recipe, where the user fixed the
+    number of steps and nothing needs to be measured.
 
     Raises UsageError, InvalidDatasetError, TrainingError, StorageError, InUseError.
     """
@@ -128,38 +122,6 @@ def build_model(run: Run, device: torch.device) -> GPT | RNN:
     return model.to(device)
 
 
-def prepare_tokens(
-    folder: Path, dataset: Dataset, kinds: tuple[Kind, ...], fim_share: float, seed: int, progress: Progress
-) -> TokenFile:
-    """The token file of a run, made where it is not there. Raises StorageError, InvalidDatasetError."""
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    key = TokensKey(dataset.fingerprint, _hash(folder / TOKENIZER), kinds, fim_share, seed)
-    if (tokens := TokenFile.open(folder / TOKENS, key)) is not None:
-        return tokens
-    fim = FimTokens.of(tokenizer)
-    if fim_share and fim is None:
-        raise UsageError("The tokenizer has no tokens for filling in (<|fim_prefix|> …): leave --fim out.")
-
-    def encode(text: str, number: int) -> list[int]:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        if fim_share and fim is not None:
-            generator = random.Random(f"{seed} {number}")  # noqa: S311 — not for secrets
-            ids = fim_permute(ids, generator, fim_share, fim, tokenizer)
-        return ids
-
-    progress.stage(_("Tokenising"), sum(dataset.n_bytes("train", kind) for kind in kinds))
-    return write_tokens(
-        dataset.texts("train", kinds),
-        encode,
-        folder / TOKENS,
-        key,
-        separator=document_boundary(tokenizer),
-        vocab_size=tokenizer.vocab_size,
-        n_threads=torch.get_num_threads(),
-        progress=progress,
-    )
-
-
 def _prepare(
     dataset_path: Path,
     request: Request,
@@ -168,88 +130,25 @@ def _prepare(
     n_threads: int,
     progress: Progress,
     world: World,
-    show: Callable[[Recipe], None],
+    show: Callable[[Recipe | Plan], None],
 ) -> None:
     dataset = Dataset.open(dataset_path)
     stats = text_stats(dataset)
     machine = measure_machine(device, n_threads)
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    show(recipe)
-    _prepare_tokenizer(out, dataset, stats, recipe, progress)
+    refuse_before_measuring(recipe, stats, machine)
+    prepare_tokenizer(out, dataset, stats, recipe, progress)
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
     vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
-    if recipe.request.minutes is not None and recipe.request.steps is None:
+    if request.steps is None:
         progress.stage(_("Measuring a step"), None)
-        recipe = measured(recipe, machine, world.size)
-    show(recipe)
+        recipe, cost = measured(recipe, machine, world.size)
+        show(plan_of(dataset, stats, recipe, machine, cost, disk=out))
+    else:
+        show(recipe)
     Run.create(out, VERB, _sections(recipe, dataset, stats, machine), _reasons(recipe))
-
-
-def measured(recipe: Recipe, machine: Machine, world_size: int = 1) -> Recipe:
-    """The recipe with its steps from what one costs on this machine. `world_size` processes share a step's rows."""
-    share = replace(recipe.training, batch_rows=max(1, recipe.training.batch_rows // world_size))
-    share = replace(share, micro_rows=min(share.micro_rows, share.batch_rows))
-    cost = measure_step(
-        recipe.model,
-        share,
-        recipe.context_length,
-        device=machine.device,
-        dropout=recipe.dropout,
-        n_threads=machine.n_threads,
-    )
-    recipe = replace(recipe, training=replace(recipe.training, micro_rows=share.micro_rows))
-    return fit_minutes(
-        recipe, cost if world_size == 1 else replace(cost, micro_seconds=cost.micro_seconds / world_size)
-    )
-
-
-def _prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Recipe, progress: Progress) -> None:
-    """RUN/tokenizer: a copy of the one given, or one trained on the text; kept when a killed start has made it already."""
-    folder, request = out / TOKENIZER, recipe.request
-    wanted = {
-        "dataset": None if request.tokenizer else dataset.fingerprint,
-        "source": str(request.tokenizer.resolve()) if request.tokenizer else None,
-        "vocab_size": recipe.vocab_size,
-        "pattern": _pattern(recipe),
-    }
-    try:
-        if json.loads((folder / _ORIGIN).read_text(encoding="utf-8")) == wanted:
-            return
-    except (OSError, ValueError):
-        pass
-    temporary = out / ".tokenizer.writing"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if request.tokenizer:
-            copy_tokenizer(request.tokenizer, temporary)
-        else:
-            progress.stage(_("Training a tokenizer of {n} tokens", n=recipe.vocab_size), stats.n_bytes)
-            texts = _sampled(dataset, stats, progress)
-            train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
-        (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
-        publish(temporary, folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError("The run cannot be written to {path}: {reason}", path=out, reason=error.strerror) from error
-
-
-def _sampled(dataset: Dataset, stats: TextStats, progress: Progress) -> Any:
-    """The training texts; of much text an even share, which gives the same tokenizer and is quicker."""
-    share = min(1.0, _SAMPLED_FOR_TOKENIZER / stats.n_bytes)
-    generator = random.Random(0)  # noqa: S311
-    n_bytes = 0
-    for text in dataset.texts("train", stats.kinds):
-        n_bytes += len(text.encode())
-        progress.advance(n_bytes)
-        if share == 1.0 or generator.random() < share:
-            yield text
-
-
-def _pattern(recipe: Recipe) -> Pattern:
-    """Transformers and llama.cpp hard-code the pre-tokenisation of an architecture (design 2)."""
-    return "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
 
 
 def _train(run: Run, device: torch.device, progress: Progress, world: World, *, force: bool) -> Result:
@@ -328,7 +227,3 @@ def _write_model(run: Run, tokenizer: Tokenizer, model: GPT | RNN, folder: Path)
         card=pretraining_card(run),
         extra={"chatwright": {"fim": True}} if run.section("pretraining")["fim_share"] else None,
     )
-
-
-def _hash(folder: Path) -> str:
-    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()

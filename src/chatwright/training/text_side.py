@@ -1,0 +1,117 @@
+"""The text side of a pretraining run: its tokenizer and its token file, in the run's folder.
+
+Both appear whole or not at all and say what they were made of, so that a start that was killed goes on from what is ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.errors import StorageError, UsageError
+from chatwright.evaluation.documents import document_boundary
+from chatwright.i18n import _
+from chatwright.text.dataset import Dataset
+from chatwright.text.manifest import Kind
+from chatwright.tokenizer.fim import FimTokens, fim_permute
+from chatwright.tokenizer.load import load_tokenizer
+from chatwright.tokenizer.train import Pattern, train_tokenizer
+from chatwright.training.progress import Progress
+from chatwright.training.recipe import Recipe
+from chatwright.training.run import TOKENIZER, TOKENS, publish
+from chatwright.training.stats import TextStats
+from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
+
+# Of more text an even share gives the same tokenizer, sooner.
+_SAMPLED_FOR_TOKENIZER = 64 << 20
+_ORIGIN = "origin.json"  # beside a run's tokenizer: what it was made of
+
+
+def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Recipe, progress: Progress) -> None:
+    """RUN/tokenizer: a copy of the one given, or one trained on the text; kept when a killed start has made it already."""
+    folder, request = out / TOKENIZER, recipe.request
+    wanted = {
+        "dataset": None if request.tokenizer else dataset.fingerprint,
+        "source": str(request.tokenizer.resolve()) if request.tokenizer else None,
+        "vocab_size": recipe.vocab_size,
+        "pattern": _pattern(recipe),
+    }
+    try:
+        if json.loads((folder / _ORIGIN).read_text(encoding="utf-8")) == wanted:
+            return
+    except (OSError, ValueError):
+        pass
+    temporary = out / ".tokenizer.writing"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if request.tokenizer:
+            copy_tokenizer(request.tokenizer, temporary)
+        else:
+            progress.stage(_("Training a tokenizer of {n} tokens", n=recipe.vocab_size), stats.n_bytes)
+            texts = _sampled(dataset, stats, progress)
+            train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
+        (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
+        publish(temporary, folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError("The run cannot be written to {path}: {reason}", path=out, reason=error.strerror) from error
+
+
+def _sampled(dataset: Dataset, stats: TextStats, progress: Progress) -> Iterator[str]:
+    """The training texts; of much text an even share, which gives the same tokenizer and is quicker."""
+    share = min(1.0, _SAMPLED_FOR_TOKENIZER / stats.n_bytes)
+    generator = random.Random(0)  # noqa: S311
+    n_bytes = 0
+    for text in dataset.texts("train", stats.kinds):
+        n_bytes += len(text.encode())
+        progress.advance(n_bytes)
+        if share == 1.0 or generator.random() < share:
+            yield text
+
+
+def _pattern(recipe: Recipe) -> Pattern:
+    """Transformers and llama.cpp hard-code the pre-tokenisation of an architecture (design 2)."""
+    return "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
+
+
+def prepare_tokens(
+    folder: Path, dataset: Dataset, kinds: tuple[Kind, ...], fim_share: float, seed: int, progress: Progress
+) -> TokenFile:
+    """The token file of a run, made where it is not there. Raises StorageError, InvalidDatasetError."""
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    key = TokensKey(dataset.fingerprint, _hash(folder / TOKENIZER), kinds, fim_share, seed)
+    if (tokens := TokenFile.open(folder / TOKENS, key)) is not None:
+        return tokens
+    fim = FimTokens.of(tokenizer)
+    if fim_share and fim is None:
+        raise UsageError("The tokenizer has no tokens for filling in (<|fim_prefix|> …): leave --fim out.")
+
+    def encode(text: str, number: int) -> list[int]:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if fim_share and fim is not None:
+            generator = random.Random(f"{seed} {number}")  # noqa: S311 — not for secrets
+            ids = fim_permute(ids, generator, fim_share, fim, tokenizer)
+        return ids
+
+    progress.stage(_("Tokenising"), sum(dataset.n_bytes("train", kind) for kind in kinds))
+    return write_tokens(
+        dataset.texts("train", kinds),
+        encode,
+        folder / TOKENS,
+        key,
+        separator=document_boundary(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        n_threads=torch.get_num_threads(),
+        progress=progress,
+    )
+
+
+def _hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
