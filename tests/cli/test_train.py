@@ -145,7 +145,7 @@ def test_what_cannot_be_is_said(
 
 
 def test_little_text_is_trained_on_in_short_rows_and_hardly_any_is_refused(command: Run, tmp_path: Path) -> None:
-    make_dataset(tmp_path / "short", n=28)
+    make_dataset(tmp_path / "short", n=32)
     done = command(
         "train",
         str(tmp_path / "short"),
