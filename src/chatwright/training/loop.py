@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,14 +192,15 @@ class _Loop:
 
     def _figures(self, *, full: bool) -> Mapping[str, float]:
         self.objective.model.eval()
-        with torch.no_grad(), self.stepper.autocast():
+        # the figures of the result are those of the weights as they are served, in float32
+        with torch.no_grad(), nullcontext() if full else self.stepper.autocast():
             figures = self.objective.evaluate(full=full)
         self.objective.model.train()
         return figures
 
     def _sample(self) -> None:
         self.objective.model.eval()
-        with torch.no_grad(), self.stepper.autocast():
+        with torch.no_grad():
             samples = self.objective.samples()
         self.objective.model.train()
         if samples:
