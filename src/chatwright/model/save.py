@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chatwright.model.checkpoint import CONFIG
 from chatwright.model.folder import new_folder, write_json
-from chatwright.model.gpt import GPT, sinusoids
+from chatwright.model.gpt import GPT, fixed_positions
 from chatwright.model.hf import config_to_hf, exported_config
 from chatwright.model.layout import by_tensor, hf_layout
 
@@ -62,7 +62,7 @@ def packed(model: GPT) -> dict[str, Tensor]:
         weight = model.embed.weight
         positions = torch.arange(config.context_length, device=weight.device)
         parameters["position_embed.weight"] = torch.nn.Parameter(
-            sinusoids(positions, config.d_model).to(weight.dtype), requires_grad=False
+            fixed_positions(positions, config.d_model).to(weight.dtype), requires_grad=False
         )
     weights: dict[str, Tensor] = {}
     for tensor, held in by_tensor(hf_layout(exported_config(config))).items():
