@@ -14,7 +14,6 @@ from tests.tutorials.runner import CommandFailedError, Shell
 
 SHORTER = {
     r"--minutes 5": "--steps 12 --size 0.3m --context 64",
-    r"^(chatwright plan .*) --steps \d+": r"\1",
     r"--max-tokens 60": "--max-tokens 20",
     r'"max_tokens": 40': '"max_tokens": 20',
 }
