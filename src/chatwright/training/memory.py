@@ -1,7 +1,10 @@
-"""Memory that ran out, as a sentence: PyTorch says it as a RuntimeError of its allocator, Python as a MemoryError."""
+"""Memory that ran out, as a sentence (PyTorch has a RuntimeError for it, Python a MemoryError), and memory given back."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,3 +40,13 @@ def out_of_memory() -> Iterator[None]:
             "Memory ran out. Take fewer rows at a time (--micro-rows), a smaller model (--size) or a shorter context (--context);"
             " what the run has saved is kept."
         ) from error
+
+
+def give_back() -> None:
+    """Returns freed memory to the system, where its C library is glibc: training a tokenizer left 410 MB of small pieces behind
+    that nothing else could use, and the run's peak was higher by as much."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -23,11 +23,14 @@ from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.train import train_tokenizer
 from chatwright.training.difficulty import Difficulty, measure_difficulty, sample_texts
 from chatwright.training.expectation import Expectation, Expected, expect
-from chatwright.training.measure import StepCost, measure_step
-from chatwright.training.recipe import Recipe, fit_minutes, fit_tokens, resolve
+from chatwright.training.measure import StepCost
+from chatwright.training.memory import give_back
+from chatwright.training.pacing import measured
+from chatwright.training.recipe import Recipe, fit_tokens, resolve
 from chatwright.training.request import Request
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
+from chatwright.training.tokenizer_memory import tokenizer_training_bytes
 
 # Fewer steps than this are no training: the warm-up is hardly over.
 LEAST_STEPS = 20
@@ -36,9 +39,7 @@ LEAST_STEPS = 20
 MOST_PARAMETERS_PER_TOKEN = 20.0
 # Text from which a tokenizer is trained only to see how many bytes its tokens will have.
 SAMPLE_BYTES = 1 << 21
-# Memory of training a tokenizer, bytes for each byte of text (measured on manuals): Chinese has no spaces, so nearly every sentence
-# is a word of its own to the trainer.
-TOKENIZER_BYTES_ZH, TOKENIZER_BYTES_OTHER = 45.0, 3.5
+# More text than this is not read to train a tokenizer.
 TOKENIZER_TEXT_MOST = 64 << 20
 # What a process of PyTorch has before any model, for refusals before anything is measured.
 PYTHON_BYTES = 300e6
@@ -75,15 +76,8 @@ def make_plan(
     stats, machine = text_stats(dataset), measure_machine(device, n_threads)
     recipe = _with_tokens(dataset, stats, request, machine)
     refuse_before_measuring(recipe, stats, machine)
-    cost = measure_step(
-        recipe.model,
-        recipe.training,
-        recipe.context_length,
-        device=machine.device,
-        dropout=recipe.dropout,
-        n_threads=machine.n_threads,
-    )
-    return plan_of(dataset, stats, fit_minutes(recipe, cost), machine, cost, disk=disk)
+    recipe, cost = measured(recipe, machine)
+    return plan_of(dataset, stats, recipe, machine, cost, disk=disk)
 
 
 def plan_of(
@@ -92,7 +86,7 @@ def plan_of(
     """The plan of a recipe whose step was measured. Raises UsageError and TrainingError as `make_plan`."""
     _refuse_too_few_steps(recipe, cost)
     memory = available_bytes(machine)
-    memory_bytes = max(cost.peak_bytes, _tokenizer_bytes(stats, recipe.request, cost))
+    memory_bytes = max(cost.peak_bytes, _tokenizer_bytes(dataset, stats, recipe.request, cost))
     if memory_bytes > memory:
         raise _too_large(stats, machine, recipe, memory_bytes, memory)
     disk_bytes, free = needed_disk(recipe, cost), shutil.disk_usage(disk or Path.cwd()).free
@@ -100,6 +94,7 @@ def plan_of(
         raise _too_little_disk(recipe, disk_bytes, free)
     held_out_s, saving_s = _held_out_seconds(recipe, stats, cost), _saving_seconds(recipe, cost)
     difficulty = measure_difficulty(dataset, stats.kinds) if isinstance(recipe.model, ModelConfig) else None
+    give_back()
     return Plan(
         recipe=recipe,
         machine=machine,
@@ -190,13 +185,15 @@ def _saving_seconds(recipe: Recipe, cost: StepCost) -> float:
     return n_saves * cost.save_seconds
 
 
-def _tokenizer_bytes(stats: TextStats, request: Request, cost: StepCost) -> int:
+def _tokenizer_bytes(dataset: Dataset, stats: TextStats, request: Request, cost: StepCost) -> int:
+    """The process while it trains its tokenizer, which it gives back before it trains the model."""
     if request.tokenizer:
         return 0
+    n_documents = sum(dataset.n_rows("train", kind) for kind in stats.kinds)
     share = min(1.0, TOKENIZER_TEXT_MOST / max(1, stats.n_bytes))
-    chinese = sum(n for language, n in stats.languages.items() if language.startswith("zh"))
-    grown = TOKENIZER_BYTES_ZH * chinese + TOKENIZER_BYTES_OTHER * (stats.n_bytes - chinese)
-    return round(cost.start_bytes + share * grown)
+    sample = list(sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES))
+    grown = tokenizer_training_bytes(sample, round(share * stats.n_bytes), max(1, round(share * n_documents)))
+    return round(cost.start_bytes + grown)
 
 
 def _refuse_too_little_text(recipe: Recipe) -> None:

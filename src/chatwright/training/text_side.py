@@ -23,6 +23,7 @@ from chatwright.text.manifest import Kind
 from chatwright.tokenizer.fim import FimTokens, fim_permute
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.train import Pattern, train_tokenizer
+from chatwright.training.memory import give_back
 from chatwright.training.progress import Progress
 from chatwright.training.recipe import Recipe
 from chatwright.training.run import TOKENIZER, TOKENS, publish
@@ -57,6 +58,7 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
             progress.stage(_("Training a tokenizer of {n} tokens", n=recipe.vocab_size), stats.n_bytes)
             texts = _sampled(dataset, stats, progress)
             train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
+            give_back()
         (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
         publish(temporary, folder)
     except OSError as error:
