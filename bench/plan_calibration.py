@@ -37,6 +37,7 @@ from chatwright.training.difficulty import Difficulty, measure_difficulty
 from chatwright.training.distributed import World
 from chatwright.training.expectation import CONSTANTS, Constants, Expected, expect
 from chatwright.training.optimizer import Optimizers
+from chatwright.training.plan import sample_tokenizer
 from chatwright.training.pretraining import Pretraining, read_held_out
 from chatwright.training.progress import Silent
 from chatwright.training.recipe import Recipe, fit_tokens, resolve
@@ -54,6 +55,8 @@ def run_one(dataset: Dataset, request: Request, work: Path, device: torch.device
     """Trains one model and scores it; no run folder, no evaluations on the way."""
     stats, machine = text_stats(dataset), measure_machine(device)
     recipe = resolve(stats, request, machine)
+    difficulty = measure_difficulty(dataset, stats.kinds, sample_tokenizer(dataset, stats, recipe))
+    assert difficulty is not None, "the dataset has no held-out text"
     folder = work / f"{dataset.fingerprint[:12]}-{recipe.vocab_size}"
     if not (folder / TOKENIZER).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,10 @@ def run_one(dataset: Dataset, request: Request, work: Path, device: torch.device
     seconds = time.perf_counter() - began
     with torch.no_grad(), stepper.autocast():
         figures = objective.evaluate(full=True)
-    return describe(recipe, figures["bits_per_byte"]) | {"seconds": round(seconds, 1), "held_out": stats.held_out_bytes}
+    return describe(recipe, figures["bits_per_byte"]) | {
+        "difficulty": asdict(difficulty),
+        "seconds": round(seconds, 1),
+    }
 
 
 def describe(recipe: Recipe, bits_per_byte: float) -> dict[str, Any]:
@@ -126,10 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
             batch_tokens=batch,
             seed=arguments.seed,
         )
-        difficulty = measure_difficulty(dataset, text_stats(dataset).kinds)
-        assert difficulty is not None, "the dataset has no held-out text"
-        figure = {"key": key, "dataset": Path(path).name, "difficulty": asdict(difficulty)}
-        figure |= run_one(dataset, request, arguments.work, device)
+        figure = {"key": key, "dataset": Path(path).name} | run_one(dataset, request, arguments.work, device)
         with file.open("a") as out:
             out.write(json.dumps(figure) + "\n")
         print(key, figure["bits_per_byte"], f"{figure['seconds']} s", file=sys.stderr, flush=True)

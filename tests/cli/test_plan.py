@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.training.corpus import make_dataset
 
-SMALL = ("--size", "60k", "--context", "32", "--steps", "40", "--precision", "fp32")
+SMALL = ("--size", "60k", "--context", "32", "--steps", "40", "--micro-rows", "4", "--precision", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_a_plan_as_json_has_every_figure(command: Run, dataset: str) -> None:
     assert 0 < plan["memory_bytes"] < plan["memory_available_bytes"]
     assert 0 < plan["disk_bytes"] < plan["disk_free_bytes"]
     assert 0 < plan["expected_bits_per_byte"]["bits_per_byte"] < 8
-    assert plan["basis"]["large"] > 0
+    assert plan["basis"]["trigram"] > 0
     assert plan["reasons"]["n_steps"] == "as asked"
 
 

@@ -15,6 +15,7 @@ from chatwright.errors import TrainingError, UsageError
 from chatwright.model.presets import parse_size
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.text.manifest import Manifest
+from chatwright.tokenizer.train import train_tokenizer
 from chatwright.training import plan as planning
 from chatwright.training.config import TrainingConfig
 from chatwright.training.difficulty import Difficulty, measure_difficulty
@@ -146,14 +147,15 @@ def test_difficulty_tells_hard_text_from_easy_and_is_the_same_each_time(tmp_path
     same = ["the cat sat on the mat and looked at the dog " * 20] * 40
     easy = write_dataset(tmp_path / "easy", {"documents": {"train": _rows(same), "held_out": _rows(same[:2])}})
     kinds = text_stats(dataset).kinds
-    hard = measure_difficulty(dataset, kinds)
-    assert hard == measure_difficulty(dataset, kinds)
-    simple = measure_difficulty(easy, kinds)
+    tokenizer = train_tokenizer(dataset.texts("train", kinds), 320).tokenizer
+    hard = measure_difficulty(dataset, kinds, tokenizer)
+    assert hard == measure_difficulty(dataset, kinds, tokenizer)
+    simple = measure_difficulty(easy, kinds, tokenizer)
     assert hard is not None
     assert simple is not None
-    assert simple.large < 0.3 < hard.large < 8
+    assert simple.trigram < 0.3 < hard.trigram < hard.unigram < 8
     alone = write_dataset(tmp_path / "alone", {"documents": {"train": _rows(same)}})
-    assert measure_difficulty(alone, kinds) is None
+    assert measure_difficulty(alone, kinds, tokenizer) is None
 
 
 def _rows(texts: list[str]) -> list[dict[str, str]]:
@@ -164,13 +166,13 @@ def _rows(texts: list[str]) -> list[dict[str, str]]:
     n_hidden=st.floats(1e4, 1e9),
     n_bytes=st.floats(1e5, 1e11),
     text=st.floats(1e5, 1e11),
-    large=st.floats(0.5, 3.5),
-    gain=st.floats(1.0, 1.5),
+    trigram=st.floats(0.5, 3.5),
+    structure=st.floats(0.8, 4.0),
 )
 def test_more_of_anything_is_never_expected_to_be_worse(
-    n_hidden: float, n_bytes: float, text: float, large: float, gain: float
+    n_hidden: float, n_bytes: float, text: float, trigram: float, structure: float
 ) -> None:
-    difficulty = Difficulty(large * gain, large, 1 << 18, 1 << 21)
+    difficulty = Difficulty(trigram * structure, trigram, 1 << 21)
 
     def bits(n: float, read: float, there: float) -> float:
         return expect(difficulty, Expected(round(n), read, there)).bits_per_byte

@@ -129,9 +129,9 @@ def plan_text(plan: Plan) -> str:
             high=expectation.high,
         )
         basis = _(
-            "n-grams of bytes get {large:.2f} after {n} of this text; the rest is our own runs' law",
-            large=difficulty.large,
-            n=shown_bytes(difficulty.large_bytes),
+            "trigrams of tokens get {trigram:.2f} from {n} of this text; how far models get is a law of our own runs",
+            trigram=difficulty.trigram,
+            n=shown_bytes(difficulty.sample_bytes),
         )
         rows.append((_("to be expected"), value, basis))
     else:

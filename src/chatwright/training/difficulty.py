@@ -1,25 +1,28 @@
-"""How hard a text is to predict, measured in a second or two: bits per byte of n-grams of bytes on the dataset's own held-out part.
+"""How hard a text is to predict, measured in seconds: bits per byte of n-grams of tokens on the dataset's own held-out documents.
 
-Two Kneser-Ney models (order 6), one of a little training text and one of eight times as much, scored on the same held-out text. The
-second says how hard the text is; how much better it is than the first says how much more text helps with this corpus: scripts with
-many characters, many topics, or many near-copies of few pages differ there most.
+A tokenizer of the run's vocabulary and Kneser-Ney models of order 1 and 3 are made from two megabytes of the training text. A
+language model begins where the first is (it knows which tokens are frequent and nothing else), soon passes the second, and how soon
+depends on what it was given more than on the text. Bytes in place of tokens told less: high orders of them depend on how often
+pages repeat.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chatwright.evaluation.documents import EncodedDocument, encode_bytes
+from chatwright.evaluation.documents import document_boundary, encode_documents
 from chatwright.evaluation.ngram import KneserNey
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind, Split
+from chatwright.text.rows import row_text
+from chatwright.tokenizer.tokenizer import Tokenizer
 
-ORDER = 6
-SMALL_BYTES, LARGE_BYTES = 1 << 18, 1 << 21
-HELD_OUT_BYTES = 1 << 18
-# Of one document at most, so that no long one stands for the whole.
+TRAIN_BYTES, HELD_OUT_BYTES = 1 << 21, 400_000
+ORDER = 3
+# Of one training document at most, so that no long one stands for the whole.
 _FROM_ONE = 1 << 15
 # Rows after so much text are not looked at: a dataset may be many gigabytes.
 _READ_BYTES = 1 << 28
@@ -27,33 +30,45 @@ _READ_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Difficulty:
-    """`small`, `large`: bits per byte after `small_bytes` and `large_bytes` of training text."""
+    """`unigram`, `trigram`: bits per byte; `sample_bytes`: of the training text that they were counted on."""
 
-    small: float
-    large: float
-    small_bytes: int
-    large_bytes: int
+    unigram: float
+    trigram: float
+    sample_bytes: int
 
     @property
-    def slope(self) -> float:
-        """By what power of the text the n-grams get better: bits per byte go as bytes to the minus this."""
-        if self.large_bytes <= self.small_bytes:
-            return 0.0
-        return math.log(self.small / self.large) / math.log(self.large_bytes / self.small_bytes)
+    def structure(self) -> float:
+        """What the neighbours of a token say about it: ln(unigram / trigram), at least 0."""
+        return max(0.0, math.log(self.unigram / self.trigram))
 
 
-def measure_difficulty(dataset: Dataset, kinds: Sequence[Kind]) -> Difficulty | None:
+def measure_difficulty(dataset: Dataset, kinds: Sequence[Kind], tokenizer: Tokenizer) -> Difficulty | None:
     """None when there is no held-out text to measure on."""
-    held_out = encode_bytes(sample_texts(dataset, "held_out", kinds, HELD_OUT_BYTES))
-    train = encode_bytes(sample_texts(dataset, "train", kinds, LARGE_BYTES))
+    boundary = document_boundary(tokenizer)
+    held_out, train = (
+        encode_documents(tokenizer, texts, start_id=boundary, end_id=boundary)
+        for texts in (held_out_sample(dataset, kinds), sample_texts(dataset, "train", kinds, TRAIN_BYTES))
+    )
     if not held_out or not train:
         return None
-    small = list(_spread(train, SMALL_BYTES))
-    scores = []
-    for documents in (small, train):
-        model = KneserNey.fit(documents, 257, ORDER)
-        scores.append((model.score(held_out).bits_per_byte, sum(document.n_bytes for document in documents)))
-    return Difficulty(scores[0][0], scores[1][0], scores[0][1], scores[1][1])
+    unigram, trigram = (
+        KneserNey.fit(train, tokenizer.vocab_size, order).score(held_out).bits_per_byte for order in (1, ORDER)
+    )
+    return Difficulty(unigram, trigram, sum(document.n_bytes for document in train))
+
+
+def held_out_sample(dataset: Dataset, kinds: Sequence[Kind]) -> list[str]:
+    """Whole held-out documents, in the order in which training looks at them (see `pretraining.read_held_out`)."""
+    texts = [row_text(kind, row) for kind in kinds for row in dataset.rows("held_out", kind)]
+    random.Random(0).shuffle(texts)  # noqa: S311
+    taken: list[str] = []
+    n_bytes = 0
+    for text in texts:
+        if n_bytes >= HELD_OUT_BYTES:
+            break
+        taken.append(text)
+        n_bytes += len(text.encode(errors="replace"))
+    return taken
 
 
 def sample_texts(dataset: Dataset, split: Split, kinds: Sequence[Kind], n_bytes: int) -> Iterator[str]:
@@ -73,14 +88,3 @@ def sample_texts(dataset: Dataset, split: Split, kinds: Sequence[Kind], n_bytes:
             taken += len(piece.encode())
         if taken >= n_bytes or read >= _READ_BYTES:
             return
-
-
-def _spread(documents: Sequence[EncodedDocument], n_bytes: int) -> Iterable[EncodedDocument]:
-    """About `n_bytes` of the documents, every so-manieth of them."""
-    total = sum(document.n_bytes for document in documents)
-    share, owed = min(1.0, n_bytes / max(total, 1)), 0.0
-    for document in documents:
-        owed += share * document.n_bytes
-        if owed > 0:
-            owed -= document.n_bytes
-            yield document

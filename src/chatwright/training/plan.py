@@ -20,8 +20,8 @@ from chatwright.model.config import ModelConfig
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
-from chatwright.tokenizer.train import train_tokenizer
-from chatwright.training.difficulty import Difficulty, measure_difficulty, sample_texts
+from chatwright.tokenizer.train import Pattern, train_tokenizer
+from chatwright.training.difficulty import Difficulty, held_out_sample, measure_difficulty, sample_texts
 from chatwright.training.expectation import Expectation, Expected, expect
 from chatwright.training.measure import StepCost
 from chatwright.training.memory import give_back
@@ -74,16 +74,26 @@ def make_plan(
     Raises UsageError and TrainingError for what is impossible, with the nearest that is possible; InvalidDatasetError.
     """
     stats, machine = text_stats(dataset), measure_machine(device, n_threads)
-    recipe = _with_tokens(dataset, stats, request, machine)
+    recipe, tokenizer = _with_tokens(dataset, stats, request, machine)
     refuse_before_measuring(recipe, stats, machine)
     recipe, cost = measured(recipe, machine)
-    return plan_of(dataset, stats, recipe, machine, cost, disk=disk)
+    return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokenizer)
 
 
 def plan_of(
-    dataset: Dataset, stats: TextStats, recipe: Recipe, machine: Machine, cost: StepCost, *, disk: Path | None = None
+    dataset: Dataset,
+    stats: TextStats,
+    recipe: Recipe,
+    machine: Machine,
+    cost: StepCost,
+    *,
+    disk: Path | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Plan:
-    """The plan of a recipe whose step was measured. Raises UsageError and TrainingError as `make_plan`."""
+    """The plan of a recipe whose step was measured; without a `tokenizer` one is made of a sample, to see how hard the text is.
+
+    Raises UsageError and TrainingError as `make_plan`.
+    """
     _refuse_too_few_steps(recipe, cost)
     memory = available_bytes(machine)
     memory_bytes = max(cost.peak_bytes, _tokenizer_bytes(dataset, stats, recipe.request, cost))
@@ -93,7 +103,10 @@ def plan_of(
     if disk_bytes > free * DISK_SHARE:
         raise _too_little_disk(recipe, disk_bytes, free)
     held_out_s, saving_s = _held_out_seconds(recipe, stats, cost), _saving_seconds(recipe, cost)
-    difficulty = measure_difficulty(dataset, stats.kinds) if isinstance(recipe.model, ModelConfig) else None
+    difficulty = None
+    if isinstance(recipe.model, ModelConfig) and any(dataset.n_bytes("held_out", kind) for kind in stats.kinds):
+        tokenizer = tokenizer or sample_tokenizer(dataset, stats, recipe)
+        difficulty = measure_difficulty(dataset, stats.kinds, tokenizer)
     give_back()
     return Plan(
         recipe=recipe,
@@ -148,19 +161,25 @@ def needed_disk(recipe: Recipe, cost: StepCost) -> int:
     return (recipe.training.keep + 2) * cost.checkpoint_bytes + 4 * recipe.n_parameters + tokens
 
 
-def _with_tokens(dataset: Dataset, stats: TextStats, request: Request, machine: Machine) -> Recipe:
-    """The recipe, with bytes a token as a tokenizer of the same kind has them: the one given, or one of a sample."""
+def sample_tokenizer(dataset: Dataset, stats: TextStats, recipe: Recipe) -> Tokenizer:
+    """A tokenizer of the run's vocabulary and kind, made from a sample: what its tokens will be like, in a second."""
+    sample = [text for text in sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES) if text]
+    pattern: Pattern = "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
+    return train_tokenizer(sample, recipe.vocab_size, pattern).tokenizer
+
+
+def _with_tokens(dataset: Dataset, stats: TextStats, request: Request, machine: Machine) -> tuple[Recipe, Tokenizer]:
+    """The recipe with bytes a token as a tokenizer of the same kind has them, and that tokenizer."""
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    sample = [text for text in sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES) if text]
-    tokenizer = (
-        given or train_tokenizer(sample, recipe.vocab_size, "gpt2" if request.arch == "gpt2" else "qwen2").tokenizer
-    )
+    tokenizer = given or sample_tokenizer(dataset, stats, recipe)
     # of the sample itself a tokenizer made from it knows too much
-    fresh = list(sample_texts(dataset, "held_out", stats.kinds, SAMPLE_BYTES // 8)) or sample
+    fresh = held_out_sample(dataset, stats.kinds) or list(
+        sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES // 8)
+    )
     n_tokens = round(stats.n_bytes / _bytes_per_token(tokenizer, fresh))
     vocab_size = tokenizer.vocab_size if stats.n_bytes <= SAMPLE_BYTES else recipe.vocab_size
-    return fit_tokens(recipe, max(2, n_tokens), stats.n_bytes, vocab_size)
+    return fit_tokens(recipe, max(2, n_tokens), stats.n_bytes, vocab_size), tokenizer
 
 
 def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
