@@ -6,6 +6,8 @@ the user's language (`chatwright.i18n`). The core raises these types; HTTP statu
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ChatwrightError(Exception):
     """Base of every error meant for a user. `str(error)` is the English sentence."""
@@ -17,6 +19,16 @@ class ChatwrightError(Exception):
 
     def __str__(self) -> str:
         return self.template.format(**self.params)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come back from worker processes; the default would call `__init__` with the parameters as positions."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[ChatwrightError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ChatwrightError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(ChatwrightError):

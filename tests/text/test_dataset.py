@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatwright.errors import InvalidDatasetError, StorageError
@@ -47,6 +47,7 @@ def test_counts_are_those_of_the_texts(dataset: Dataset) -> None:
     assert list(dataset.texts("train", ["conversations"])) == ["你好\n您好！"]
 
 
+@settings(deadline=None)
 @given(
     texts=st.lists(
         st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), min_size=1, max_size=5, unique=True

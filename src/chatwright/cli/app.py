@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
-from chatwright.cli import chat, complete, config, doctor, models, plan, runs, serve, tokenizer, train, tune
+from chatwright.cli import chat, complete, config, doctor, models, plan, prepare, runs, serve, tokenizer, train, tune
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
@@ -57,6 +57,7 @@ app.command("pull", cls=_Command)(models.pull)
 app.command("ls", cls=_Command)(models.ls)
 app.command("show", cls=_Command)(models.show)
 app.command("rm", cls=_Command)(models.rm)
+app.command("prepare", cls=_Command)(prepare.prepare)
 tokenizer_app = typer.Typer(cls=_Group, help="Train tokenizers.", no_args_is_help=True)
 tokenizer_app.command("train", cls=_Command)(tokenizer.train)
 app.add_typer(tokenizer_app, name="tokenizer")

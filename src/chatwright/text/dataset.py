@@ -146,15 +146,18 @@ class ShardWriter:
 
     def write(self, row: Mapping[str, Any], n_bytes: int | None = None) -> None:
         """Append a row. `n_bytes`: the UTF-8 bytes of its text, where they are known."""
-        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
         if n_bytes is None:
             n_bytes = len(row_text(self.kind, row).encode())
+        self.write_line(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE), n_bytes, row["language"])
+
+    def write_line(self, line: bytes, n_bytes: int, language: str) -> None:
+        """Append a row that is a line of JSON already."""
         self.stream.write(line)
         self.digest.update(line)
         self.rows += 1
         self.bytes += n_bytes
         self.size_bytes += len(line)
-        self.languages[row["language"]] += n_bytes
+        self.languages[language] += n_bytes
 
     def close(self) -> Contents:
         """Close the file."""

@@ -80,6 +80,7 @@ class Manifest(_Part):
     sources: Sources = Sources()
     steps: tuple[Step, ...] = ()
     clusters: dict[str, int] = {}
+    temporary_bytes: int = 0  # what the preparation needed on disk besides the dataset
 
     def to_json(self) -> bytes:
         """Indented JSON, the same bytes for equal manifests."""

@@ -1,0 +1,166 @@
+"""The first pass: groups of units are read, cleaned and left as blocks, by any worker in any order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chatwright.errors import InvalidDatasetError
+from chatwright.text.blocks import Block, BlockWriter
+from chatwright.text.cleaning import Dropped, windows
+from chatwright.text.options import PrepareOptions
+from chatwright.text.readers import Limits, Record, Skipped, Unit, read_unit
+from chatwright.text.tally import ROW_STEPS, Tallies, Tally, new_tallies
+from chatwright.text.work import Work
+
+BATCH_BYTES = 16 << 20
+BATCH_UNITS = 1000
+# What readers call a row that somebody meant to be one; files that are of another kind altogether stop nothing.
+_BAD_ROW = frozenset(
+    ("bad row", "bad json", "bad yaml", "bad spans", "bad tags", "unknown role", "unknown shape", "too long")
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive units: one work item."""
+
+    number: int
+    units: tuple[Unit, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"batch-{self.number:06d}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its input."""
+        return sum(unit.size_bytes for unit in self.units)
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What a worker needs to know."""
+
+    folder: Path
+    options: PrepareOptions
+    limits: Limits
+
+
+def batches(units: Sequence[Unit], first_number: int = 0) -> list[Batch]:
+    """Units in groups of about BATCH_BYTES, in order."""
+    groups: list[list[Unit]] = [[]]
+    n_bytes = 0
+    for unit in units:
+        if groups[-1] and (n_bytes + unit.size_bytes > BATCH_BYTES or len(groups[-1]) >= BATCH_UNITS):
+            groups.append([])
+            n_bytes = 0
+        groups[-1].append(unit)
+        n_bytes += unit.size_bytes
+    return [Batch(number, tuple(group)) for number, group in enumerate(groups, first_number) if group]
+
+
+def is_done(work: Work, batch: Batch) -> bool:
+    """Whether a batch was finished, and its files are whole."""
+    marker = work.read(f"{batch.name}.json")
+    return marker is not None and all(block.is_whole(work.folder) for block in blocks_of(marker))
+
+
+def blocks_of(marker: dict[str, Any]) -> list[Block]:
+    """The blocks that a finished batch left."""
+    return [Block(**block | {"languages": tuple(block["languages"])}) for block in marker["blocks"]]
+
+
+def tallies_of(marker: dict[str, Any]) -> Tallies:
+    """The counts of a finished batch."""
+    return {name: Tally.from_json(marker["steps"][name]) for name in ROW_STEPS}
+
+
+def run_batch(plan: FirstPass, batch: Batch) -> int:
+    """Read and clean a batch; its bytes of input. Raises OSError, and InvalidDatasetError for a bad row with --on-bad-row stop."""
+    work = Work(plan.folder)
+    tallies = new_tallies()
+    writer = BlockWriter(plan.folder, batch.name)
+    sources: list[dict[str, Any]] = []
+    with (plan.folder / f"{batch.name}.dropped").open("wb") as dropped:
+
+        def drop(entry: Dropped) -> None:
+            dropped.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
+
+        def records() -> Iterator[tuple[str, Record]]:
+            for unit in batch.units:
+                source = _source(unit)
+                sources.append(source)
+                for found in read_unit(unit, plan.limits):
+                    if isinstance(found, Skipped):
+                        _stop_if_asked(found, plan.options)
+                        tallies["read"].drop(found.reason, 0)
+                        drop(Dropped(found.source, found.where, "read", found.reason, found.detail))
+                        source["skipped"] += 1
+                        continue
+                    source["records"] += 1
+                    if found.detected not in source["detected"]:
+                        source["detected"][found.detected] = 0
+                    source["detected"][found.detected] += 1
+                    yield unit.source, found
+
+        for window in windows(records(), plan.options, tallies):
+            for entry in window.dropped:
+                drop(entry)
+            writer.add(window)
+        writer.flush()
+    work.write(
+        f"{batch.name}.json",
+        {
+            "blocks": [asdict(block) for block in writer.blocks],
+            "steps": {name: tally.as_step(name).model_dump() for name, tally in tallies.items()},
+            "sources": sources,
+        },
+    )
+    return batch.size_bytes
+
+
+def _stop_if_asked(found: Skipped, options: PrepareOptions) -> None:
+    if options.on_bad_row == "stop" and found.reason in _BAD_ROW:
+        raise InvalidDatasetError(
+            "{source}, {where}, cannot be read ({detail}). Correct it, or leave such rows out with --on-bad-row skip.",
+            source=found.source,
+            where=found.where or "?",
+            detail=found.detail,
+        )
+
+
+def _source(unit: Unit) -> dict[str, Any]:
+    """A line of sources.jsonl."""
+    return {
+        "source": unit.key,
+        "format": unit.format,
+        "size_bytes": unit.size_bytes,
+        "sha256": _hash(unit),
+        "records": 0,
+        "skipped": 0,
+        "detected": {},
+    }
+
+
+def _hash(unit: Unit) -> str | None:
+    """SHA-256 of the file or range; None for members of archives and row groups, which are no bytes of their own."""
+    if unit.container == "zip" or (unit.format == "parquet" and unit.start):
+        return None
+    digest = hashlib.sha256()
+    left = None if unit.end is None or unit.format == "parquet" else unit.end - unit.start
+    try:
+        with unit.path.open("rb") as stream:
+            stream.seek(0 if unit.format == "parquet" or unit.container else unit.start)
+            while data := stream.read(1 << 20 if left is None else min(1 << 20, left)):
+                digest.update(data)
+                left = None if left is None else left - len(data)
+    except OSError:
+        return None  # the reader says why
+    return digest.hexdigest()
