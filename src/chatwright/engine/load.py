@@ -22,6 +22,7 @@ from chatwright.model.rnn_checkpoint import is_recurrent, open_rnn
 from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import load_chat_template
+from chatwright.tokenizer.fim import FimTokens
 from chatwright.tokenizer.load import load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def load_text_model(path: Path, name: str, settings: Settings, adapter: Path | N
         tokenizer,
         template,
         languages=info.languages,
+        fim=FimTokens.of(tokenizer) if info.fills_in else None,
         created=int(weights[0].stat().st_mtime),
         fingerprint=_fingerprint(weights, settings),
     )

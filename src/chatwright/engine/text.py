@@ -25,6 +25,7 @@ from chatwright.engine.protocol import (
 from chatwright.engine.stopping import StopMatcher
 from chatwright.errors import EngineError, InvalidRequestError
 from chatwright.tokenizer.chat import ChatTemplate, encode_chat
+from chatwright.tokenizer.fim import FimTokens
 from chatwright.tokenizer.tokenizer import Tokenizer
 
 
@@ -97,7 +98,10 @@ class TextRequest:
 
 
 class TextModel:
-    """A model ready to talk: an engine with its tokenizer and chat template."""
+    """A model ready to talk: an engine with its tokenizer and chat template.
+
+    fim: the control tokens of fill-in-the-middle, for a model that was trained with them.
+    """
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class TextModel:
         languages: tuple[str, ...] = (),
         created: int = 0,
         fingerprint: str = "",
+        fim: FimTokens | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -117,6 +122,8 @@ class TextModel:
         self.languages = languages
         self.created = created
         self.fingerprint = fingerprint
+        self.fim = fim
+        self._end_ids = tokenizer.eos_ids | (fim.all if fim else frozenset())
 
     @property
     def context_length(self) -> int:
@@ -139,6 +146,23 @@ class TextModel:
             )
         self._refuse_hopeless([str(message.get("content") or "") for message in messages], "messages")
         return await asyncio.to_thread(encode_chat, self.tokenizer, self.template, messages)
+
+    async def encode_between(self, prompt: str | Sequence[int], suffix: str) -> list[int]:
+        """Token ids of a prompt that asks for what stands between `prompt` (text, or ids of text) and `suffix`."""
+        if self.fim is None:
+            raise InvalidRequestError(
+                "The model {name} was not trained to fill in what stands before a suffix. Leave suffix out, or train a model "
+                "with `chatwright train --fim 0.5`.",
+                name=self.name,
+                param="suffix",
+                code="unsupported_parameter",
+            )
+        texts = [prompt, suffix] if isinstance(prompt, str) else [suffix]
+        self._refuse_hopeless(texts, "suffix")
+        # As in training, without the BOS that some tokenizers put before a text.
+        encoded = await asyncio.to_thread(self.tokenizer.encode_prompts, [[text] for text in texts])
+        before = encoded[0] if isinstance(prompt, str) else prompt
+        return self.fim.arrange(before, encoded[-1])
 
     def max_tokens_left(self, n_prompt: int) -> int:
         """The longest answer that still fits after a prompt of `n_prompt` tokens."""
@@ -170,7 +194,7 @@ class TextModel:
             # Made here and nowhere else: an id that a client could choose would let it end another client's request.
             id=uuid.uuid4().hex,
             prompt_ids=request.prompt_ids,
-            sampling=replace(request.sampling, stop_ids=request.sampling.stop_ids | self.tokenizer.eos_ids),
+            sampling=replace(request.sampling, stop_ids=request.sampling.stop_ids | self._end_ids),
             n=request.n,
             prompt_logprobs=request.prompt_logprobs,
         )

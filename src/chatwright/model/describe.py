@@ -29,7 +29,8 @@ MAX_CARD_BYTES = 1 << 20
 @dataclass(frozen=True)
 class ModelInfo:
     """What a model is. `size_bytes` counts the weight files; `quantization` is the number format of most of the weights
-    ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told.
+    ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told; `fills_in`: it was
+    trained here to write what belongs between two texts.
     """
 
     config: ModelConfig | RNNConfig
@@ -41,6 +42,7 @@ class ModelInfo:
     license: str | None
     languages: tuple[str, ...]
     has_chat_template: bool
+    fills_in: bool = False
 
     @property
     def context_length(self) -> int:
@@ -77,6 +79,7 @@ def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
         license=_text(metadata.get("general.license")),
         languages=_texts(metadata.get("general.languages")),
         has_chat_template=_text(metadata.get("tokenizer.chat_template")) is not None,
+        fills_in=metadata.get("chatwright.fim") is True,
     )
 
 
@@ -94,7 +97,14 @@ def _of_folder(checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint, n_parame
         license=_text(card.get("license")),
         languages=_texts(card.get("language")),
         has_chat_template=_has_template(folder),
+        fills_in=_fills_in(folder),
     )
+
+
+def _fills_in(folder: Path) -> bool:
+    """`"chatwright": {"fim": true}` in config.json. Tokens for it are no proof: many tokenizers have them, few models use them."""
+    own = read_json_object(folder / "config.json").get("chatwright")
+    return isinstance(own, dict) and own.get("fim") is True
 
 
 def _has_template(folder: Path) -> bool:

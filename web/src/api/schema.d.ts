@@ -597,6 +597,8 @@ export interface components {
             best_of?: number | null;
             /** Echo */
             echo?: boolean | null;
+            /** Suffix */
+            suffix?: string | null;
             /** Logprobs */
             logprobs?: number | null;
         };

@@ -121,20 +121,22 @@ class _Job:
                 code="invalid_value",
             )
         # Those models took a plain prompt as an instruction; continuing it as text would be a wrong answer.
-        as_chat = is_instruct(name) and not body.echo and model.template is not None
+        as_chat = is_instruct(name) and not body.echo and not body.suffix and model.template is not None
         ids = []
         for prompt in prompts:
             if isinstance(prompt, str):
-                if not prompt:
+                if not prompt and not body.suffix:
                     raise InvalidRequestError("The prompt is empty.", param="prompt", code="invalid_value")
-                ids.append(
-                    await model.encode_chat([{"role": "user", "content": prompt}])
-                    if as_chat
-                    else await model.encode(prompt)
-                )
             else:
                 _check_ids(prompt, model)
+            if body.suffix:
+                ids.append(await model.encode_between(prompt, body.suffix))
+            elif not isinstance(prompt, str):
                 ids.append(prompt)
+            elif as_chat:
+                ids.append(await model.encode_chat([{"role": "user", "content": prompt}]))
+            else:
+                ids.append(await model.encode(prompt))
         texts = [p if isinstance(p, str) else model.tokenizer.decode(p) for p in prompts]
         return cls(body, name, model, ids, texts, cut_off)
 

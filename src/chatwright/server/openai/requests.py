@@ -117,7 +117,7 @@ class SamplingBody(BaseModel):
 class CompletionBody(SamplingBody):
     """`POST /v1/completions`."""
 
-    unsupported = {"suffix": ("",), "prompt_embeds": (), "response_format": ({"type": "text"},), "tools": ([],)}
+    unsupported = {"prompt_embeds": (), "response_format": ({"type": "text"},), "tools": ([],)}
 
     prompt: Annotated[
         str
@@ -130,7 +130,18 @@ class CompletionBody(SamplingBody):
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     best_of: Annotated[int, Field(ge=1, le=20)] | None = None
     echo: bool | None = None
+    suffix: str | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @model_validator(mode="after")
+    def _check_suffix(self) -> CompletionBody:
+        if self.suffix and self.echo:
+            raise InvalidRequestError(
+                "echo and suffix do not go together: the model reads the suffix before it answers. Leave one out.",
+                param="echo",
+                code="invalid_value",
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_best_of(self) -> CompletionBody:
