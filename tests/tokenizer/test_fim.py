@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatwright.tokenizer import Tokenizer
-from chatwright.tokenizer.fim import FimTokens, fim_permute
+from chatwright.tokenizer.fim import LONGEST_PIECE, FimTokens, fim_permute
 from chatwright.tokenizer.train import train_tokenizer
 from tests.tokenizer.conftest import CORPUS, Reference
 
@@ -75,6 +76,34 @@ def test_the_cuts_reach_both_ends(tokenizer: Tokenizer) -> None:
     lengths = {tuple(map(len, parts(fim_permute(ids, rng, 1.0, tokens, tokenizer), tokens))) for _ in range(200)}
     assert {(2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (1, 0, 1), (0, 1, 1)} >= lengths
     assert len(lengths) >= 5
+
+
+@given(n=st.integers(0, 1500), seed=SEEDS, rate=st.sampled_from([0.0, 0.3, 1.0]))
+def test_long_documents_are_rearranged_in_pieces_that_fit_a_small_context(
+    tokenizer: Tokenizer, n: int, seed: int, rate: float
+) -> None:
+    tokens = FimTokens.of(tokenizer)
+    assert tokens is not None
+    end = tokenizer.special_ids["<|endoftext|>"]
+    ids = (tokenizer.encode("今天天气很好 and so on, 123\n") * (n // 10 + 1))[:n]
+    permuted = fim_permute(ids, random.Random(seed), rate, tokens, tokenizer, end)
+    assert permuted[:1] != [end]
+    assert permuted[-1:] != [end]
+    whole = b""
+    for is_end, group in groupby(permuted, lambda token: token == end):
+        piece = list(group)
+        if is_end:
+            assert len(piece) == 1
+            continue
+        if piece[0] == tokens.prefix:
+            assert len(piece) <= 2 * LONGEST_PIECE
+            prefix, suffix, middle = parts(piece, tokens)
+            piece = [*prefix, *middle, *suffix]
+        assert tokens.all.isdisjoint(piece)
+        whole += b"".join(map(tokenizer.token_bytes, piece))
+    assert whole == b"".join(map(tokenizer.token_bytes, ids))
+    if rate == 0:
+        assert permuted == ids
 
 
 def test_a_tokenizer_without_the_tokens_says_so(references: dict[str, Reference]) -> None:

@@ -13,6 +13,9 @@ from typing import Protocol, Self
 from chatwright.tokenizer.special import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from chatwright.tokenizer.tokenizer import Tokenizer
 
+# Tokens: some sentences, and less than the context of the smallest models.
+SHORTEST_PIECE, LONGEST_PIECE = 32, 192
+
 
 class Random(Protocol):
     """`random.Random` or `numpy.random.Generator`."""
@@ -47,16 +50,48 @@ class FimTokens:
 
 
 def fim_permute(
-    ids: Sequence[int], rng: Random, rate: float, tokens: FimTokens, tokenizer: Tokenizer | None = None
+    ids: Sequence[int],
+    rng: Random,
+    rate: float,
+    tokens: FimTokens,
+    tokenizer: Tokenizer | None = None,
+    separator: int | None = None,
 ) -> list[int]:
     """One document's ids (no control tokens, no separator), rearranged with probability `rate`, else as they are.
 
     With `tokenizer` the cuts fall between characters, and the three parts are encoded as they are when served; without it,
-    between tokens, which is faster and three tokens longer exactly, but never leaves half a word before the cursor. Draws
-    one number from `rng`, or three when it rearranges.
+    between tokens, which is faster and three tokens longer exactly, but never leaves half a word before the cursor.
+
+    With `separator` (the token between documents) long documents are rearranged piece by piece, each piece with probability
+    `rate`, as a model whose context ends before the middle learns nothing from it; a rearranged piece is set off by separators,
+    since the model must learn where a middle ends.
     """
+    if separator is None or len(ids) <= LONGEST_PIECE:
+        return _rearranged(ids, rng, rate, tokens, tokenizer) or list(ids)
+    result: list[int] = []
+    start = 0
+    while start < len(ids):
+        end = start + SHORTEST_PIECE + int(rng.random() * (LONGEST_PIECE - SHORTEST_PIECE + 1))
+        piece = ids[start:end]
+        start = end
+        rearranged = _rearranged(piece, rng, rate, tokens, tokenizer)
+        if rearranged is None:
+            result += piece
+            continue
+        if result and result[-1] != separator:
+            result.append(separator)
+        result += rearranged
+        if start < len(ids):
+            result.append(separator)
+    return result
+
+
+def _rearranged(
+    ids: Sequence[int], rng: Random, rate: float, tokens: FimTokens, tokenizer: Tokenizer | None
+) -> list[int] | None:
+    """None when the draw is against it."""
     if rng.random() >= rate or not ids:
-        return list(ids)
+        return None
     first, last = sorted((rng.random(), rng.random()))
     if tokenizer is not None and (text := _exact_text(ids, tokenizer)):
         cuts = (int(first * (len(text) + 1)), int(last * (len(text) + 1)))

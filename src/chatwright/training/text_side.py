@@ -99,7 +99,7 @@ def prepare_tokens(
         ids = tokenizer.encode(text, add_special_tokens=False)
         if fim_share and fim is not None:
             generator = random.Random(f"{seed} {number}")  # noqa: S311 — not for secrets
-            ids = fim_permute(ids, generator, fim_share, fim, tokenizer)
+            ids = fim_permute(ids, generator, fim_share, fim, tokenizer, document_boundary(tokenizer))
         return ids
 
     progress.stage(_("Tokenising"), sum(dataset.n_bytes("train", kind) for kind in kinds))
