@@ -109,7 +109,7 @@ def compare_answers(base: Marks, tuned: Sequence[Marks], which: str, called: str
     interval = [round(gain.difference.low, 4), round(gain.difference.high, 4)]
     n = {"n": len(before), "seeds": len(tuned)}
     report(f"{called}, base model", round(fmean(before), 4), "share", **n)
-    report(f"{called}, LoRA", round(value, 4), "share", sd_over_seeds=round(sd, 4), **n)
+    report(f"{called}, LoRA", round(value, 4), "share", sd_over_seeds=round(sd, 4) if len(tuned) > 1 else None, **n)
     report(f"{called}, gain", round(gain.difference.estimate, 4), "share", interval_95=interval, p=gain.p_value, **n)
 
 
@@ -123,7 +123,13 @@ def compare_bits(base: Marks, tuned: Sequence[Marks], which: str, called: str) -
     interval = [round(change.difference.low, 4), round(change.difference.high, 4)]
     n = {"n": len(before.nats), "bytes": int(before.n_bytes.sum()), "seeds": len(tuned)}
     report(f"bits per byte of {called}, base model", round(before.bits_per_byte, 4), "bits/byte", **n)
-    report(f"bits per byte of {called}, LoRA", round(value, 4), "bits/byte", sd_over_seeds=round(sd, 4), **n)
+    report(
+        f"bits per byte of {called}, LoRA",
+        round(value, 4),
+        "bits/byte",
+        sd_over_seeds=round(sd, 4) if len(tuned) > 1 else None,
+        **n,
+    )
     report(
         f"bits per byte of {called}, change",
         round(change.difference.estimate, 4),
