@@ -43,6 +43,9 @@ SAMPLE_BYTES = 1 << 21
 TOKENIZER_TEXT_MOST = 64 << 20
 # What a process of PyTorch has before any model, for refusals before anything is measured.
 PYTHON_BYTES = 300e6
+# What the run's process holds beside what the measuring one does: command line, settings and the tokenizer library (65 MB), what the
+# preparation leaves behind (85 MB), TensorBoard's writer and reports (80 MB).
+COMMAND_BYTES, BESIDE_BYTES = 65e6, 230e6
 # Room that is left to the rest of the machine.
 MEMORY_SHARE, DISK_SHARE = 0.9, 0.95
 
@@ -96,7 +99,7 @@ def plan_of(
     """
     _refuse_too_few_steps(recipe, cost)
     memory = available_bytes(machine)
-    memory_bytes = max(cost.peak_bytes, _tokenizer_bytes(dataset, stats, recipe.request, cost))
+    memory_bytes = _memory_bytes(dataset, stats, recipe, machine, cost)
     if memory_bytes > memory:
         raise _too_large(stats, machine, recipe, memory_bytes, memory)
     disk_bytes, free = needed_disk(recipe, cost), shutil.disk_usage(disk or Path.cwd()).free
@@ -204,15 +207,18 @@ def _saving_seconds(recipe: Recipe, cost: StepCost) -> float:
     return n_saves * cost.save_seconds
 
 
-def _tokenizer_bytes(dataset: Dataset, stats: TextStats, request: Request, cost: StepCost) -> int:
-    """The process while it trains its tokenizer, which it gives back before it trains the model."""
-    if request.tokenizer:
-        return 0
+def _memory_bytes(dataset: Dataset, stats: TextStats, recipe: Recipe, machine: Machine, cost: StepCost) -> int:
+    """The peak of the run's process: while it trains, or before that while it trains its tokenizer, whose memory it gives back."""
+    if machine.device.startswith("cuda"):
+        return cost.peak_bytes
+    training = cost.peak_bytes + BESIDE_BYTES
+    if recipe.request.tokenizer:
+        return round(training)
     n_documents = sum(dataset.n_rows("train", kind) for kind in stats.kinds)
     share = min(1.0, TOKENIZER_TEXT_MOST / max(1, stats.n_bytes))
     sample = list(sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES))
     grown = tokenizer_training_bytes(sample, round(share * stats.n_bytes), max(1, round(share * n_documents)))
-    return round(cost.start_bytes + grown)
+    return round(max(training, cost.start_bytes + COMMAND_BYTES + grown))
 
 
 def _refuse_too_little_text(recipe: Recipe) -> None:
