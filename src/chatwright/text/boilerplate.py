@@ -125,4 +125,5 @@ def _without_licence_header(text: str) -> str:
     if in_block or not (_COPYRIGHT.search(header) and _LICENCE.search(header)):
         return text
     rest = "\n".join([*lines[:start], *lines[end:]])
-    return rest if rest.strip() else text
+    has_more = any(line.strip() and not _COMMENT.match(line) for line in lines[end:])
+    return rest if has_more else text

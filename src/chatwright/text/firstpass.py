@@ -18,7 +18,9 @@ from chatwright.text.readers import Limits, Record, Skipped, Unit, read_unit
 from chatwright.text.tally import ROW_STEPS, Tallies, Tally, new_tallies
 from chatwright.text.work import Work
 
-BATCH_BYTES = 16 << 20
+_MOST_BATCH_BYTES = 16 << 20
+_LEAST_BATCH_BYTES = 128 << 10
+_BATCHES = 64  # of small inputs, so that all workers have some, and little is lost when they are killed
 BATCH_UNITS = 1000
 # What readers call a row that somebody meant to be one; files that are of another kind altogether stop nothing.
 _BAD_ROW = frozenset(
@@ -54,11 +56,12 @@ class FirstPass:
 
 
 def batches(units: Sequence[Unit], first_number: int = 0) -> list[Batch]:
-    """Units in groups of about BATCH_BYTES, in order."""
+    """Units in order, in groups of an equal size that depends on the whole input."""
+    batch_bytes = max(_LEAST_BATCH_BYTES, min(_MOST_BATCH_BYTES, sum(unit.size_bytes for unit in units) // _BATCHES))
     groups: list[list[Unit]] = [[]]
     n_bytes = 0
     for unit in units:
-        if groups[-1] and (n_bytes + unit.size_bytes > BATCH_BYTES or len(groups[-1]) >= BATCH_UNITS):
+        if groups[-1] and (n_bytes + unit.size_bytes > batch_bytes or len(groups[-1]) >= BATCH_UNITS):
             groups.append([])
             n_bytes = 0
         groups[-1].append(unit)
@@ -127,11 +130,11 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
 
 
 def _stop_if_asked(found: Skipped, options: PrepareOptions) -> None:
-    if options.on_bad_row == "stop" and found.reason in _BAD_ROW:
+    if options.on_bad_row == "stop" and found.where and found.reason in _BAD_ROW:
         raise InvalidDatasetError(
             "{source}, {where}, cannot be read ({detail}). Correct it, or leave such rows out with --on-bad-row skip.",
             source=found.source,
-            where=found.where or "?",
+            where=found.where,
             detail=found.detail,
         )
 

@@ -35,7 +35,7 @@ from chatwright.text.tally import ROW_STEPS, SET_STEPS, Tally, new_tallies
 from chatwright.text.work import Work, locked, need_space, storage_error, sync_folder, work_folder
 
 _WORKER_BYTES = 400 << 20  # with its libraries and the window in work
-_SPLIT_BYTES = 16 << 20
+_SPLIT_BYTES = 4 << 20
 _FEW_FILES = 20
 _SMALL_DOCUMENT_BYTES = 4_000
 # Temporary files and dataset at their worst moment, for a byte of input: rows, columns (as much as short rows), one shard in work.

@@ -75,11 +75,11 @@ def _by_repetition(text: str, number: int, shingles: Shingles) -> tuple[str, str
 
 
 def _by_words(text: str, counts: list[int]) -> tuple[str, str] | None:
-    """Only for text with few spaces for its Latin letters and digits: looking at every word is slow."""
+    """Only for text with few spaces for its Latin letters and digits: looking at every word is slow. Paths and URLs may be long."""
     n_latin = counts[Class.VOWEL] + counts[Class.CONSONANT] + counts[Class.DIGIT]
     if n_latin < 0.5 * sum(counts) or counts[Class.SPACE] * 12 > n_latin:
         return None
-    long = sum(len(word) for word in text.split() if len(word) > _LONG_WORD and "/" not in word[:-_LONG_WORD])
+    long = sum(len(word) for word in text.split() if len(word) > _LONG_WORD and word.count("/") * 15 < len(word))
     if long > _MAX_LONG_WORDS * len(text):
         return "gibberish", f"{long / len(text):.0%} of the text is in words of more than {_LONG_WORD} characters"
     return None

@@ -136,7 +136,7 @@ def need_space(folder: Path, needed_bytes: int) -> None:
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """The sentence for a folder that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):  # NumPy says only how much it could write
         return StorageError(
             "The disk of {path} is full. Free some space and run the same command again: it goes on where it stopped.",
             path=path,

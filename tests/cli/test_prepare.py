@@ -1,0 +1,114 @@
+"""`chatwright prepare`: what it prints, where, in which language, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from chatwright.text.dataset import Dataset
+from chatwright.text.work import locked
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(30):
+        text = f"Note {number}: the boat number {number * 7919} left the harbour with {number**3} baskets of fish for the market."
+        (folder / f"{number}.md").write_text(text)
+    (folder / "中文.txt").write_text(
+        "天色渐渐暗下来，街上的人也少了。他站在桥头，看着河水慢慢流过，想起了小时候的许多事情。"
+    )
+    (folder / "short.txt").write_text("Hi.")
+    return folder
+
+
+def test_the_report_goes_to_standard_output_and_the_rest_to_standard_error(
+    command: Run, corpus: Path, tmp_path: Path
+) -> None:
+    result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "1")
+    assert result.code == 0
+    assert "too short" in result.out
+    assert "documents" in result.out
+    assert "plain text" in result.out
+    assert "dropped.jsonl" in result.err
+    assert "chatwright train" in result.err
+    dataset = Dataset.open(tmp_path / "data")
+    assert sum(dataset.n_rows(split, "documents") for split in ("train", "held_out")) == 31
+
+
+def test_json_is_the_manifest(command: Run, corpus: Path, tmp_path: Path) -> None:
+    options = ("--json", "--languages", "zh", "--near-duplicates", "off", "--workers", "1", "--held-out", "0.1")
+    result = command("-q", "prepare", str(corpus), "--out", str(tmp_path / "data"), *options)
+    assert result.code == 0
+    assert result.err == ""
+    report = json.loads(result.out)
+    assert report["fingerprint"] == Dataset.open(tmp_path / "data").fingerprint
+    assert {step["name"]: step["dropped"] for step in report["steps"]}["language"] == {"en": 31}
+
+
+def test_chinese_users_read_chinese(
+    command: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "1")
+    assert "过短" in result.out
+    assert "读取与清洗" in result.err
+    assert "数据集报告" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
+    result = command("prepare", str(corpus), "--out", str(tmp_path / "data"))
+    assert (result.code, "已存在" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (("--held-out", "1.5"), 2, "--held-out takes a number"),
+        (("--held-out", "nowhere.jsonl"), 2, "There is no file or folder nowhere.jsonl"),
+        (("--languages", "english"), 2, "--languages takes codes"),
+        (("--near-duplicates", "0.2"), 2, "--near-duplicates takes a number"),
+        (("--on-bad-row", "ask"), 2, "--on-bad-row takes skip or stop"),
+        (("--workers", "0"), 2, "--workers takes a number"),
+        (("--languages", "ko"), 1, "Nothing is left"),
+    ],
+)
+def test_mistakes_are_sentences(
+    command: Run, corpus: Path, tmp_path: Path, options: tuple[str, ...], code: int, sentence: str
+) -> None:
+    result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), *options)
+    assert result.code == code
+    assert sentence in " ".join(result.err.split())
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_second_one_on_the_same_dataset_is_refused(command: Run, corpus: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "data"):
+        result = command("prepare", str(corpus), "--out", str(tmp_path / "data"))
+    assert result.code == 1
+    assert "Another process is preparing" in result.err
+
+
+def test_ctrl_c_says_that_the_command_goes_on(
+    process: Callable[..., Popen[str]], command: Run, corpus: Path, tmp_path: Path
+) -> None:
+    for number in range(120):
+        (corpus / f"more{number}.txt").write_text(" ".join(str(n * number) + " words of text" for n in range(2000)))
+    running = process("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "2")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".data.preparing/batch-*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _out, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "goes on where it stopped" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "data").exists()
+    result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "1")
+    assert result.code == 0
+    assert "Going on with what an interrupted run has finished" in result.err

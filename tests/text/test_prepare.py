@@ -1,0 +1,387 @@
+"""Datasets out of files: the same whatever the number of workers and however often killed; nothing lost silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from chatwright.errors import InUseError, InvalidDatasetError, StorageError, UsageError
+from chatwright.text.dataset import Dataset
+from chatwright.text.options import PrepareOptions
+from chatwright.text.prepare import prepare
+from chatwright.text.shingles import shingle
+from chatwright.text.work import locked, need_space, work_folder
+
+VOCABULARY = """
+harbour wind island boat rope morning river letter garden winter story window street market bridge paper music
+mountain engine answer supper candle forest station number teacher orange silver travel memory
+"""
+WORDS = VOCABULARY.split()
+
+
+def prose(seed: int, n_words: int = 120) -> str:
+    rng = random.Random(seed)
+    words = rng.choices(WORDS, k=n_words)
+    return "The " + " ".join(" ".join(words[i : i + 12]) + "." for i in range(0, n_words, 12)) + f" And {seed} of them."
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\n".join(orjson.dumps(row) for row in rows) + b"\n")
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Documents of several folders, some twice, some nearly; and one file of conversations."""
+    folder = tmp_path / "corpus"
+    for number in range(120):
+        file = folder / f"part{number % 3}" / f"{number:03d}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(prose(number), encoding="utf-8")
+    (folder / "copy.txt").write_text(prose(5) + "\n\n", encoding="utf-8")
+    (folder / "near.md").write_text(prose(6, 600), encoding="utf-8")
+    (folder / "nearly.md").write_text(prose(6, 600).replace("And", "Yet"), encoding="utf-8")
+    (folder / "short.txt").write_text("Hi.", encoding="utf-8")
+    (folder / "empty.txt").write_text("")
+    write_jsonl(folder / "talks.jsonl", [chat(f"What is {n} plus {n}?", f"It is {2 * n}.") for n in range(40)])
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def dropped_of(dataset: Dataset) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in (dataset.path / "dropped.jsonl").read_bytes().splitlines()]
+
+
+def rows_of(dataset: Dataset) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (split, row) for kind in dataset.kinds for split in ("train", "held_out") for row in dataset.rows(split, kind)
+    ]
+
+
+def test_a_mixed_folder_becomes_one_dataset(tmp_path: Path, corpus: Path) -> None:
+    dataset = prepare([corpus], tmp_path / "data", workers=1)
+    dataset.verify()
+    assert dataset.kinds == ("documents", "conversations")
+    assert dataset.n_rows("train", "documents") + dataset.n_rows("held_out", "documents") == 121
+    assert dataset.n_rows("train", "conversations") + dataset.n_rows("held_out", "conversations") == 40
+    assert 1 <= dataset.n_rows("held_out", "conversations") <= 10
+    reasons = Counter(entry["reason"] for entry in dropped_of(dataset))
+    assert reasons == {"exact duplicate": 1, "near duplicate": 1, "too short": 1, "empty": 1}
+    ids = {row["id"]: row for _split, row in rows_of(dataset)}
+    assert len(ids) == 161
+    originals = {
+        entry["source"]: ids[entry["duplicate_of"]] for entry in dropped_of(dataset) if "duplicate_of" in entry
+    }
+    assert {dropped: kept["source"] for dropped, kept in originals.items()} == {
+        "corpus/part2/005.txt": "corpus/copy.txt",  # files come before folders
+        "corpus/nearly.md": "corpus/near.md",
+    }
+    for name in ("report.md", "report.html"):
+        text = (dataset.path / name).read_text(encoding="utf-8")
+        assert "too short" in text
+        assert "conversations" in text
+    assert "http" not in (dataset.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_row_that_came_in_is_there_or_named(tmp_path: Path, corpus: Path) -> None:
+    dataset = prepare([corpus], tmp_path / "data", PrepareOptions(languages=("en",)), workers=1)
+    before = None
+    for step in dataset.manifest.steps[1:]:
+        assert step.rows_in == step.rows_out + sum(step.dropped.values())
+        if before is not None:
+            assert (step.rows_in, step.bytes_in) == (before.rows_out, before.bytes_out)
+        before = step
+    assert before is not None
+    assert before.rows_out == len(rows_of(dataset))
+    n_dropped = sum(sum(step.dropped.values()) for step in dataset.manifest.steps)
+    assert n_dropped == len(dropped_of(dataset))
+    assert before.bytes_out == sum(dataset.n_bytes(s, k) for k in dataset.kinds for s in ("train", "held_out"))
+    sources = [orjson.loads(line) for line in (dataset.path / "sources.jsonl").read_bytes().splitlines()]
+    assert sum(source["records"] for source in sources) == dataset.manifest.steps[1].rows_out
+
+
+def test_workers_change_nothing(tmp_path: Path, corpus: Path) -> None:
+    alone = prepare([corpus], tmp_path / "a" / "data", workers=1)
+    together = prepare([corpus], tmp_path / "b" / "data", workers=3)
+    assert files_of(alone.path) == files_of(together.path)
+
+
+def test_the_seed_chooses_other_rows_and_nothing_else(tmp_path: Path, corpus: Path) -> None:
+    one = prepare([corpus], tmp_path / "one", workers=1)
+    two = prepare([corpus], tmp_path / "two", PrepareOptions(seed=2), workers=1)
+    held = [{row["id"] for split, row in rows_of(each) if split == "held_out"} for each in (one, two)]
+    assert held[0] != held[1]
+    assert {row["id"] for _s, row in rows_of(one)} == {row["id"] for _s, row in rows_of(two)}
+
+
+def test_near_duplicates_and_equal_questions_never_straddle(tmp_path: Path) -> None:
+    rows: list[Any] = []
+    for number in range(60):
+        base = prose(number, 60)
+        rows += [{"text": f"{base} {' '.join(WORDS[k * 8 : k * 8 + 8])}"} for k in range(3)]
+        rows += [chat(f"{base}?", f"Answer {number} {k}, {prose(number * 7 + k, 12)}") for k in range(3)]
+    data = write_jsonl(tmp_path / "in" / "rows.jsonl", rows)
+    for seed in range(3):
+        options = PrepareOptions(seed=seed, held_out=0.3, near_duplicates=None)
+        dataset = prepare([data], tmp_path / f"data{seed}", options, workers=1)
+        side: dict[str, set[str]] = {}
+        cluster: dict[str, set[int]] = {}
+        for split, row in rows_of(dataset):
+            question = row["messages"][0]["content"] if "messages" in row else row["text"][:200]
+            side.setdefault(question, set()).add(split)
+            cluster.setdefault(question, set()).add(row["cluster"])
+        assert all(len(splits) == 1 for splits in side.values())
+        assert all(len(clusters) == 1 for clusters in cluster.values())
+        held = sum(split == "held_out" for split, _row in rows_of(dataset))
+        assert 0.2 < held / len(rows_of(dataset)) < 0.4
+
+
+def test_labels_are_kept_with_texts_that_are_nearly_alike(tmp_path: Path) -> None:
+    text = prose(1, 60)
+    rows = [{"text": text, "label": "good"}, {"text": text, "label": "bad"}, {"text": text + " x", "label": "good"}]
+    rows.append({"text": text.upper(), "label": "good"})
+    rows += [{"text": prose(n), "label": "good"} for n in range(2, 12)]
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
+    kept = [row for _split, row in rows_of(dataset)]
+    assert len(kept) == 13  # only the one that differs in case alone is gone
+    assert len({row["cluster"] for row in kept if row["text"].startswith(text)}) == 1
+
+
+def test_given_held_out_rows_stay_held_out_and_their_like_leaves_train(tmp_path: Path) -> None:
+    test = write_jsonl(tmp_path / "test.jsonl", [chat(f"Where is {prose(n, 12)}?", "There.") for n in range(5)])
+    rows = [chat(f"Where is {prose(n, 12)}?", f"Here, {n}.") for n in range(3, 30)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    dataset = prepare([train], tmp_path / "data", held_out=[test], workers=1)
+    assert dataset.n_rows("held_out", "conversations") == 5
+    assert dataset.n_rows("train", "conversations") == 25
+    reasons = Counter(entry["reason"] for entry in dropped_of(dataset))
+    assert set(reasons) <= {"too near to a held-out row", "near duplicate"}
+    assert reasons["too near to a held-out row"] + reasons["near duplicate"] == 2
+
+
+def test_conversations_that_teach_nothing_are_named(tmp_path: Path) -> None:
+    rows = [
+        chat("What?", ""),
+        {"messages": [{"role": "user", "content": "Alone?"}]},
+        {"prompt": "Which?", "chosen": "This.", "rejected": "This. "},
+        {"prompt": "Which?", "chosen": "This.", "rejected": "That."},
+        chat("Well?", "Well."),
+        chat("Good?", "Good."),
+    ]
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
+    assert len(rows_of(dataset)) == 3
+    assert len(dropped_of(dataset)) == 3
+    assert all(entry["reason"] and entry["where"] for entry in dropped_of(dataset))
+
+
+def test_personal_data_is_masked_in_every_kind_and_counted(tmp_path: Path) -> None:
+    rows: list[Any] = [chat("My mail is jane.doe@company-mail.com, write me", "I wrote to jane.doe@company-mail.com.")]
+    rows.append({"text": "Ask jane.doe@company-mail.com about " + prose(1)})
+    rows.append(
+        {"text": "Jane wrote from jane.doe@company-mail.com", "spans": [{"start": 0, "end": 4, "label": "PER"}]}
+    )
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    dataset = prepare([data], tmp_path / "data", PrepareOptions(mask=True), workers=1)
+    everything = b"".join(content for name, content in files_of(dataset.path).items() if name != "sources.jsonl")
+    assert b"jane.doe" not in everything
+    assert everything.count(b"[EMAIL]") >= 4
+    step = next(step for step in dataset.manifest.steps if step.name == "personal data")
+    assert step.notes == {"email": 4}
+    (tagged,) = [row for _s, row in rows_of(dataset) if "spans" in row]
+    assert [tagged["text"][s["start"] : s["end"]] for s in tagged["spans"]] == ["Jane"]
+
+
+def test_a_single_long_text_can_be_held_out_in_part(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("\n\n".join(prose(n) for n in range(300)))
+    dataset = prepare([tmp_path / "book.txt"], tmp_path / "data", workers=1)
+    assert dataset.n_rows("held_out", "documents") >= 1
+    share = dataset.n_bytes("held_out", "documents") / dataset.n_bytes("train", "documents")
+    assert 0.02 < share < 0.25
+    text = "".join(text for split in ("train", "held_out") for text in dataset.texts(split))
+    assert sum(text.count(f"And {n} of them.") for n in range(300)) == 300
+
+
+def test_bad_rows_are_left_out_or_stop_everything(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": prose(n)}) for n in range(5)]
+    data.write_text("\n".join([*lines[:3], '{"text": "cut of', *lines[3:]]))
+    dataset = prepare([data], tmp_path / "data", workers=1)
+    assert len(rows_of(dataset)) == 5
+    (entry,) = dropped_of(dataset)
+    assert (entry["source"], entry["where"], entry["step"]) == ("rows.jsonl", "line 4", "read")
+    for workers in (1, 2):
+        with pytest.raises(InvalidDatasetError, match=r"rows.jsonl, line 4, cannot be read"):
+            prepare([data], tmp_path / "other", PrepareOptions(on_bad_row="stop"), workers=workers)
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_found_and_nothing_left_say_why(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidDatasetError, match="holds no files"):
+        prepare([tmp_path / "empty"], tmp_path / "data")
+    (tmp_path / "empty" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0" * 50)
+    with pytest.raises(InvalidDatasetError, match=r"no file that can be read.*binary"):
+        prepare([tmp_path / "empty"], tmp_path / "data")
+    (tmp_path / "empty" / "a.txt").write_text("Hi.")
+    with pytest.raises(InvalidDatasetError, match=r"Nothing is left.*too short \(1\)"):
+        prepare([tmp_path / "empty"], tmp_path / "data", workers=1)
+    (tmp_path / "empty" / "a.txt").write_text(prose(1))
+    with pytest.raises(InvalidDatasetError, match=r"Nothing is left.*en \(1\)"):
+        prepare([tmp_path / "empty"], tmp_path / "data", PrepareOptions(languages=("zh",)), workers=1)
+    with pytest.raises(UsageError, match="no file or folder"):
+        prepare([tmp_path / "nowhere"], tmp_path / "data")
+    assert {path.name for path in tmp_path.iterdir()} == {"empty"}
+
+
+@pytest.mark.parametrize(
+    "bad", [{"held_out": 1.5}, {"near_duplicates": 0.1}, {"languages": ("English",)}, {"seed": -1}]
+)
+def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        PrepareOptions(**bad)
+
+
+def test_a_dataset_is_never_overwritten(tmp_path: Path, corpus: Path) -> None:
+    dataset = prepare([corpus], tmp_path / "data", workers=1)
+    before = files_of(dataset.path)
+    with pytest.raises(StorageError, match="exists already"):
+        prepare([corpus], tmp_path / "data", PrepareOptions(seed=1), workers=1)
+    assert files_of(dataset.path) == before
+
+
+def test_two_at_once_on_one_dataset_are_refused(tmp_path: Path, corpus: Path) -> None:
+    with locked(tmp_path / "data"), pytest.raises(InUseError, match="Another process"):
+        prepare([corpus], tmp_path / "data")
+    prepare([corpus], tmp_path / "data", workers=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "data"}
+
+
+COMMAND = (
+    "import sys; from chatwright.text.prepare import prepare\n"
+    "if __name__ == '__main__': prepare([sys.argv[1]], sys.argv[2], workers=int(sys.argv[3]))"
+)
+
+
+def start(corpus: Path, out: Path, workers: int, **options: Any) -> subprocess.Popen[bytes]:
+    script = out.parent / "prepare_script.py"
+    script.write_text(COMMAND)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(corpus), str(out), str(workers)], stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def long_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough for some seconds of work in many items."""
+    folder = tmp_path_factory.mktemp("long") / "corpus"
+    folder.mkdir()
+    for number in range(30):
+        rows = [{"text": prose(number * 1000 + n % 180, 60)} for n in range(200)]
+        write_jsonl(folder / f"{number:02d}.jsonl", rows)
+    return folder
+
+
+def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, long_corpus: Path) -> None:
+    began = time.monotonic()
+    undisturbed = prepare([long_corpus], tmp_path / "undisturbed" / "data", workers=1)
+    duration = time.monotonic() - began
+    out = tmp_path / "killed" / "data"
+    out.parent.mkdir()
+    rng = random.Random(7)
+    n_kills = 0
+    for attempt in range(8):
+        process = start(long_corpus, out, 1 + attempt % 2)
+        try:
+            process.wait(timeout=0.5 + rng.random() * duration)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            n_kills += 1
+        _out, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        assert not out.exists()
+    else:
+        assert start(long_corpus, out, 1).wait() == 0
+    assert n_kills >= 1
+    assert files_of(out) == files_of(undisturbed.path)
+    assert {path.name for path in out.parent.iterdir()} == {"data", "prepare_script.py"}
+
+
+def test_a_kill_between_the_last_two_steps_is_no_failure(tmp_path: Path, corpus: Path) -> None:
+    dataset = prepare([corpus], tmp_path / "data", workers=1)
+    work = work_folder(dataset.path)
+    work.mkdir()
+    (work / "renaming.json").write_bytes(orjson.dumps({"fingerprint": dataset.fingerprint}))
+    assert prepare([corpus], tmp_path / "data").fingerprint == dataset.fingerprint
+    assert not work.exists()
+
+
+def test_changed_input_or_options_begin_anew(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return shingle(*args)
+
+    monkeypatch.setattr("chatwright.text.cleaning.shingle", counted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([corpus], tmp_path / "data", workers=1)
+    (corpus / "new.txt").write_text(prose(999))
+    dataset = prepare([corpus], tmp_path / "data", workers=1)
+    assert any(row["source"] == "corpus/new.txt" for _split, row in rows_of(dataset))
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_can_be_gone_on_with(tmp_path: Path, long_corpus: Path) -> None:
+    out = tmp_path / "data"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    process = start(long_corpus, out, 1, preexec_fn=limit)
+    _out, errors = process.communicate()
+    assert process.returncode == 1
+    assert b"is full. Free some space and run the same command again" in errors
+    assert not out.exists()
+    assert start(long_corpus, out, 1).wait() == 0
+    Dataset.open(out).verify()
+
+
+def test_too_little_space_is_said_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Not enough disk space"):
+        need_space(tmp_path, 1 << 60)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, corpus: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        prepare([corpus], tmp_path / "file" / "data")
+
+
+def test_names_of_files_need_not_be_utf8(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / os.fsdecode(b"\xb2\xe2.txt")).write_text(prose(1))
+    dataset = prepare([tmp_path / "in"], tmp_path / "data", workers=1)
+    assert [row["source"] for _split, row in rows_of(dataset)] == ["in/\\xb2\\xe2.txt"]
