@@ -49,6 +49,7 @@ WEAK_LABEL = (
     "主题",
     "意图",
 )
+TURNS = ("dialog", "dialogue", "utterances", "turns", "对话")
 NUMBERING = {"id", "idx", "index", "_id", "uid", "guid", "", "unnamed: 0", "序号", "编号"}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chatwright.text.readers.columns import ANSWER, PROMPT, Shaped, find_column, text_of, type_of
+from chatwright.text.readers.columns import ANSWER, PROMPT, TURNS, Shaped, find_column, text_of, type_of
 from chatwright.text.readers.unit import Refused
 
 _ROLES = {
@@ -46,7 +46,7 @@ def sharegpt(row: dict[str, Any]) -> Shaped | None:
 
 def turns(row: dict[str, Any]) -> Shaped | None:
     """{"dialog": [text, text, …]}: user and assistant in turn."""
-    for key in ("dialog", "dialogue", "utterances", "turns", "对话"):
+    for key in TURNS:
         value = row.get(key)
         if isinstance(value, list):
             return message_list(value, row)

@@ -49,7 +49,7 @@ _ANY_COMMON = frozenset().union(*_COMMON.values())
 # Western and Cyrillic letters are judged as bytes: of one byte each, they fit anything that is not looked at closely.
 _WESTERN = re.compile(rb"(?<![\x80-\xff])[\x80\x85\x91-\x97\x99\xa0-\xff]{1,2}(?![\x80-\xff])")
 _CYRILLIC = {"cp1251": re.compile(rb"[\xe0-\xff\xb8]"), "koi8_r": re.compile(rb"[\xc0-\xdf\xa3]")}
-_HIGH = re.compile(rb"[\x80-\xff]")
+_HIGH_BYTES = bytes(range(0x80, 0x100))
 _LONE = re.compile(rb"[A-Za-z][\x80-\xff](?![\x80-\xff])")
 _PAIRED = re.compile(rb"[\x80-\xff]{2}")
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -134,24 +134,20 @@ class TextDecoder:
         return Decoded("\n".join(parts), "+".join(sorted(encodings)), n_undecodable)
 
     def _line(self, line: bytes) -> Decoded:
-        try:
-            text = line.decode()
-        except UnicodeDecodeError:
-            if _is_damaged_utf8(line):
-                return _replaced(line, "utf-8")
-        else:
+        if (text := _decoded(line, "utf-8")) is not None:
             if text.isascii() or not self._odd_is_legacy or any(char >= "\u0800" for char in text):
                 return Decoded(text)
+        elif _is_damaged_utf8(line):
+            return _replaced(line, "utf-8")
         if self.legacy in _COMMON and _has_lone_accents(line) and score(line, self.legacy) < _ENOUGH:
             return _replaced(line, "cp1252")
-        candidates = [encoding for encoding in (self.legacy, likely_legacy(line)) if encoding is not None]
-        for encoding in candidates:
-            try:
-                return Decoded(line.decode(encoding), encoding)
-            except UnicodeDecodeError:
-                continue
+        if self.legacy is not None and (text := _decoded(line, self.legacy)) is not None:
+            return Decoded(text, self.legacy)
+        own = likely_legacy(line)
+        if (text := _decoded(line, own)) is not None:
+            return Decoded(text, own)
         # Damaged: in whichever encoding the damage is smallest.
-        damaged = [_replaced(line, encoding) for encoding in ("utf-8", *candidates)]
+        damaged = [_replaced(line, encoding) for encoding in ("utf-8", self.legacy or own, own)]
         return min(damaged, key=lambda decoded: decoded.n_undecodable)
 
 
@@ -171,7 +167,7 @@ def likely_legacy(sample: bytes) -> str:
 
 def score(sample: bytes, encoding: str) -> float:
     """Which share of the characters outside ASCII are common ones (0 to 1)."""
-    n_high = len(_HIGH.findall(sample))
+    n_high = len(sample) - len(sample.translate(None, _HIGH_BYTES))
     if n_high == 0:
         return 0.0
     if encoding == "cp1252":
@@ -186,6 +182,13 @@ def score(sample: bytes, encoding: str) -> float:
     return sum(char in _COMMON[encoding] for char in foreign) / max(1, len(foreign))
 
 
+def _decoded(data: bytes, encoding: str) -> str | None:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
 def _replaced(data: bytes, encoding: str) -> Decoded:
     text = data.decode(encoding, "replace")
     return Decoded(text, encoding, text.count("\ufffd"))
@@ -195,13 +198,13 @@ def _is_damaged_utf8(data: bytes) -> bool:
     """Whether most of what is not ASCII is valid UTF-8 all the same; other encodings hardly ever look so."""
     text = data.decode("utf-8", "replace")
     n_bad = text.count("\ufffd")
-    n_good = sum(char > "\x7f" for char in text) - n_bad
+    n_good = len(text) - len(data.translate(None, _HIGH_BYTES)) - n_bad
     return n_good >= 3 * n_bad
 
 
 def _has_lone_accents(line: bytes) -> bool:
     """Whether it looks like Latin text with accents, each of which GB18030 or Big5 would take for half a character."""
-    n_high = len(_HIGH.findall(line))
+    n_high = len(line) - len(line.translate(None, _HIGH_BYTES))
     return n_high * 6 < len(line) and bool(_LONE.search(line)) and not _PAIRED.search(line)
 
 

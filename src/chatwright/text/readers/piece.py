@@ -7,6 +7,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO, Protocol
 
 from chatwright.text.readers.encoding import SAMPLE_BYTES, TextDecoder, wide_encoding
@@ -39,7 +40,7 @@ class Piece:
     depth: int = 0  # how many archives and compressions lie around it
     n_undecodable: int = field(default=0, init=False)
 
-    @property
+    @cached_property
     def encoding(self) -> str | None:
         """UTF-16 or UTF-32; None for encodings in which a newline is one byte."""
         return wide_encoding(self.head)

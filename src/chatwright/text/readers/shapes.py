@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chatwright.text.readers.chatgpt import chatgpt_conversation
-from chatwright.text.readers.columns import TEXT, Shaped, find_column, text_of
+from chatwright.text.readers.columns import (
+    LABEL,
+    PROMPT,
+    TEXT,
+    TURNS,
+    WEAK_LABEL,
+    Shaped,
+    find_column,
+    text_of,
+    type_of,
+)
 from chatwright.text.readers.conversations import (
     alpaca,
     message_list,
@@ -21,31 +31,70 @@ from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.preferences import kto, openai_preference, preference
 from chatwright.text.readers.unit import Record, Refused, Skipped
 
-# The more particular shape first: a preference in ShareGPT's form also has "conversations".
-_SHAPES = (
-    openai_preference,
-    preference,
-    kto,
-    openai_messages,
-    sharegpt,
-    chatgpt_conversation,
-    turns,
-    alpaca,
-    prompt_completion,
-    tagged_tokens,
-    tagged_spans,
-    labelled,
+Find = Callable[[dict[str, Any]], Shaped | None]
+# What finds a shape, and the fields of which a row must have one. The more particular shape first: a preference in
+# ShareGPT's form also has "conversations".
+_SHAPES: tuple[tuple[Find, frozenset[str]], ...] = (
+    (openai_preference, frozenset({"preferred_output"})),
+    (preference, frozenset({"chosen"})),
+    (kto, frozenset({"completion"})),
+    (openai_messages, frozenset({"messages"})),
+    (sharegpt, frozenset({"conversations", "conversation", "chat_messages"})),
+    (chatgpt_conversation, frozenset({"mapping"})),
+    (turns, frozenset(TURNS)),
+    (alpaca, frozenset({"instruction"})),
+    (prompt_completion, frozenset(PROMPT)),
+    (tagged_tokens, frozenset({"tokens", "words", "chars"})),
+    (tagged_spans, frozenset({"spans", "entities", "label", "labels"})),
+    (labelled, frozenset({*LABEL, *WEAK_LABEL})),
 )
+_REMEMBERED = 1000
+
+
+class Shapes:
+    """The shapes of a file's rows. Remembers which are possible for a set of fields: rows come by the million."""
+
+    def __init__(self) -> None:
+        self.possible: dict[tuple[str, ...], tuple[Find, ...]] = {}
+
+    def of(self, value: Any) -> Shaped:
+        """What a row says. Raises Refused with the reason why it says nothing that can be used."""
+        if isinstance(value, dict) and value:
+            if (shaped := self._of_row(value) or self._of_row(_folded(value))) is not None:
+                return shaped
+            keys = ", ".join(sorted(str(key)[:40] for key in value)[:12])
+            raise Refused("unknown shape", f"its fields are {keys}: name the text `text`, or a conversation `messages`")
+        if isinstance(value, str):
+            return Shaped("documents", {"text": text_of(value, "text")}, "strings")
+        if isinstance(value, list):
+            return message_list(value)
+        if isinstance(value, dict):
+            raise Refused("empty")
+        raise Refused("bad row", f"a row is an object with named fields, not {type_of(value)}")
+
+    def _of_row(self, row: dict[str, Any]) -> Shaped | None:
+        keys = tuple(row)
+        finders = self.possible.get(keys)
+        if finders is None:
+            finders = tuple(find for find, needed in _SHAPES if not needed.isdisjoint(keys))
+            if len(self.possible) < _REMEMBERED:
+                self.possible[keys] = finders
+        for find in finders:
+            if (shaped := find(row)) is not None:
+                return shaped
+        column = find_column(row, TEXT)
+        return None if column is None else _document(row, column)
 
 
 def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[Record | Skipped]:
     """A record a row; a row without a known shape, or with an unusable one, is Skipped."""
+    shapes = Shapes()
     for row in rows:
         if not isinstance(row, Row):
             yield row
             continue
         try:
-            shaped = shape(row.value)
+            shaped = shapes.of(row.value)
         except Refused as refused:
             yield Skipped(piece.source, row.where, refused.reason, refused.detail)
             continue
@@ -61,26 +110,6 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
             yield Skipped(piece.source, row.where, "left out", shaped.left_out)
 
 
-def shape(value: Any) -> Shaped:
-    """What a row says. Raises Refused with the reason why it says nothing that can be used."""
-    if isinstance(value, str):
-        return Shaped("documents", {"text": text_of(value, "text")}, "strings")
-    if isinstance(value, list):
-        return message_list(value)
-    if not isinstance(value, dict):
-        raise Refused("bad row", f"a row is an object with named fields, not {_named(value)}")
-    if not value:
-        raise Refused("empty")
-    for row in (value, _folded(value)):
-        for find in _SHAPES:
-            if (shaped := find(row)) is not None:
-                return shaped
-        if (column := find_column(row, TEXT)) is not None:
-            return _document(row, column)
-    keys = ", ".join(sorted(str(key)[:40] for key in value)[:12])
-    raise Refused("unknown shape", f"its fields are {keys}: name the text `text`, or a conversation `messages`")
-
-
 def _document(row: dict[str, Any], column: str) -> Shaped:
     text = text_of(row[column], column)
     title = row.get("title") or row.get("标题")
@@ -93,7 +122,3 @@ def _document(row: dict[str, Any], column: str) -> Shaped:
 def _folded(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its keys in small letters and without blanks around them."""
     return {str(key).strip().lower().replace(" ", "_"): value for key, value in row.items()}
-
-
-def _named(value: object) -> str:
-    return "nothing" if value is None else "true or false" if isinstance(value, bool) else "a number"
