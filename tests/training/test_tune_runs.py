@@ -304,15 +304,15 @@ def test_losses_do_not_depend_on_packing_or_micro_batches(model_folder: Path, tm
         "你好，世界！我们今天去北京。",
         "No, not in the shop.",
     ]
-    rows = [{"messages": chat(f"Question {n}?", answers[n % 4] * (1 + n % 3))} for n in range(8)]
+    rows = [{"messages": chat(f"Question {n}?", answers[n] * (1 + n % 2))} for n in range(4)]
     data = write_dataset(tmp_path / "data", {"conversations": {"train": rows}})
     losses = {}
     for name, options in {
         "packed": {"packed": True},
         "one at a time": {"packed": False, "micro": 1},
-        "all at once": {"packed": False, "micro": 8},
+        "all at once": {"packed": False, "micro": 4},
     }.items():
-        run = tune(model_folder, data, tmp_path / name, method="full", batch=8, epochs=50, lr=3e-4, **options).run
+        run = tune(model_folder, data, tmp_path / name, method="full", batch=4, epochs=50, lr=3e-4, **options).run
         assert run.section("training")["n_steps"] == 50
         losses[name] = [value for _step, value in History.read(run).series["loss"]]
         assert len(losses[name]) == 50

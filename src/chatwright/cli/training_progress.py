@@ -67,7 +67,7 @@ class TrainingProgress:
 
     def begin(self, step: int, n_steps: int) -> None:
         """See Progress."""
-        self.n_steps = n_steps
+        self.n_steps, self.held_out = n_steps, ""  # of folds, each is a run of its own
         self.bar.reset(self.task, total=n_steps, completed=step, description=_("step"), visible=True, figures="")
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:

@@ -39,8 +39,8 @@ METHODS_FOR: Mapping[Kind, str] = {
     "tagged": "--method tag",
 }
 
-# Tokens a step, and at a time: what a small model needs for a steady gradient, and what a small machine holds of one of 135M.
-STEP_TOKENS, MICRO_TOKENS = 4096, 2048
+# Tokens a step, and at a time: what a small model needs for a steady gradient, and what a machine of 4 GB holds of one of 135M.
+STEP_TOKENS, MICRO_TOKENS = 4096, 1024
 # Longer conversations than this are cut by default: memory grows with the context, and few are longer.
 DEFAULT_CONTEXT = 1024
 STEPS_AN_EPOCH = 10
