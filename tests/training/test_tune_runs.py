@@ -21,10 +21,12 @@ from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
+from chatwright.training.config import TrainingConfig
 from chatwright.training.history import History
+from chatwright.training.loop import train
 from chatwright.training.progress import Silent
 from chatwright.training.run import Run
-from chatwright.training.tune import Tuned, resume_tuning, start_tuning
+from chatwright.training.tune import Tuned, load_task, resume_tuning, start_tuning
 from chatwright.training.tune_recipe import TuneOptions
 from chatwright.training.tune_task import Rows
 from tests.model import tiny_models
@@ -304,16 +306,19 @@ def test_losses_do_not_depend_on_packing_or_micro_batches(model_folder: Path, tm
         "你好，世界！我们今天去北京。",
         "No, not in the shop.",
     ]
-    rows = [{"messages": chat(f"Question {n}?", answers[n] * (1 + n % 2))} for n in range(4)]
-    data = write_dataset(tmp_path / "data", {"conversations": {"train": rows}})
+    conversations = [{"messages": chat(f"Question {n}?", answers[n] * (1 + n % 2))} for n in range(4)]
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations}})
+    task = load_task("full", BaseModel.open(model_folder, ""), data, 256, CPU, Silent())
+    tune_section = {"rank": 0, "dropout": 0.0, "pack_length": 256, "augmentations": [], "method": "full"}
     losses = {}
-    for name, options in {
-        "packed": {"packed": True},
-        "one at a time": {"packed": False, "micro": 1},
-        "all at once": {"packed": False, "micro": 4},
-    }.items():
-        run = tune(model_folder, data, tmp_path / name, method="full", batch=4, epochs=50, lr=3e-4, **options).run
-        assert run.section("training")["n_steps"] == 50
+    for name, packed, micro_rows in (("packed", True, 4), ("one at a time", False, 1), ("all at once", False, 4)):
+        section = tune_section | {"packed": packed, "epochs": 50.0, "data": ""}
+        objective = task.objective(task.train, [], section, 0, tmp_path)
+        rows = objective.n_rows
+        assert rows == (2 if packed else 4)
+        config = TrainingConfig(n_steps=50, batch_rows=rows, micro_rows=min(rows, micro_rows), lr=3e-4)
+        run = Run.create(tmp_path / name, "tune", {"training": config.to_dict()})
+        train(objective, config, run)
         losses[name] = [value for _step, value in History.read(run).series["loss"]]
         assert len(losses[name]) == 50
     assert losses["packed"][-1] < 0.8 * losses["packed"][0]
