@@ -312,7 +312,12 @@ def test_unknown_fields_are_ignored_and_unsupported_ones_refused(server: Running
     server.complete(
         prompt="The", max_tokens=1, ignore_eos=True, user="someone", skip_special_tokens=False, foo={"a": 1}
     )
-    for name, value in {"suffix": "x", "tools": [{}], "response_format": {"type": "json_object"}, "prompt_embeds": "AAAA"}.items():
+    for name, value in {
+        "suffix": "x",
+        "tools": [{}],
+        "response_format": {"type": "json_object"},
+        "prompt_embeds": "AAAA",
+    }.items():
         response = server.post("/v1/completions", {"model": MODEL, "prompt": "The", name: value})
         assert name in assert_error(response, 400, code="unsupported_parameter", param=name)
     server.complete(prompt="The", max_tokens=1, suffix="", response_format={"type": "text"})
