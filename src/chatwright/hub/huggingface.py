@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,13 +70,11 @@ def _fetch(
     name: str,
     source: str,
 ) -> Manifest:
-    import httpx2
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     url = f"{endpoint}/{repo}"
-    try:
+    with huggingface_failures(url, work):
         info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, files_metadata=True)
         known = {sibling.rfilename: sibling for sibling in info.siblings or []}
         chosen = select_files(known, file, source)
@@ -93,11 +93,32 @@ def _fetch(
                     revision=info.sha,
                     local_dir=store,
                     endpoint=endpoint,
-                    tqdm_class=_bar(progress, known[entry].size),
+                    tqdm_class=progress_bar(progress, known[entry].size),
                 )
             )
-            _check(path, known[entry], url)
+            check_file(path, known[entry], url)
             progress.end()
+    for entry in chosen:
+        (store / entry).rename(folder / entry)
+    card: Any = info.card_data
+    languages = (card.language if card else None) or ()
+    return Manifest(
+        name=name,
+        source=source,
+        revision=info.sha,
+        license=card.license if card and isinstance(card.license, str) else None,
+        languages=(languages,) if isinstance(languages, str) else tuple(str(language) for language in languages),
+    )
+
+
+@contextmanager
+def huggingface_failures(url: str, work: Path) -> Iterator[None]:
+    """Turns what huggingface_hub and its network library raise about `url` into PullError and StorageError."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        yield
     except OfflineModeIsEnabled as error:
         raise PullError("HF_HUB_OFFLINE is set, so nothing is fetched from Hugging Face: unset it to pull.") from error
     except LocalEntryNotFoundError as error:
@@ -112,20 +133,10 @@ def _fetch(
         _refuse(error, url)
     except OSError as error:
         raise storage_error(error, work) from error
-    for entry in chosen:
-        (store / entry).rename(folder / entry)
-    card: Any = info.card_data
-    languages = (card.language if card else None) or ()
-    return Manifest(
-        name=name,
-        source=source,
-        revision=info.sha,
-        license=card.license if card and isinstance(card.license, str) else None,
-        languages=(languages,) if isinstance(languages, str) else tuple(str(language) for language in languages),
-    )
 
 
-def _check(path: Path, sibling: Any, url: str) -> None:
+def check_file(path: Path, sibling: Any, url: str) -> None:
+    """Raises PullError, and deletes the file, when it is not what the repository's listing says."""
     lfs = sibling.lfs
     if path.stat().st_size != (sibling.size if sibling.size is not None else path.stat().st_size) or (
         lfs is not None and file_sha256(path) != lfs.sha256
@@ -167,7 +178,7 @@ def _refuse(error: Exception, url: str) -> NoReturn:
     raise network_error(error, url) from error  # type: ignore[arg-type]
 
 
-def _bar(progress: Progress, size: int | None) -> Any:
+def progress_bar(progress: Progress, size: int | None) -> Any:
     """A class that huggingface_hub takes for tqdm's and that tells our progress instead."""
 
     class Bar:

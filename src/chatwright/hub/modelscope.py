@@ -6,6 +6,8 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,7 @@ def modelscope_source(spec: str, rename: str | None) -> Source:
     name = rename or repository_name(repo, file)
 
     def fetch(work: Path, folder: Path, progress: Progress) -> Manifest:
-        if importlib.util.find_spec("modelscope") is None:
-            raise PullError(
-                "Pulling from ModelScope needs its client: install it with `{python} -m pip install modelscope`.",
-                python=sys.executable,
-            )
+        need_client()
         return _fetch(repo, revision, file, work, folder, progress, name=name, source=f"modelscope:{spec}")
 
     return Source(name, f"modelscope:{spec}", fetch)
@@ -48,11 +46,9 @@ def _fetch(
 ) -> Manifest:
     from modelscope.hub.api import HubApi
     from modelscope.hub.snapshot_download import snapshot_download
-    from modelscope_hub.errors import AuthenticationError, HubError, NotExistError, PermissionDeniedError
-    from requests import RequestException
 
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or None
-    try:
+    with modelscope_failures(source, work):
         listing: list[dict[str, Any]] = HubApi(endpoint=endpoint).get_model_files(
             repo, revision=revision, recursive=False
         )
@@ -67,7 +63,7 @@ def _fetch(
             progress.begin(entry, sizes[entry])
             snapshot_download(
                 repo, revision=revision, local_dir=str(store), allow_patterns=[entry], endpoint=endpoint,
-                progress_callbacks=[_callback(progress)],
+                progress_callbacks=[progress_callback(progress)],
             )  # fmt: skip
             path = store / entry
             expected = known[entry].get("Sha256")
@@ -80,6 +76,19 @@ def _fetch(
                     url=source,
                 )
             progress.end()
+    for entry in chosen:
+        (store / entry).rename(folder / entry)
+    return Manifest(name=name, source=source, revision=revision)
+
+
+@contextmanager
+def modelscope_failures(source: str, work: Path) -> Iterator[None]:
+    """Turns what ModelScope's client raises about `source` into PullError and StorageError."""
+    from modelscope_hub.errors import AuthenticationError, HubError, NotExistError, PermissionDeniedError
+    from requests import RequestException
+
+    try:
+        yield
     except NotExistError as error:
         raise PullError("{source} does not exist, or is private: check the spelling.", source=source) from error
     except (AuthenticationError, PermissionDeniedError) as error:
@@ -93,12 +102,18 @@ def _fetch(
         ) from error
     except OSError as error:
         raise storage_error(error, work) from error
-    for entry in chosen:
-        (store / entry).rename(folder / entry)
-    return Manifest(name=name, source=source, revision=revision)
 
 
-def _callback(progress: Progress) -> Any:
+def need_client() -> None:
+    """Raises PullError when ModelScope's client is not installed."""
+    if importlib.util.find_spec("modelscope") is None:
+        raise PullError(
+            "Pulling from ModelScope needs its client: install it with `{python} -m pip install modelscope`.",
+            python=sys.executable,
+        )
+
+
+def progress_callback(progress: Progress) -> Any:
     from modelscope.hub.callback import ProgressCallback
 
     class Callback(ProgressCallback):  # type: ignore[misc]
