@@ -35,6 +35,7 @@ def test_an_adapter_is_trained_served_by_name_and_not_trained_over(
     done = command("tune", model, data, "--rank", "4", "--out", run, *FAST)
     assert done.code == 0, done.err
     assert [line.split("\t")[0] for line in done.out.splitlines()] == ["bits_per_byte", "loss"]
+    assert all("before: " in line for line in done.out.splitlines())
     assert f"chatwright serve {model} --adapter NAME={run}" in done.err
     again = command("tune", model, data, "--rank", "4", "--out", run, *FAST)
     assert again.code == 2
@@ -50,10 +51,11 @@ def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, da
     run = tmp_path / "run"
     done = command("tune", model, data, "--folds", "2", "--no-final", "--out", str(run), *FAST)
     assert done.code == 0, done.err
-    heading, bits, loss = done.out.splitlines()
+    heading, bits, loss, bits_before, _loss_before = done.out.splitlines()
     assert heading.split() == ["FIGURE", "MEAN", "SD", "FOLD", "1", "FOLD", "2"]
     assert bits.split()[0] == "bits_per_byte"
     assert loss.split()[0] == "loss"
+    assert bits_before.split()[0] == "bits_per_byte_before"
     assert "<h2>Folds</h2>" in (run / "report.html").read_text()
     one = json.loads((run / "folds.json").read_text())["figures"]["loss"]
     assert loss.split()[1] == f"{one['mean']:.4f}"

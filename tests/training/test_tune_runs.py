@@ -179,7 +179,14 @@ def test_after_folds_comes_the_model_itself(model_folder: Path, tmp_path: Path) 
     assert tuned.result is not None
     assert (tuned.result / "adapter_model.safetensors").is_file()
     assert tuned.folds is not None
-    assert tuned.folds.figures.keys() == tuned.metrics.keys()
+    assert tuned.folds.figures.keys() == {*tuned.metrics, *(f"{name}_before" for name in tuned.before)}
+    untouched = load_task("lora", BaseModel.open(model_folder, ""), data, 256, CPU, Silent())
+    section = tuned.run.section("tune")
+    base = untouched.objective(untouched.train, untouched.held_out, section, 1, tmp_path)
+    base.model.eval()
+    assert tuned.before == pytest.approx(base.evaluate(full=True))
+    assert tuned.before["loss"] != tuned.metrics["loss"]
+    assert resume_tuning(Run.open(tuned.run.path)).before == tuned.before
 
 
 def test_augmentations_are_compared_by_folds(model_folder: Path, tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def _tables(output: Output, tuned: Tuned) -> None:
     if tuned.comparisons is not None:
         _comparisons(output, tuned)
     for name, value in tuned.metrics.items():
-        output.data(f"{name}\t{value:.4f}")
+        earlier = _("before: {value}", value=f"{tuned.before[name]:.4f}") if name in tuned.before else ""
+        output.data(f"{name}\t{value:.4f}" + (f"\t{earlier}" if earlier else ""))
     if "confusion_matrix" in tuned.details:
         labels = tuned.details["labels"]
         output.data("")

@@ -20,6 +20,7 @@ from typing import Any
 from chatwright.errors import StorageError
 from chatwright.i18n import _
 from chatwright.training.augmentation import AUGMENTATIONS
+from chatwright.training.before import EVENT, measure_before
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.fold_report import AUGMENT_FILE, FOLDS_FILE
@@ -132,7 +133,10 @@ def _folds(
         sub_run = Run.open(path)
         history = History.read(sub_run)
         if world.from_main(history.status in FINISHED):
-            results.append(history.final)
+            earlier: Mapping[str, float] = next(
+                (entry["figures"] for entry in history.events if entry.get("event") == EVENT), {}
+            )
+            results.append(_with_before(history.final, earlier))
             continue
         progress.say(
             _(
@@ -145,14 +149,19 @@ def _folds(
         )
         objective = task.objective(items, held_out, own_tune, training.seed, path)
         with locked(sub_run, world):
+            before = measure_before(objective, own_training, sub_run, world)
             result = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
         if result.signal is not None:
             return results, rows, result.signal
-        results.append(result.metrics)
+        results.append(_with_before(result.metrics, before))
         if world.is_main:
             for name in (CHECKPOINTS, getattr(objective, "result_name", "model")):
                 shutil.rmtree(path / name, ignore_errors=True)
     return results, rows, None
+
+
+def _with_before(figures: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {**figures, **{f"{name}_before": value for name, value in before.items()}}
 
 
 @contextmanager

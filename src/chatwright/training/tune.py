@@ -14,6 +14,7 @@ from chatwright.errors import InvalidDatasetError, TrainingError
 from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.training.base_model import BaseModel
+from chatwright.training.before import measure_before
 from chatwright.training.chat_tasks import ChatTask, PreferenceTask
 from chatwright.training.config import Precision, TrainingConfig
 from chatwright.training.cross_validation import (
@@ -44,13 +45,14 @@ BF16_FROM = 1.3
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of it. `result`: the folder of the model or adapter, None where there is none (yet). `signal`: what interrupted it.
-    `details`: by label, for heads.
+    """What came of it. `result`: the folder of the model or adapter, None where there is none (yet). `before`: what `metrics` was
+    before the first step, where that says something. `details`: by label, for heads. `signal`: what interrupted it.
     """
 
     run: Run
     result: Path | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     folds: Summary | None = None
     comparisons: Comparisons | None = None
@@ -64,6 +66,7 @@ class Tuned:
             "run": str(self.run.path),
             "result": None if self.result is None else str(self.result),
             "metrics": dict(self.metrics),
+            "before": dict(self.before),
             "details": dict(self.details),
             "folds": None if self.folds is None else asdict(self.folds),
             "comparisons": None if self.comparisons is None else asdict(self.comparisons),
@@ -212,6 +215,7 @@ def _train_one(
 ) -> Tuned:
     objective = _objective(run, task)
     training = TrainingConfig.from_dict(run.section("training"))
+    before = measure_before(objective, training, run, world)
     result: Result = train(objective, training, run, progress=progress, world=world, force=force)
     details: dict[str, Any] = getattr(objective, "details", {})
     if result.signal is not None:
@@ -222,6 +226,7 @@ def _train_one(
         run,
         result=run.path / getattr(objective, "result_name", "model"),
         metrics=result.metrics,
+        before=before,
         details=details,
         folds=folds,
         best_step=result.best_step,

@@ -68,7 +68,9 @@ class Rows:
 
     def read(self, split: Split) -> Iterator[Row]:
         """The rows of a split, as they are asked for."""
-        self.progress.stage(_("Reading the dataset"), self.dataset.n_rows(split, self.kind))
+        if n_rows := self.dataset.n_rows(split, self.kind):
+            label = _("Reading the dataset") if split == "train" else _("Reading the held-out rows")
+            self.progress.stage(label, n_rows)
         for number, row in enumerate(self.dataset.rows(split, self.kind), 1):
             if problem := _problem(self.kind, row):
                 raise InvalidDatasetError(
