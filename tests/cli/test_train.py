@@ -287,6 +287,8 @@ def test_a_dataset_that_changed_is_refused(command: Run, dataset: str, tmp_path:
     run, copy = tmp_path / "run", tmp_path / "copy"
     make_dataset(copy)
     assert command("train", str(copy), *SMALL, "--steps", "2", "--out", str(run)).code == 0
+    assert "finished already" in command("runs", "resume", str(run)).err
+    shutil.rmtree(run / "model")  # there is something to do again
     shutil.rmtree(copy)
     make_dataset(copy, n=200)
     assert "has changed" in command("runs", "resume", str(run)).err

@@ -26,6 +26,7 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """List the runs in a folder."""
+    from chatwright.training.history import status_name
     from chatwright.training.run import CONFIG, Run
 
     output: Output = context.obj
@@ -45,7 +46,10 @@ def ls(
         return
     output.table(
         [_("RUN"), _("VERB"), _("STATE"), _("STEP"), _("HELD-OUT")],
-        [[e["name"], e["verb"], e["state"], f"{e['step']}/{e['n_steps'] or '?'}", _held_out(e)] for e in found],
+        [
+            [e["name"], e["verb"], status_name(e["state"]), f"{e['step']}/{e['n_steps'] or '?'}", _held_out(e)]
+            for e in found
+        ],
     )
 
 
@@ -55,6 +59,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Show a run: its settings with their reasons, where it is, its figures."""
+    from chatwright.cli.training_progress import figure_name
+    from chatwright.training.history import status_name
     from chatwright.training.run import Run
 
     output: Output = context.obj
@@ -64,8 +70,9 @@ def show(
     if as_json:
         output.json(summary | {"config": opened.config})
         return
+    summary["state"] = status_name(summary["state"])
     rows = [[key, str(value)] for key, value in summary.items() if key != "figures" and value not in (None, "")]
-    rows += [[name, f"{value:.4f}"] for name, value in summary["figures"].items()]
+    rows += [[figure_name(name), f"{value:.4f}"] for name, value in summary["figures"].items()]
     reasons = opened.reasons()
     for name, section in opened.config.items():
         if isinstance(section, dict):
@@ -95,6 +102,9 @@ def resume(
     result: Result | None = None
     tuned: Tuned | None = None
     with joined() as world, TrainingProgress(output if world.is_main else Output(quiet=True)) as progress:
+        if opened.verb == "train" and opened.result.is_dir() and _is_finished(opened):
+            output.say(_("The run {run} is finished already; its model is in {path}.", run=run, path=opened.result))
+            return
         if opened.verb == "train":
             from chatwright.training.pretrain import resume_pretraining
 
@@ -148,8 +158,16 @@ def _summary(run: Run) -> dict[str, Any]:
     }
 
 
+def _is_finished(run: Run) -> bool:
+    from chatwright.training.history import History
+
+    return History.read(run).status in ("finished", "stopped early")
+
+
 def _held_out(summary: dict[str, Any]) -> str:
+    from chatwright.cli.training_progress import figure_name
+
     for name in ("bits_per_byte", "nats_per_token", "accuracy", "f1"):
         if name in summary["figures"]:
-            return f"{name} {summary['figures'][name]:.4f}"
+            return f"{figure_name(name)} {summary['figures'][name]:.4f}"
     return "-"

@@ -160,7 +160,13 @@ def report_end(output: Output, run: Run, result: Result) -> None:
                 step=result.best_step,
             )
         )
-    output.say(_('The model is in {path}. Try it: chatwright complete {run} "…"', path=run.result, run=run.path))
+    output.say(
+        _(
+            'The model is in {path}. Try it: chatwright complete {run} "…" --temperature 0.8',
+            path=run.result,
+            run=run.path,
+        )
+    )
     output.say(_("What happened is in {path}.", path=run.path / "report.html"))
 
 

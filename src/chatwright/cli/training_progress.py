@@ -67,14 +67,15 @@ class TrainingProgress:
 
     def begin(self, step: int, n_steps: int) -> None:
         """See Progress."""
-        self.n_steps, self.held_out = n_steps, ""  # of folds, each is a run of its own
+        self.n_steps, self.held_out, self.tokens_per_s = n_steps, "", None  # of folds, each is a run of its own
         self.bar.reset(self.task, total=n_steps, completed=step, description=_("step"), visible=True, figures="")
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """See Progress."""
-        rate = figures["tokens_per_s"]
+        unit = next(name.removesuffix("_per_s") for name in figures if name.endswith("_per_s"))
+        rate = figures[f"{unit}_per_s"]
         self.tokens_per_s = rate if self.tokens_per_s is None else 0.9 * self.tokens_per_s + 0.1 * rate
-        shown = _("loss {loss:.3f}  {rate:,.0f} tokens/s", loss=figures["loss"], rate=self.tokens_per_s)
+        shown = _("loss {loss:.3f}", loss=figures["loss"]) + "  " + _rate(unit, self.tokens_per_s)
         if self.held_out:
             shown += f"  {self.held_out}"
         self.bar.update(self.task, completed=step, figures=shown)
@@ -86,9 +87,40 @@ class TrainingProgress:
     def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
         """See Progress."""
         name, value = next(iter(figures.items()))
-        self.held_out = f"{name} {value:.4f}"
-        self.say(_("after step {step}: {figures}", step=step, figures=_figures(figures)))
+        self.held_out = f"{figure_name(name)} {value:.4f}"
+        self.say(_("after step {step}, held-out: {figures}", step=step, figures=_figures(figures)))
+
+
+def figure_name(name: str) -> str:
+    """What a figure is called by people: `bits_per_byte_zh` → "bits per byte (zh)"."""
+    known = {
+        "bits_per_byte": _("bits per byte"),
+        "perplexity": _("perplexity"),
+        "loss": _("loss"),
+        "accuracy": _("accuracy"),
+        "macro_f1": _("macro F1"),
+        "f1": "F1",
+        "precision": _("precision of what was found"),
+        "recall": _("share of what was to be found"),
+    }
+    for key, shown in known.items():
+        if name == key:
+            return shown
+        if name.startswith(f"{key}_") and len(name) - len(key) <= 4:  # a language
+            return f"{shown} ({name[len(key) + 1 :]})"
+    return name
+
+
+def _rate(unit: str, rate: float) -> str:
+    match unit:
+        case "texts":
+            return _("{rate:,.1f} texts/s", rate=rate)
+        case "pairs":
+            return _("{rate:,.1f} pairs/s", rate=rate)
+        case "answer_tokens":
+            return _("{rate:,.0f} tokens of answers/s", rate=rate)
+    return _("{rate:,.0f} tokens/s", rate=rate)
 
 
 def _figures(figures: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return "  ".join(f"{figure_name(name)} {value:.4g}" for name, value in figures.items())

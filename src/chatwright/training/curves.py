@@ -26,6 +26,9 @@ def curves_svg(history: History) -> Iterator[str]:
         "lr": _("Learning rate"),
         "grad_norm": _("Gradient norm before clipping"),
         "tokens_per_s": _("Tokens a second"),
+        "answer_tokens_per_s": _("Tokens of answers a second"),
+        "texts_per_s": _("Texts a second"),
+        "pairs_per_s": _("Pairs a second"),
     }
     shown: set[str] = set()
     for name, title in titles.items():

@@ -39,6 +39,7 @@ class ClassTuning:
     """An `Objective`: the label of a text."""
 
     metric = "loss"
+    unit = "texts"
     result_name = "model"
 
     def __init__(

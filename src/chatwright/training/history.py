@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from chatwright.i18n import _
 from chatwright.training.run import Run
 
 
@@ -46,3 +47,18 @@ class History:
                     final = dict(entry.get("metrics") or {})
         series = {name: sorted(values.items()) for name, values in points.items()}
         return cls(events, series, status, step, final)
+
+
+def status_name(status: str) -> str:
+    """How a run stands, in the user's language; files and JSON keep the English word."""
+    known = {
+        "not started": _("not started"),
+        "running": _("running"),
+        "killed": _("killed"),
+        "interrupted": _("interrupted"),
+        "failed": _("failed"),
+        "diverged": _("diverged"),
+        "finished": _("finished"),
+        "stopped early": _("stopped early"),
+    }
+    return known.get(status, status)

@@ -96,6 +96,7 @@ class _Loop:
         self.optimizers = Optimizers(objective.model, config)
         self.state = State()
         self.device = next(objective.model.parameters()).device
+        self.unit: str = getattr(objective, "unit", "tokens")
         self.signals = StopSignals(self._announce_stop)
         self.stepper = Stepper(objective, config, self.optimizers, world, lambda: self.signals.received is not None)
         self.curves: Curves | None = None
@@ -158,7 +159,7 @@ class _Loop:
             "loss": result.loss,
             "lr": self.config.lr * rate_scale(step, self.config),
             "grad_norm": result.grad_norm,
-            "tokens_per_s": result.weight / max(seconds, 1e-9),
+            f"{self.unit}_per_s": result.weight / max(seconds, 1e-9),
         }
         if self.world.is_main:
             self._record(figures)
@@ -232,8 +233,6 @@ class _Loop:
         metrics: Mapping[str, float] = {}
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}
-            if metrics:
-                self.progress.evaluated(self.state.step, metrics)
             self._write_result()
             self.note(
                 "finished",

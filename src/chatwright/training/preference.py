@@ -127,6 +127,7 @@ class PreferenceTuning:
     """An `Objective` over pairs. `reference_file`: where the reference's log probabilities are kept."""
 
     metric = "loss"
+    unit = "pairs"
 
     def __init__(
         self,

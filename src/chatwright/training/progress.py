@@ -22,7 +22,7 @@ class Progress(Protocol):
         """Steps begin, `step` of `n_steps` being done."""
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """A step was done: loss, lr, grad_norm, tokens_per_s."""
+        """A step was done: loss, lr, grad_norm, and what was learned from a second, such as tokens_per_s."""
 
     def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
         """The held-out figures after `step`."""

@@ -13,7 +13,7 @@ from chatwright.i18n import _, detect_language
 from chatwright.training.curves import curves_svg
 from chatwright.training.environment import read_environment
 from chatwright.training.fold_report import fold_tables
-from chatwright.training.history import History
+from chatwright.training.history import History, status_name
 from chatwright.training.run import REPORT, SAMPLES, Run, write_atomically
 
 _STYLE = """
@@ -71,7 +71,7 @@ def _page(run: Run) -> Iterator[str]:
 def _summary(run: Run, history: History) -> list[tuple[str, Any]]:
     n_steps = run.config.get("training", {}).get("n_steps")
     rows = [
-        (_("State"), history.status),
+        (_("State"), status_name(history.status)),
         (_("Steps"), f"{history.step:,} / {n_steps:,}" if isinstance(n_steps, int) else f"{history.step:,}"),
         (_("Dataset"), run.config.get("dataset", {}).get("path")),
     ]

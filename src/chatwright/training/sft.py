@@ -81,6 +81,7 @@ class ChatTuning:
     """
 
     metric = "bits_per_byte"
+    unit = "answer_tokens"
 
     def __init__(
         self,
