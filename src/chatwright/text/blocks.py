@@ -1,7 +1,7 @@
 """Blocks: what the first pass leaves on disk for the later ones. The rows as lines, and columns of numbers beside them.
 
-A block holds some ten megabytes of text, so that memory stays flat however large one file of the input is. Columns lie in an
-uncompressed .npz, from which each is read alone.
+A block holds some ten megabytes of text, so that memory stays flat however large one file of the input is. Columns lie in a
+.safetensors file, from which each is read alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from chatwright.text.cleaning import Window
 from chatwright.text.manifest import KINDS
@@ -42,8 +44,8 @@ class Block:
 
     def columns(self, folder: Path, *names: str) -> list[NDArray[Any]]:
         """Several columns."""
-        with np.load(folder / f"{self.name}.npz", allow_pickle=False) as file:
-            return [np.asarray(file[name]) for name in names]
+        with safe_open(folder / f"{self.name}.columns", framework="np") as file:
+            return [file.get_tensor(name) for name in names]
 
     def lines(self, folder: Path) -> Iterator[bytes]:
         """The rows as lines of JSON, without id and cluster."""
@@ -59,7 +61,7 @@ class Block:
 
     def remove(self, folder: Path) -> None:
         """Free its space."""
-        for suffix in (".jsonl", ".npz"):
+        for suffix in (".jsonl", ".columns"):
             (folder / f"{self.name}{suffix}").unlink(missing_ok=True)
 
 
@@ -130,8 +132,8 @@ class BlockWriter:
         with (self.folder / f"{name}.jsonl").open("wb") as stream:
             stream.writelines(self.lines)
         languages = sorted({row.language for window in self.windows for row in window.rows})
-        with (self.folder / f"{name}.npz").open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **_columns(self.windows, self.line_bytes, languages))
+        columns = save(_columns(self.windows, self.line_bytes, languages))
+        (self.folder / f"{name}.columns").write_bytes(columns)
         n_questions = sum(len(window.asked) for window in self.windows)
         self.blocks.append(Block(name, len(self.lines), _size(self.folder, name), n_questions, tuple(languages)))
         self.windows, self.lines, self.line_bytes, self.pending_bytes = [], [], [], 0
@@ -164,4 +166,4 @@ def _columns(windows: Sequence[Window], line_bytes: Sequence[int], languages: Se
 
 
 def _size(folder: Path, name: str) -> int:
-    return sum((folder / f"{name}{suffix}").stat().st_size for suffix in (".jsonl", ".npz"))
+    return sum((folder / f"{name}{suffix}").stat().st_size for suffix in (".jsonl", ".columns"))

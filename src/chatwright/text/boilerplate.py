@@ -52,7 +52,8 @@ def strip_repeated_edges(texts: Sequence[str], folders: Sequence[str]) -> list[s
             continue
         edges = {number: _edges(texts[number]) for number in numbers}
         seen = Counter(line for head, tail in edges.values() for line in {*head.values(), *tail.values()})
-        frame = {line for line, count in seen.items() if count >= _MIN_SHARE * len(numbers) and count >= _MIN_DOCUMENTS}
+        least = max(_MIN_DOCUMENTS, _MIN_SHARE * len(numbers))
+        frame = {line for line, count in seen.items() if count >= least and _HAS_LETTER.search(line)}
         if frame:
             for number in numbers:
                 stripped[number] = _without_edges(texts[number], edges[number], frame)
@@ -65,17 +66,15 @@ Edges = tuple[dict[int, str], dict[int, str]]
 def _edges(text: str) -> Edges:
     """The first and the last lines with text: by their number from the start, and (negative) from the end."""
     head = text[: _EDGE_LINES * _MAX_LINE_CHARS].split("\n", _EDGE_LINES * 2)[:-1]
-    tail = text[-_EDGE_LINES * _MAX_LINE_CHARS :].split("\n")[1:][-_EDGE_LINES * 2 :]
-    first = [(number, line) for number, line in enumerate(head) if _is_frame_like(line)]
-    last = [(number - len(tail), line) for number, line in enumerate(tail) if _is_frame_like(line)]
+    tail = text[-_EDGE_LINES * _MAX_LINE_CHARS :].rsplit("\n", _EDGE_LINES * 2)[1:]
     return (
-        {number: line.strip() for number, line in first[:_EDGE_LINES]},
-        {number: line.strip() for number, line in last[-_EDGE_LINES:]},
+        dict([(number, line) for number, line in enumerate(map(str.strip, head)) if len(line) >= 4][:_EDGE_LINES]),
+        dict(
+            [(number, line) for number, line in enumerate(map(str.strip, tail), -len(tail)) if len(line) >= 4][
+                -_EDGE_LINES:
+            ]
+        ),
     )
-
-
-def _is_frame_like(line: str) -> bool:
-    return 4 <= len(line.strip()) <= _MAX_LINE_CHARS and _HAS_LETTER.search(line) is not None
 
 
 def _without_edges(text: str, edges: Edges, frame: set[str]) -> str:

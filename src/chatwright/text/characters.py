@@ -86,7 +86,7 @@ class CharacterTexts:
     @cached_property
     def classes(self) -> NDArray[np.uint8]:
         """(characters,) the class of each."""
-        return class_table()[np.minimum(self.codes, _END_OF_TABLE)]
+        return class_table()[self._in_table]
 
     @cached_property
     def text_of(self) -> NDArray[np.int32]:
@@ -102,8 +102,15 @@ class CharacterTexts:
     @cached_property
     def lowered(self) -> NDArray[np.uint32]:
         """(characters,) code points with case removed, one for one."""
-        table = lower_table()
-        return np.where(self.codes < _END_OF_TABLE, table[np.minimum(self.codes, _END_OF_TABLE)], self.codes)
+        lowered = lower_table()[self._in_table]
+        beyond = self._in_table == _END_OF_TABLE
+        if beyond.any():
+            lowered[beyond] = self.codes[beyond]
+        return lowered
+
+    @cached_property
+    def _in_table(self) -> NDArray[np.uint32]:
+        return np.minimum(self.codes, np.uint32(_END_OF_TABLE))
 
 
 @cache

@@ -45,8 +45,8 @@ class Shingles:
 
     def repeated_share(self, text: int) -> float:
         """The share of a text's shingles that already stood in it."""
-        own = self.hashes[self.offsets[text] : self.offsets[text + 1]]
-        return 1 - len(np.unique(own)) / len(own) if len(own) else 0.0
+        own = np.sort(self.hashes[self.offsets[text] : self.offsets[text + 1]])
+        return float(np.count_nonzero(own[1:] == own[:-1]) / len(own)) if len(own) else 0.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def _hash_tokens(
     first = begins[inside]
     starts = np.flatnonzero(first)
     place = np.arange(len(inside)) - np.repeat(starts, np.diff(np.append(starts, len(inside))))
-    letters = _spread_table()[texts.lowered[inside] & np.uint32(0xFFFF)] ^ texts.lowered[inside]
+    codes = texts.lowered[inside]
+    letters = _spread_table()[codes & np.uint32(0xFFFF)] ^ codes
     sums = np.add.reduceat(letters * _powers()[place & 63], starts)
     return _finish(sums), texts.text_of[inside[starts]]
 
