@@ -33,7 +33,6 @@ _BLOCKS = {
 }  # fmt: skip
 # Less than this share of a page's text is no main text: an index, say, which trafilatura takes for navigation.
 _ENOUGH = 0.1
-_MAX_DEPTH_BYTES = 64 << 20
 
 
 def read_html(piece: Piece) -> Iterator[Record | Skipped]:
