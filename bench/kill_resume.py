@@ -44,34 +44,33 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     words = [f"word{number}" for number in range(300)]
     rows = [{"text": " ".join(generator.choices(words, k=80))} for _ in range(400)]
     write_dataset(folder / "dataset", {"documents": {"train": rows[20:], "held_out": rows[:20]}})
-    whole, run = folder / "whole", folder / "run"
+    whole, runs = folder / "whole", [folder / "run0"]
+    began = time.monotonic()
     subprocess.run(start(folder, whole, options), check=True, capture_output=True)
-    command, kills, steps = start(folder, run, options), 0, []
-    while kills < options.kills:
+    longest = 0.6 * (time.monotonic() - began)  # most kills then come before the end
+    command, steps = start(folder, runs[0], options), []
+    while len(steps) < options.kills:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (run / "config.toml").exists():
+        while process.poll() is None and not (runs[-1] / "config.toml").exists():
             time.sleep(0.01)
-        # from the middle of start-up to the last moments
-        wait = generator.uniform(0, 12)
-        try:
-            process.wait(wait)
+        try:  # from the middle of start-up to the last moments
+            process.wait(generator.uniform(0, longest))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            kills += 1
-            steps.append(newest_step(run))
-        else:  # it came to its end: go on killing a new one
-            if kills < options.kills:
-                assert same(whole, run), "already different"
-                run = folder / f"run{kills}"
-                command = start(folder, run, options)
-                continue
-        command = [sys.executable, "-m", "chatwright", "runs", "resume", str(run)]
+            steps.append(newest_step(runs[-1]))
+            command = [sys.executable, "-m", "chatwright", "runs", "resume", str(runs[-1])]
+        else:  # it came to its end: the next kills are of a new run
+            assert process.returncode == 0, process.returncode
+            assert same(whole, runs[-1]), "already different"
+            runs.append(folder / f"run{len(runs)}")
+            command = start(folder, runs[-1], options)
     subprocess.run(command, check=True, capture_output=True)
     return {
         "figure": "bit-identical after kills",
-        "equal": same(whole, run),
-        "kills": kills,
+        "equal": all(same(whole, run) for run in runs),
+        "kills": len(steps),
+        "runs": len(runs),
         "checkpoints_at_kills": steps,
         "n_steps": N_STEPS,
         "arch": options.arch,
