@@ -50,8 +50,9 @@ def test_the_prompt_is_arranged_as_in_training(filling: RunningServer, tokenizer
     fim = FimTokens.of(tokenizer)
     assert fim is not None
     prompt, suffix = "def add(a, b):\n    ret", " + b\n<|fim_middle|>你好"
-    ids = fim.arrange(tokenizer.encode(prompt), tokenizer.encode(suffix))
-    assert [i for i in ids if i in fim.all] == [fim.prefix, fim.suffix, fim.middle]
+    ids = fim.prompt(tokenizer.encode(prompt), tokenizer.encode(suffix))
+    marks = [fim.separator, fim.prefix, fim.suffix, fim.middle]
+    assert [i for i in ids if i in tokenizer.hidden_ids] == marks, "and no text of the user's is one"
     asked: dict[str, Any] = {"max_tokens": 12, "temperature": 0, "logprobs": 3}
     filled = filling.complete(prompt=prompt, suffix=suffix, **asked)
     by_ids = filling.complete(prompt=ids, **asked)
@@ -68,7 +69,7 @@ def test_each_of_several_prompts_gets_the_suffix(filling: RunningServer, tokeniz
     both = filling.complete(prompt=["The", "你好"], **asked)
     alone = [filling.complete(prompt=prompt, **asked)["choices"][0]["text"] for prompt in ("The", "你好")]
     assert [choice["text"] for choice in both["choices"]] == alone
-    n = sum(len(tokenizer.encode(text)) for text in ("The", "你好", " x", " x")) + 2 * 3
+    n = sum(len(tokenizer.encode(text)) for text in ("The", "你好", " x", " x")) + 2 * 4
     assert both["usage"]["prompt_tokens"] == n
 
 

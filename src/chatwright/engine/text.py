@@ -162,7 +162,7 @@ class TextModel:
         # As in training, without the BOS that some tokenizers put before a text.
         encoded = await asyncio.to_thread(self.tokenizer.encode_prompts, [[text] for text in texts])
         before = encoded[0] if isinstance(prompt, str) else prompt
-        return self.fim.arrange(before, encoded[-1])
+        return self.fim.prompt(before, encoded[-1])
 
     def max_tokens_left(self, n_prompt: int) -> int:
         """The longest answer that still fits after a prompt of `n_prompt` tokens."""

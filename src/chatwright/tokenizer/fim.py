@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from chatwright.tokenizer.special import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+from chatwright.tokenizer.special import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 from chatwright.tokenizer.tokenizer import Tokenizer
 
 # Tokens: some sentences, and less than the context of the smallest models.
@@ -27,17 +27,20 @@ class Random(Protocol):
 
 @dataclass(frozen=True)
 class FimTokens:
-    """The ids of the three control tokens."""
+    """The ids of the three control tokens, and of the one between documents."""
 
     prefix: int
     suffix: int
     middle: int
+    separator: int | None = None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self | None:
         """Those of a tokenizer; None when it has not all three."""
-        ids = [tokenizer.special_ids.get(text) for text in (FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE)]
-        return cls(*(token_id for token_id in ids if token_id is not None)) if None not in ids else None
+        prefix, suffix, middle = (tokenizer.special_ids.get(text) for text in (FIM_PREFIX, FIM_SUFFIX, FIM_MIDDLE))
+        if prefix is None or suffix is None or middle is None:
+            return None
+        return cls(prefix, suffix, middle, tokenizer.special_ids.get(END_OF_TEXT))
 
     @property
     def all(self) -> frozenset[int]:
@@ -45,8 +48,13 @@ class FimTokens:
         return frozenset((self.prefix, self.suffix, self.middle))
 
     def arrange(self, prefix: Sequence[int], suffix: Sequence[int], middle: Sequence[int] = ()) -> list[int]:
-        """The order of training; without `middle`, the prompt that asks for it."""
+        """The order of training."""
         return [self.prefix, *prefix, self.suffix, *suffix, self.middle, *middle]
+
+    def prompt(self, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
+        """What asks for the middle. A separator comes first, as every rearranged piece follows one in training."""
+        start = [] if self.separator is None else [self.separator]
+        return start + self.arrange(prefix, suffix)
 
 
 def fim_permute(
