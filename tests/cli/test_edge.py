@@ -15,11 +15,26 @@ from chatwright.cli import models
 from chatwright.cli.app import app
 from tests.cli.conftest import Run
 
-VERBS = ["serve", "chat", "complete", "pull", "ls", "show", "rm", "config", "doctor"]
+VERBS = [
+    "serve",
+    "chat",
+    "complete",
+    "pull",
+    "ls",
+    "show",
+    "rm",
+    "prepare",
+    "plan",
+    "train",
+    "tune",
+    "config",
+    "doctor",
+]
+GROUPS = ["tokenizer", "runs"]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
-    assert sorted(typer.main.get_command(app).commands) == sorted(VERBS)  # type: ignore[attr-defined]
+    assert sorted(typer.main.get_command(app).commands) == sorted([*VERBS, *GROUPS])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["serve", "--help"], ["--version"], ["nonsense"], ["config"]])
@@ -39,7 +54,7 @@ def test_version(command: Run) -> None:
     assert (result.code, result.out) == (0, f"chatwright {__version__}\n")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *GROUPS])
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_help_is_whole_on_a_narrow_terminal(
     verb: str, language: str, command: Run, monkeypatch: pytest.MonkeyPatch

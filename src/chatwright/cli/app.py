@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -101,9 +102,14 @@ def build_command() -> TyperGroup:
             parameter.display_type_rich = _no_type
     if detect_language() != "en":
         for text_owner, attribute in help_texts(command):
-            setattr(text_owner, attribute, _(getattr(text_owner, attribute)))
+            setattr(text_owner, attribute, _breakable(_(getattr(text_owner, attribute))))
         _translate_headings()
     return command  # type: ignore[no-any-return]
+
+
+def _breakable(text: str) -> str:
+    """Chinese with a space behind punctuation: the library wraps at spaces only, and cuts off what is longer than a line."""
+    return re.sub(r"([，。；：、）])(?=[^\s，。；：、）])", r"\1 ", text)
 
 
 def help_texts(command: Any) -> Iterator[tuple[Any, str]]:

@@ -224,6 +224,12 @@ def _resident_bytes() -> int:
 def _peak_bytes() -> int:
     """The most that was resident at any moment; now, where the system does not keep the most."""
     try:
+        # Linux. Not ru_maxrss: that begins with the size of the parent at the fork, gigabytes perhaps.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
         import resource
     except ImportError:  # Windows
         return _resident_bytes()
