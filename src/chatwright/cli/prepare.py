@@ -43,19 +43,32 @@ def prepare(
         str | None, typer.Option(metavar="CODES", help="Keep only these languages, such as en,zh.")
     ] = None,
     near_duplicates: Annotated[
-        str, typer.Option(metavar="SIMILARITY|off", help="Drop what is so similar to an earlier row. Default: 0.8.")
+        str,
+        typer.Option(
+            metavar="SIMILARITY|off",
+            help="Drop what is so similar to an earlier row. Default: 0.8.",
+            show_default=False,
+        ),
     ] = "0.8",
     min_chars: Annotated[
-        str, typer.Option(metavar="N", help="Drop documents with fewer letters and digits. Default: 20.")
+        str,
+        typer.Option(
+            metavar="N", help="Drop documents with fewer letters and digits. Default: 20.", show_default=False
+        ),
     ] = "20",
     no_filter: Annotated[bool, typer.Option("--no-filter", help="Keep documents of poor quality.")] = False,
     max_document: Annotated[
         str | None, typer.Option(metavar="BYTES", help="Cut longer documents at paragraphs. Default: 100000.")
     ] = None,
     on_bad_row: Annotated[
-        str, typer.Option(metavar="skip|stop", help="What to do at a row that cannot be read. Default: skip.")
+        str,
+        typer.Option(
+            metavar="skip|stop", help="What to do at a row that cannot be read. Default: skip.", show_default=False
+        ),
     ] = "skip",
-    seed: Annotated[str, typer.Option(metavar="N", help="Draws the held-out rows. Default: 0.")] = "0",
+    seed: Annotated[
+        str, typer.Option(metavar="N", help="Draws the held-out rows. Default: 0.", show_default=False)
+    ] = "0",
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Processes that work at once. Default: one a core.")
     ] = None,
