@@ -89,6 +89,10 @@ def test_spans_keep_their_text_through_cleaning(parts: list[str]) -> None:
     ]
 
 
+def test_a_row_of_one_accented_letter_is_no_chinese() -> None:
+    assert repair_text("yes áááááááááá | head") == "yes áááááááááá | head"
+
+
 def test_indentation_and_joiners_stay_and_blanks_go() -> None:
     assert normalise_text("\ufeffdef f():\r\n\tif x:  \r\n        return 1\r\n\r\n\r\n\r\n\r\nx") == (
         "def f():\n\tif x:\n        return 1\n\n\nx"
@@ -166,6 +170,11 @@ def test_what_no_one_wants_to_learn_from_is_named(text: str, reason: str) -> Non
         ("en", CODE),
         ("zh", CHINESE),
         ("zh", "安装 Python 3.11 的 virtualenv 环境"),
+        (
+            "zh",
+            '返回下一个文件编号以打开文件。\nSub Example\n  number = FreeFile()\n  Open "data.txt" For Output As number\nEnd Sub\n',
+        ),
+        ("en", "The Chinese word 你好 means hello, and is pronounced as it is written."),
         ("zh", "請問這個東西怎麼賣？"),
         ("ja", "これは日本語の文章です。東京へ行きました。"),
         ("ko", "안녕하세요, 만나서 반갑습니다"),

@@ -19,8 +19,8 @@ from chatwright.text.shingles import N_BANDS, similarity
 
 CLUSTER_THRESHOLD = 0.5  # from here on two rows must not stand on both sides of a split
 QUESTION_THRESHOLD = 0.8  # of the questions alone: `the capital of France` and `of Spain` have 0.6
-_RANGE_ROWS = 4_000_000  # sorted at once
-_CHUNK_PAIRS = 400_000  # compared at once: 256 bytes each
+_RANGE_ROWS = 2_000_000  # sorted at once
+_CHUNK_PAIRS = 200_000  # compared at once: 256 bytes each
 NONE = np.int64(-1)
 
 Flags = NDArray[np.bool_]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -26,6 +26,7 @@ _LATIN_CODES = """
 af az bs ca cs cy da de en eo es et eu fi fr ga gl hr hu id is it la lt lv ms mt nb nl nn no pl pt ro sk sl sq sv sw tl tr vi
 """
 _LATIN = tuple(_LATIN_CODES.split())
+_ACCENTED = re.compile("[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
 _BY_SCRIPT = {Class.HANGUL: "ko", Class.GREEK: "el", Class.HEBREW: "he", Class.THAI: "th"}
 _CANDIDATES = {
     Class.CYRILLIC: ("ru", "uk", "be", "bg", "sr", "mk", "kk", "ky", "mn"),
@@ -51,7 +52,7 @@ def _detect(text: str, counts: list[int]) -> str:
     n_letters = sum(counts[Class.VOWEL : Class.BROKEN])
     if not n_letters:
         return UNKNOWN
-    if n_han + counts[Class.KANA] > 0.2 * n_letters:  # a Han character says as much as a word of four letters
+    if n_han + counts[Class.KANA] > 0.1 * n_letters:  # a Han character says as much as a word of several letters
         return "ja" if counts[Class.KANA] > 0.1 * (n_han + counts[Class.KANA]) else "zh"
     for script, language in _BY_SCRIPT.items():
         if counts[script] > 0.3 * n_letters:
@@ -72,8 +73,8 @@ def _latin_language(text: str, n_latin: int, is_prose: bool) -> str:
     n_english = sum(word in _ONLY_ENGLISH for word in words)
     if n_english >= 3 and n_english >= 0.05 * len(words):
         return "en"
-    plain = text.isascii() or unicodedata.normalize("NFKD", sample[:200]).isascii()
-    # Code, tables and lists of names are in no language: English is what such ASCII text is written around.
+    plain = not _ACCENTED.search(sample)
+    # Code, tables and lists of names are in no language: English is what they are written around.
     if plain and (n_latin < _MIN_LATIN_LETTERS or not is_prose):
         return "en"
     return _classify(sample, _LATIN, _MIN_CONFIDENCE if plain else 0.0) or "en"

@@ -14,6 +14,7 @@ _UTF8_AS_LATIN = re.compile(f"[\u00c2-\u00f4][\u0080-\u00bf{_CP1252}]")
 _GBK_AS_LATIN = re.compile("(?:[\u00b0-\u00f7][\u00a1-\u00fe]){3,}")
 # UTF-8 read as GBK: "浣犲ソ". These characters begin most such pairs, and are rare in real text.
 _UTF8_AS_GBK = re.compile("[锛銆鈥鐨鍦鏄涓浠浣璇鍙鎴杩鍜瀛闂绗]")
+_ASCII = frozenset(map(chr, range(128)))
 
 
 def repair_text(text: str) -> str:
@@ -46,7 +47,7 @@ def _gbk_read_as_latin(line: str) -> str | None:
         chinese = line.encode("latin-1").decode("gb2312")  # the common characters only: chance seldom lands there
     except (UnicodeEncodeError, UnicodeDecodeError):
         return None
-    return chinese
+    return chinese if len(set(line) - _ASCII) > 3 else None  # a row of one accented letter is a row of that letter
 
 
 def _utf8_read_as_gbk(line: str) -> str | None:
