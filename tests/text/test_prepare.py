@@ -354,6 +354,15 @@ def test_changed_input_or_options_begin_anew(tmp_path: Path, corpus: Path, monke
     assert any(row["source"] == "corpus/new.txt" for _split, row in rows_of(dataset))
 
 
+def test_the_dataset_may_lie_inside_its_input(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = prepare([corpus], tmp_path / "data", workers=1)
+    monkeypatch.setattr("chatwright.text.prepare.decide", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare([corpus], corpus / "data", workers=1)
+    monkeypatch.undo()
+    assert files_of(prepare([corpus], corpus / "data", workers=1).path) == files_of(expected.path)
+
+
 def test_a_full_disk_leaves_nothing_half_written_and_can_be_gone_on_with(tmp_path: Path, long_corpus: Path) -> None:
     out = tmp_path / "data"
 

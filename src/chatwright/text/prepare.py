@@ -32,7 +32,7 @@ from chatwright.text.progress import Progress, Silent
 from chatwright.text.readers import Input, Limits, Skipped, Unit, find_units
 from chatwright.text.report import write_reports
 from chatwright.text.tally import ROW_STEPS, SET_STEPS, Tally, new_tallies
-from chatwright.text.work import Work, locked, need_space, storage_error, sync_folder, work_folder
+from chatwright.text.work import Work, lock_file, locked, need_space, storage_error, sync_folder, work_folder
 
 _WORKER_BYTES = 400 << 20  # with its libraries and the window in work
 _SPLIT_BYTES = 4 << 20
@@ -90,6 +90,8 @@ class _Preparation:
         limits = Limits(split_bytes=_SPLIT_BYTES)
         n_held_out = len(find_units(held_out, limits)[0]) if held_out else 0
         units, skipped = find_units([*held_out, *inputs], limits)  # together: a file in both is read once, and held out
+        own = (work_folder(self.out).name, lock_file(self.out).name)  # where --out lies inside an input
+        skipped = [each for each in skipped if each.source.rpartition("/")[2] not in own]
         self.progress.end()
         if len(units) == n_held_out:
             raise _nothing_found(inputs, skipped)

@@ -30,10 +30,15 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.preparing")
 
 
+def lock_file(out: Path) -> Path:
+    """Held while the dataset is being made; gone after."""
+    return out.with_name(f".{out.name}.lock")
+
+
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the right to make `out`. The kernel drops the lock with the process, however that ends. Raises InUseError."""
-    path = out.with_name(f".{out.name}.lock")
+    path = lock_file(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _open_locked(path)
