@@ -94,3 +94,12 @@ def number(text: str | None, option: str, *, least: float, most: float, whole: b
             value=text,
         )
     return value
+
+
+def choice(value: str | None, option: str, *choices: str) -> Any:
+    """An option that is one of some words. Raises UsageError."""
+    if value is not None and value not in choices:
+        raise UsageError(
+            "{option} is one of {choices}, not {value!r}.", option=option, choices=", ".join(choices), value=value[:40]
+        )
+    return value

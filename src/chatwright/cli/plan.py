@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chatwright.cli.output import Output, number, read_settings
-from chatwright.cli.train import choice, recipe_text
-from chatwright.errors import UsageError
+from chatwright.cli import training_options as opt
+from chatwright.cli.output import Output, read_settings
+from chatwright.cli.train import recipe_text
 from chatwright.i18n import _
 
 if TYPE_CHECKING:
@@ -20,34 +20,22 @@ if TYPE_CHECKING:
 def plan(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a prepared dataset.")],
-    size: Annotated[
-        str | None, typer.Option(metavar="N", help="Parameters, such as 3m or 120m.", show_default=False)
-    ] = None,
-    minutes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M", help="Minutes of training; all else follows from it. Default: 10.", show_default=False
-        ),
-    ] = None,
-    arch: Annotated[str, typer.Option(metavar="KIND", help="qwen3, gpt2 or rnn.")] = "qwen3",
-    cell: Annotated[str | None, typer.Option(metavar="KIND", help="Of rnn: rnn or lstm.", show_default=False)] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="A tokenizer's or a model's folder; trained anew without.", show_default=False
-        ),
-    ] = None,
-    length: Annotated[
-        str | None, typer.Option("--context", metavar="N", help="Tokens of a row.", show_default=False)
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="N", help="Steps, instead of minutes.", show_default=False)
-    ] = None,
-    micro_rows: Annotated[
-        str | None, typer.Option(metavar="N", help="Rows in memory at a time.", show_default=False)
-    ] = None,
-    precision: Annotated[str, typer.Option(metavar="KIND", help="auto, fp32 or bf16.")] = "auto",
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model where a compiler is there.")] = False,
+    size: opt.Size = None,
+    minutes: opt.Minutes = None,
+    arch: opt.Arch = "qwen3",
+    cell: opt.Cell = None,
+    positions: opt.Positions = None,
+    tokenizer: opt.TokenizerFolder = None,
+    vocab_size: opt.VocabSize = None,
+    length: opt.Context = None,
+    steps: opt.Steps = None,
+    batch_tokens: opt.BatchTokens = None,
+    micro_rows: opt.MicroRows = None,
+    optimizer: opt.Optimizer = None,
+    precision: opt.Precision = "auto",
+    compile_: opt.Compile = False,
+    dropout: opt.Dropout = None,
+    fim: opt.FillInTheMiddle = None,
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="RUN", help="Where the run would lie, for the room there.", show_default=False),
@@ -55,23 +43,23 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what training would take here and reach, without training."""
-    from chatwright.model.presets import parse_size
-    from chatwright.training.request import Request
-
-    n_minutes = number(minutes, "--minutes", least=0, most=1_000_000)
-    if n_minutes == 0:
-        raise UsageError("--minutes 0 leaves no time to train. Give a positive number of minutes, such as 5.")
-    request = Request(
-        size=None if size is None else parse_size(size),
-        minutes=n_minutes,
-        arch=choice(arch, "--arch", "qwen3", "gpt2", "rnn"),
-        cell=choice(cell, "--cell", "rnn", "lstm"),
-        tokenizer=None if tokenizer is None else Path(tokenizer),
-        context=number(length, "--context", least=1, most=1 << 20, whole=True),
-        steps=number(steps, "--steps", least=1, most=1 << 40, whole=True),
-        micro_rows=number(micro_rows, "--micro-rows", least=1, most=1 << 20, whole=True),
-        precision=choice(precision, "--precision", "auto", "fp32", "bf16"),
-        compile=compile_,
+    request = opt.build_request(
+        size=size,
+        minutes=minutes,
+        arch=arch,
+        cell=cell,
+        positions=positions,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        context=length,
+        steps=steps,
+        batch_tokens=batch_tokens,
+        micro_rows=micro_rows,
+        optimizer=optimizer,
+        precision=precision,
+        compile_=compile_,
+        dropout=dropout,
+        fim=fim,
     )
     output: Output = context.obj
     settings = read_settings()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chatwright.cli.output import Output, number, read_settings
+from chatwright.cli.progress import ProgressBar, PullProgress, byte_columns
 from chatwright.errors import UsageError
 from chatwright.i18n import _
 
@@ -126,7 +127,6 @@ def _resolved(text: str, output: Output) -> str | Input:
     """A data set of a hub is fetched into the home folder first."""
     if not text.startswith(("hf:", "modelscope:")):
         return text
-    from chatwright.cli.progress import PullProgress
     from chatwright.hub.datasets import resolve_dataset
 
     with PullProgress(output) as progress:
@@ -154,45 +154,18 @@ def _show(dataset: Dataset, output: Output) -> None:
         output.say(_("Next: {command}", command=f"chatwright tune MODEL {path} --method lora --out RUN"))
 
 
-class PrepareProgress:
+class PrepareProgress(ProgressBar):
     """Draws what a preparation reports (see `chatwright.text.progress.Progress`); a line a phase where there is no terminal."""
 
     def __init__(self, output: Output) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self.output = output
-        console = Console(stderr=True)
-        self.drawn = console.is_terminal and not output.quiet
-        columns: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()]
-        columns += [TransferSpeedColumn(), TimeRemainingColumn()]
-        self.bar = Progress(*columns, console=console, disable=not self.drawn, transient=True)
-        self.task = self.bar.add_task("", start=False, visible=False)
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
+        super().__init__(output, *byte_columns())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        super().__exit__(kind, error, trace)
         if kind is KeyboardInterrupt:
             self.output.say(_("Interrupted. The same command goes on where it stopped."))
-
-    def say(self, text: str) -> None:
-        """See Progress."""
-        if self.drawn:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            self.output.say(text)
 
     def begin(self, label: str, total_bytes: int, done_bytes: int) -> None:
         """See Progress."""

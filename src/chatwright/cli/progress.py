@@ -1,51 +1,44 @@
-"""The progress of a pull: a bar in a terminal, a line now and then elsewhere. Always on standard error."""
+"""What all progress on a terminal shares, and the progress of a pull. Always on standard error."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from chatwright.cli.output import Output
 from chatwright.hub.failures import format_size
 from chatwright.i18n import _
 
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
 _LINE_EVERY_S = 10.0
 
 
-class PullProgress:
-    """Draws what the hub reports (see `chatwright.hub.progress.Progress`); a context manager, so that the bar goes away."""
+class ProgressBar:
+    """One bar with one task: live in a terminal, lines elsewhere; a context manager, so that the bar goes away.
 
-    def __init__(self, output: Output) -> None:
+    A subclass gives the columns and says what it is told (see the Progress protocols of hub, text and training).
+    """
+
+    def __init__(self, output: Output, *columns: ProgressColumn) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        from rich.progress import Progress, TextColumn
 
         self.output = output
         console = Console(stderr=True)
         self.drawn = console.is_terminal and not output.quiet
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            *columns,
             console=console,
             disable=not self.drawn,
             transient=True,
         )
-        self.task = self.bar.add_task("", start=False, visible=False)
-        self.label = ""
-        self.total: int | None = None
-        self.done = 0
-        self.last_line = 0.0
+        self.task = self.bar.add_task("", total=None, start=False, visible=False, figures="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -57,11 +50,29 @@ class PullProgress:
         self.bar.stop()
 
     def say(self, text: str) -> None:
-        """See Progress."""
+        """A line that stays, above the bar where there is one."""
         if self.drawn:
             self.bar.console.print(text, markup=False, highlight=False)
         else:
             self.output.say(text)
+
+
+def byte_columns() -> Sequence[ProgressColumn]:
+    """Of a task that is counted in bytes."""
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+
+
+class PullProgress(ProgressBar):
+    """Draws what the hub reports (see `chatwright.hub.progress.Progress`)."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output, *byte_columns())
+        self.label = ""
+        self.total: int | None = None
+        self.done = 0
+        self.last_line = 0.0
 
     def begin(self, label: str, total: int | None, done: int = 0) -> None:
         """See Progress."""

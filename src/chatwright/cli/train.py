@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chatwright.cli import training_options as opt
 from chatwright.cli.output import Output, number, read_settings
-from chatwright.errors import UsageError
 from chatwright.i18n import _
 
 if TYPE_CHECKING:
@@ -24,51 +24,24 @@ def train(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a prepared dataset.")],
     out: Annotated[str, typer.Option("--out", metavar="RUN", help="The folder of the run, made anew.")],
-    size: Annotated[
-        str | None, typer.Option(metavar="N", help="Parameters, such as 3m or 120m.", show_default=False)
-    ] = None,
-    minutes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M", help="Minutes of training; all else follows from it. Default: 10.", show_default=False
-        ),
-    ] = None,
-    arch: Annotated[str, typer.Option(metavar="KIND", help="qwen3, gpt2 or rnn.")] = "qwen3",
-    cell: Annotated[str | None, typer.Option(metavar="KIND", help="Of rnn: rnn or lstm.", show_default=False)] = None,
-    positions: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Of gpt2: learned or sinusoidal.", show_default=False)
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="A tokenizer's or a model's folder; trained anew without.", show_default=False
-        ),
-    ] = None,
-    vocab_size: Annotated[
-        str | None, typer.Option(metavar="N", help="Tokens of the tokenizer that is trained.", show_default=False)
-    ] = None,
-    length: Annotated[
-        str | None, typer.Option("--context", metavar="N", help="Tokens of a row.", show_default=False)
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="N", help="Steps, instead of minutes.", show_default=False)
-    ] = None,
-    batch_tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens of a step.", show_default=False)] = None,
-    micro_rows: Annotated[
-        str | None, typer.Option(metavar="N", help="Rows in memory at a time.", show_default=False)
-    ] = None,
+    size: opt.Size = None,
+    minutes: opt.Minutes = None,
+    arch: opt.Arch = "qwen3",
+    cell: opt.Cell = None,
+    positions: opt.Positions = None,
+    tokenizer: opt.TokenizerFolder = None,
+    vocab_size: opt.VocabSize = None,
+    length: opt.Context = None,
+    steps: opt.Steps = None,
+    batch_tokens: opt.BatchTokens = None,
+    micro_rows: opt.MicroRows = None,
     lr: Annotated[str | None, typer.Option(metavar="X", help="Learning rate of AdamW.", show_default=False)] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(metavar="KIND", help="muon (with AdamW) or adamw.", show_default=False)
-    ] = None,
+    optimizer: opt.Optimizer = None,
     weight_decay: Annotated[str | None, typer.Option(metavar="X", help="Weight decay.", show_default=False)] = None,
-    precision: Annotated[str, typer.Option(metavar="KIND", help="auto, fp32 or bf16.")] = "auto",
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model where a compiler is there.")] = False,
-    dropout: Annotated[str | None, typer.Option(metavar="P", help="Dropout.", show_default=False)] = None,
-    fim: Annotated[
-        str | None,
-        typer.Option(metavar="P", help="Share of documents for filling in (suffix).", show_default=False),
-    ] = None,
+    precision: opt.Precision = "auto",
+    compile_: opt.Compile = False,
+    dropout: opt.Dropout = None,
+    fim: opt.FillInTheMiddle = None,
     patience: Annotated[
         str | None,
         typer.Option(metavar="N", help="Stop after N evaluations without improvement; 0 never.", show_default=False),
@@ -76,30 +49,25 @@ def train(
     seed: Annotated[str, typer.Option(metavar="N", help="The same seed gives the same run.")] = "0",
 ) -> None:
     """Train a language model from nothing on a dataset."""
-    from chatwright.model.presets import parse_size
-    from chatwright.training.request import Request
-
-    if minutes is not None and float(number(minutes, "--minutes", least=0, most=1_000_000)) == 0:
-        raise UsageError("--minutes 0 leaves no time to train. Give a positive number of minutes, such as 5.")
-    request = Request(
-        size=None if size is None else parse_size(size),
-        minutes=number(minutes, "--minutes", least=0, most=1_000_000),
-        arch=choice(arch, "--arch", "qwen3", "gpt2", "rnn"),
-        cell=choice(cell, "--cell", "rnn", "lstm"),
-        positions=choice(positions, "--positions", "learned", "sinusoidal"),
-        tokenizer=None if tokenizer is None else Path(tokenizer),
-        vocab_size=number(vocab_size, "--vocab-size", least=262, most=262_144, whole=True),
-        context=number(length, "--context", least=1, most=1 << 20, whole=True),
-        steps=number(steps, "--steps", least=1, most=1 << 40, whole=True),
-        batch_tokens=number(batch_tokens, "--batch-tokens", least=1, most=1 << 30, whole=True),
-        micro_rows=number(micro_rows, "--micro-rows", least=1, most=1 << 20, whole=True),
+    request = opt.build_request(
+        size=size,
+        minutes=minutes,
+        arch=arch,
+        cell=cell,
+        positions=positions,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        context=length,
+        steps=steps,
+        batch_tokens=batch_tokens,
+        micro_rows=micro_rows,
+        optimizer=optimizer,
+        precision=precision,
+        compile_=compile_,
+        dropout=dropout,
+        fim=fim,
         lr=number(lr, "--lr", least=0, most=10),
-        optimizer=choice(optimizer, "--optimizer", "muon", "adamw"),
         weight_decay=number(weight_decay, "--weight-decay", least=0, most=100),
-        precision=choice(precision, "--precision", "auto", "fp32", "bf16"),
-        compile=compile_,
-        dropout=number(dropout, "--dropout", least=0, most=0.95),
-        fim=number(fim, "--fim", least=0, most=1) or 0.0,
         patience=number(patience, "--patience", least=0, most=1_000_000, whole=True),
         seed=number(seed, "--seed", least=0, most=(1 << 63) - 1, whole=True),
     )
@@ -199,12 +167,3 @@ def _before_torch() -> None:
     """One thread pool that does not spin beside several processes of the same run."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def choice(value: str | None, option: str, *choices: str) -> Any:
-    """An option that is one of some words. Raises UsageError."""
-    if value is not None and value not in choices:
-        raise UsageError(
-            "{option} is one of {choices}, not {value!r}.", option=option, choices=", ".join(choices), value=value[:40]
-        )
-    return value

@@ -4,56 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from chatwright.cli.output import Output
+from chatwright.cli.progress import ProgressBar
 from chatwright.i18n import _
 
 _LINE_EVERY_S = 15.0
 
 
-class TrainingProgress:
-    """Draws what `chatwright.training.progress.Progress` reports; a context manager, so that the line goes away."""
+class TrainingProgress(ProgressBar):
+    """Draws what `chatwright.training.progress.Progress` reports."""
 
     def __init__(self, output: Output) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-        self.output = output
-        console = Console(stderr=True)
-        self.drawn = console.is_terminal and not output.quiet
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not self.drawn,
-            transient=True,
+        figures = TextColumn("{task.fields[figures]}", markup=False)
+        super().__init__(
+            output, BarColumn(bar_width=20), MofNCompleteColumn(), figures, TimeRemainingColumn(compact=True)
         )
-        self.task = self.bar.add_task("", total=None, visible=False, figures="")
         self.n_steps = 0
         self.held_out = ""
         self.last_line = 0.0
         self.tokens_per_s: float | None = None
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def say(self, text: str) -> None:
-        """See Progress."""
-        if self.drawn:
-            self.bar.console.print(text, markup=False, highlight=False)
-        else:
-            self.output.say(text)
 
     def stage(self, label: str, total: int | None) -> None:
         """See Progress."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chatwright.cli.output import Output, number, read_settings
+from chatwright.cli.output import Output, choice, number, read_settings
 from chatwright.errors import UsageError
 from chatwright.i18n import _
 
@@ -95,7 +95,7 @@ def tune(
     if compare and not n_folds:
         raise UsageError("--augment compare needs folds to judge by: add --folds 5.")
     options = TuneOptions(
-        method=_choice(method, "--method", METHODS),
+        method=choice(method, "--method", *METHODS),
         seed=number(seed, "--seed", least=0, most=(1 << 63) - 1, whole=True),
         epochs=number(epochs, "--epochs", least=1e-6, most=1e4),
         lr=number(lr, "--lr", least=1e-9, most=10),
@@ -112,7 +112,7 @@ def tune(
         augmentations=() if compare else parse_names(augment or ""),
         folds=n_folds,
         final=final,
-        precision=_choice(precision, "--precision", ("auto", "fp32", "bf16")),
+        precision=choice(precision, "--precision", "auto", "fp32", "bf16"),
     )
     _tune(context.obj, model, Path(dataset), options, Path(out), compare, as_json)
 
@@ -244,11 +244,3 @@ def _comparisons(output: Output, tuned: Tuned) -> None:
 
 def _plus_minus(figures: Mapping[str, Spread], metric: str) -> str:
     return f"{figures[metric].mean:.4f} ± {figures[metric].sd:.4f}"
-
-
-def _choice(value: str, option: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise UsageError(
-            "{option} is one of {choices}, not {value!r}.", option=option, choices=", ".join(choices), value=value[:40]
-        )
-    return value
