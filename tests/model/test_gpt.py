@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from chatwright.model.config import ModelConfig, parameter_count, parameter_shapes
-from chatwright.model.gpt import GPT
+from chatwright.model.gpt import GPT, CausalAttention
 from chatwright.model.hf import config_from_hf
 from tests.model.tiny_models import CASES, random_ids, randomise
 
@@ -120,3 +121,33 @@ def test_gradients_reach_every_parameter() -> None:
         model = tiny(case)
         model(random_ids(1, 12)).logsumexp(-1).sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(("n_head", "n_group", "length"), [(6, 3, 37), (4, 1, 64), (3, 3, 1)])
+def test_short_rows_in_bfloat16_attend_as_in_float32(n_head: int, n_group: int, length: int) -> None:
+    """Values and gradients, also where heads share keys; bfloat16 has 8 bits."""
+    torch.manual_seed(0)
+    shapes = [(2, n_head, length, 32), (2, n_group, length, 32), (2, n_group, length, 32)]
+    ours = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    plain = [x.detach().clone().requires_grad_() for x in ours]
+    with torch.autocast("cpu", torch.bfloat16):
+        attended = CausalAttention()(0, *ours, None)
+    assert attended.dtype == torch.bfloat16
+    wanted = F.scaled_dot_product_attention(*plain, is_causal=True, enable_gqa=n_head != n_group)
+    torch.testing.assert_close(attended.float(), wanted, rtol=0.03, atol=0.03)
+    outer = torch.randn_like(wanted)
+    attended.backward(outer.bfloat16())
+    wanted.backward(outer)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0.05, atol=0.05)
+
+
+def test_a_later_token_changes_nothing_before_it_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 8, 32), torch.randn(1, 2, 8, 32), torch.randn(1, 2, 8, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = CausalAttention()(0, q, k, v, None)
+        k[:, :, 5:], v[:, :, 5:] = 9.0, 9.0
+        after = CausalAttention()(0, q, k, v, None)
+    assert torch.equal(before[:, :, :5], after[:, :, :5])
+    assert not torch.equal(before[:, :, 5:], after[:, :, 5:])
