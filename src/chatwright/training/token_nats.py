@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from chatwright.training.loss import MAX_LOGITS
+from chatwright.training.loss import most_logits
 
 
 def token_nats(x_ND: Tensor, logits_of: Callable[[Tensor], Tensor], targets_N: Tensor, vocab_size: int) -> Tensor:
@@ -21,7 +21,7 @@ def token_nats(x_ND: Tensor, logits_of: Callable[[Tensor], Tensor], targets_N: T
     def chunk_nats(x_nD: Tensor, targets_n: Tensor) -> Tensor:
         return F.cross_entropy(logits_of(x_nD).float(), targets_n, reduction="none")
 
-    step = max(1, MAX_LOGITS // vocab_size)
+    step = max(1, most_logits(x_ND.device) // vocab_size)
     parts = []
     for start in range(0, len(targets_N), step):
         place = slice(start, start + step)
