@@ -27,7 +27,8 @@ DEFAULT_MINUTES = 10.0
 # Share of the machine's fastest product that a step reaches; nanoGPT's loop has 59–66 % at 10M parameters, smaller models less.
 EFFICIENCY = 0.4
 # Below, Muon's five products of square matrices a step cost more than they gain (5m/T of a step, see `optimizer`).
-MUON_FROM_TOKENS = 8192
+MUON_FROM_TOKENS = 2048
+MUON_LR = 0.04
 # Of --minutes: held-out figures on the way, and of the whole held-out data at the end.
 EVALUATION_SHARE, FINAL_SHARE = 0.04, 0.06
 N_EVALUATIONS = 12
@@ -314,8 +315,8 @@ def _batch_tokens(request: Request, horizon: float, context: int, why: dict[str,
                 context=context,
             )
         return request.batch_tokens
-    # the best batch grows as tokens^0.383 (Power Lines, Bergsma et al. 2025); 8k at 3 million tokens from our own runs
-    wanted = 8192 * (horizon / 3e6) ** 0.383
+    # the best batch grows as tokens^0.383 (Power Lines, Bergsma et al. 2025); 4k at 4 million tokens from our own runs (LOG.md)
+    wanted = 4096 * (horizon / 4e6) ** 0.383
     power = round(math.log2(max(wanted, 1024)))
     why["batch_rows"] = _("the best batch grows with the tokens trained on")
     return int(min(2**power, 2**19))
@@ -372,14 +373,14 @@ def _optimizer(
     else:
         kind = "adamw"
         why["optimizer"] = _("a step has less than {n} tokens: Muon would cost more than it gains", n=MUON_FROM_TOKENS)
-    # wider models want smaller AdamW rates (muP's 1/width, damped as nanochat has it)
-    lr = 3e-3 * (256 / width) ** 0.5
-    settings: dict[str, Any] = {"optimizer": kind, "lr": lr, "muon_lr": 0.02, "weight_decay": 0.1}
+    # wider models want smaller AdamW rates (muP's 1/width, damped as nanochat has it); beside Muon larger ones are better (LOG.md)
+    lr = (6e-3 if kind == "muon" else 3e-3) * (256 / width) ** 0.5
+    settings: dict[str, Any] = {"optimizer": kind, "lr": lr, "muon_lr": MUON_LR, "weight_decay": 0.1}
     if request.lr is not None:
         why["lr"] = _("as asked")
         settings["lr"] = request.lr
         if kind == "muon":  # one dial: the matrices' rate moves with it
-            settings["muon_lr"] = 0.02 * request.lr / lr
+            settings["muon_lr"] = MUON_LR * request.lr / lr
     if request.weight_decay is not None:
         why["weight_decay"] = _("as asked")
         settings["weight_decay"] = request.weight_decay
