@@ -5,6 +5,7 @@ ftfy does 1–2 MB/s, so a regular expression of a few characters (200 MB/s and 
 
 from __future__ import annotations
 
+import codecs
 import re
 
 _CP1252 = "\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122"
@@ -51,8 +52,16 @@ def _gbk_read_as_latin(line: str) -> str | None:
 
 
 def _utf8_read_as_gbk(line: str) -> str | None:
-    """GBK text is by chance valid UTF-8 about never. A character cut off at the end is left as it is."""
+    """GBK text is by chance valid UTF-8 about never. A character cut off at the end is left as it is.
+
+    GBK takes bytes in pairs: of a text with an odd number of them the last one is lost, and with it a character.
+    """
+    whole = line.rstrip("\ufffd")  # what a decoder puts for the lost byte
     try:
-        return line.encode("gb18030").decode("utf-8")
+        data = whole.encode("gb18030")
+        text, n_read = codecs.utf_8_decode(data, "strict", False)
     except (UnicodeEncodeError, UnicodeDecodeError):
         return None
+    tail = data[n_read:].decode("gb18030", "replace") + line[len(whole) :]
+    # One character and a cut-off one are four bytes: a word of two Chinese characters may be that by chance.
+    return None if tail and sum(not char.isascii() for char in text) < 2 else text + tail
