@@ -1,4 +1,7 @@
-"""csv and tsv: delimiter, header and columns recognised; rows become the same shapes as rows of JSON."""
+"""csv and tsv: delimiter, header and columns recognised; rows become the same shapes as rows of JSON.
+
+A table is read from its beginning, however large: a line may begin inside quotes, so that none is safe to begin at.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def read_table(piece: Piece) -> Iterator[Row | Record | Skipped]:
         if not sample:
             yield Skipped(piece.source, "", "empty")
         return
-    header = _header(piece, first[1])
+    header = _header(first[1])
     everything = chain(sample, rows)
     if header is None:
         yield from _longest_column(piece, sample, everything, lines)
@@ -43,7 +46,7 @@ def read_table(piece: Piece) -> Iterator[Row | Record | Skipped]:
         n_found += 1
         if isinstance(found, Skipped):
             yield found
-        elif found is not first or piece.is_range:
+        elif found is not first:
             yield _named(piece, found, header, lines)
     if n_found == 1:
         yield Skipped(piece.source, "", "empty", "a header without rows")
@@ -132,11 +135,8 @@ def _delimiter(piece: Piece) -> str:
     return best
 
 
-def _header(piece: Piece, first: list[str]) -> list[str] | None:
+def _header(first: list[str]) -> list[str] | None:
     """The names of the columns, where the first row of the file holds any known one."""
-    if piece.is_range:
-        line = piece.decoder().decode(piece.head.partition(b"\n")[0]).text
-        first = next(csv.reader([line], delimiter=_delimiter(piece)), [])
     names = [name.strip().strip("\ufeff").lower().replace(" ", "_") for name in first]
     return names if any(name in _KNOWN for name in names) else None
 
@@ -163,8 +163,7 @@ def _longest_column(
     at = max(range(width), key=lambda index: means[index])
     first = rows[0]
     has_header = (
-        not piece.is_range
-        and len(rows) > 1
+        len(rows) > 1
         and all(cell.strip() and len(cell) <= 40 and not cell.strip().isdigit() for cell in first)
         and len(first) > at
         and len(first[at]) * 3 < means[at]
