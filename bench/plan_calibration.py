@@ -40,15 +40,13 @@ from chatwright.training.optimizer import Optimizers
 from chatwright.training.plan import sample_tokenizer
 from chatwright.training.pretraining import Pretraining, read_held_out
 from chatwright.training.progress import Silent
-from chatwright.training.recipe import Recipe, fit_tokens, resolve
+from chatwright.training.recipe import Recipe, best_batch_tokens, fit_tokens, resolve
 from chatwright.training.request import Request
 from chatwright.training.run import TOKENIZER
 from chatwright.training.speed import measure_machine
 from chatwright.training.stats import text_stats
 from chatwright.training.step import Stepper
 from chatwright.training.text_side import prepare_tokens
-
-BATCH_AT_3M = 8192  # tokens of a step for 3 million tokens; the recipe's law for others
 
 
 def run_one(dataset: Dataset, request: Request, work: Path, device: torch.device) -> dict[str, Any]:
@@ -123,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
         if key in done or n_runs == arguments.limit:
             continue
         n_runs += 1
-        batch = 2 ** round(math.log2(max(1024, BATCH_AT_3M * (n_tokens / 3e6) ** 0.383)))
+        batch = best_batch_tokens(n_tokens)
         request = Request(
             size=parse_size(size),
             arch="rnn" if arch in ("rnn", "lstm") else arch,

@@ -247,7 +247,7 @@ def _size_for(minutes: float, stats: TextStats, machine: Machine, why: dict[str,
     return min(max(round(size), 150_000), 2_000_000_000)
 
 
-TOKENS_PER_PARAMETER = 4.0
+TOKENS_PER_PARAMETER = 8.0
 MOST_EPOCHS = 4
 
 
@@ -315,11 +315,16 @@ def _batch_tokens(request: Request, horizon: float, context: int, why: dict[str,
                 context=context,
             )
         return request.batch_tokens
-    # the best batch grows as tokens^0.383 (Power Lines, Bergsma et al. 2025); 4k at 4 million tokens from our own runs (LOG.md)
-    wanted = 4096 * (horizon / 4e6) ** 0.383
-    power = round(math.log2(max(wanted, 1024)))
     why["batch_rows"] = _("the best batch grows with the tokens trained on")
-    return int(min(2**power, 2**19))
+    return best_batch_tokens(horizon)
+
+
+def best_batch_tokens(n_tokens: float) -> int:
+    """Tokens of a step, a power of two, when `n_tokens` are trained on. The best batch grows as tokens^0.383 (Power Lines, Bergsma
+    et al. 2025); 4k at 4 million tokens from our own runs (LOG.md).
+    """
+    wanted = 4096 * (n_tokens / 4e6) ** 0.383
+    return int(min(2 ** round(math.log2(max(wanted, 1024))), 2**19))
 
 
 def _micro_rows(request: Request, batch_rows: int, context: int, machine: Machine) -> int:
