@@ -231,7 +231,7 @@ def test_the_chosen_size_is_affordable_and_taught(n_bytes: int, n_parameters: in
 def test_small_models_get_small_vocabularies() -> None:
     sizes = [choose_vocab_size(10**9, n) for n in (10**6, 3 * 10**6, 10**7, 3 * 10**7, 10**8)]
     assert sizes == sorted(sizes)
-    assert sizes[0] == 2048
+    assert sizes[0] == 3072
     assert 4096 <= sizes[2] <= 8192
 
 
