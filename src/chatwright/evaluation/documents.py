@@ -22,10 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatwright.errors import InvalidModelError
+from chatwright.tokenizer.special import END_OF_TEXT
 from chatwright.tokenizer.tokenizer import Tokenizer
-
-# What separates documents in the models of this field: our own and Qwen's, GPT-2's and SmolLM's.
-END_OF_DOCUMENT = "<|endoftext|>"
 
 
 class EncodedDocument(NamedTuple):
@@ -60,7 +58,7 @@ def document_boundary(tokenizer: Tokenizer) -> int:
 
     Raises InvalidModelError when the tokenizer has none of them.
     """
-    boundary = tokenizer.special_ids.get(END_OF_DOCUMENT, tokenizer.bos_id)
+    boundary = tokenizer.special_ids.get(END_OF_TEXT, tokenizer.bos_id)
     if boundary is None:
         boundary = min(tokenizer.eos_ids, default=None)
     if boundary is None:

@@ -141,6 +141,16 @@ def lower_table() -> NDArray[np.uint32]:
     return table
 
 
+def is_cjk(char: str) -> bool:
+    """Whether a character is written without blanks around it: Chinese or Japanese, or full-width. Not so for ''."""
+    return (
+        "\u2e80" <= char <= "\u9fff"
+        or "\uf900" <= char <= "\ufaff"
+        or "\uff00" <= char <= "\uffef"
+        or char >= "\U00020000"
+    )
+
+
 def _class_by_category(code: int) -> Class:
     char = chr(code)
     category = unicodedata.category(char)

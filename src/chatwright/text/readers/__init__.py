@@ -6,6 +6,6 @@ nothing is ever written under them.
 
 from chatwright.text.readers.find import Input, find_units
 from chatwright.text.readers.read import read_unit
-from chatwright.text.readers.unit import KINDS, Kind, Limits, Record, Skipped, Unit
+from chatwright.text.readers.unit import Limits, Record, Skipped, Unit
 
-__all__ = ["KINDS", "Input", "Kind", "Limits", "Record", "Skipped", "Unit", "find_units", "read_unit"]
+__all__ = ["Input", "Limits", "Record", "Skipped", "Unit", "find_units", "read_unit"]

@@ -6,7 +6,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chatwright.text.readers.unit import Kind, Refused
+from chatwright.text.manifest import Kind
+from chatwright.text.readers.unit import Refused
 
 TEXT = (
     "text", "content", "body", "document", "article", "passage", "paragraphs", "paragraph", "sentence", "review", "comment",

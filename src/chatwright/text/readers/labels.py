@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+from chatwright.text.characters import is_cjk
 from chatwright.text.readers.columns import LABEL, NUMBERING, TEXT, WEAK_LABEL, Shaped, find_column, text_of, type_of
 from chatwright.text.readers.unit import Refused
 
@@ -120,15 +121,6 @@ def _span(entry: Any, text: str) -> dict[str, Any]:
 
 
 def _needs_space(before: str, after: str) -> bool:
-    if _is_cjk(before) or _is_cjk(after) or before in _NO_SPACE_AFTER or after in _NO_SPACE_BEFORE:
+    if is_cjk(before) or is_cjk(after) or before in _NO_SPACE_AFTER or after in _NO_SPACE_BEFORE:
         return False
     return not (after in "'" or before.isspace())
-
-
-def _is_cjk(char: str) -> bool:
-    return (
-        "\u2e80" <= char <= "\u9fff"
-        or "\uf900" <= char <= "\ufaff"
-        or "\uff00" <= char <= "\uffef"
-        or char >= "\U00020000"
-    )

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import Any
 
+from chatwright.text.characters import is_cjk
 from chatwright.text.readers.failures import PARSER_FAILURES, first_line
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
@@ -132,7 +133,7 @@ def join_lines(page: str, full: float) -> str:
 def _join(before: str, after: str) -> str:
     if before.endswith("-") and len(before) > 1 and before[-2].islower() and after[:1].islower():
         return before[:-1] + after
-    if _is_cjk(before[-1:]) or _is_cjk(after[:1]):
+    if is_cjk(before[-1:]) or is_cjk(after[:1]):
         return before + after
     return f"{before} {after}"
 
@@ -142,8 +143,4 @@ def _pattern(line: str) -> str:
 
 
 def _width(line: str) -> int:
-    return sum(2 if _is_cjk(char) else 1 for char in line.strip())
-
-
-def _is_cjk(char: str) -> bool:
-    return "\u2e80" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
+    return sum(2 if is_cjk(char) else 1 for char in line.strip())
