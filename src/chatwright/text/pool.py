@@ -33,7 +33,18 @@ class Pool:
             self.executor.shutdown(wait=True, cancel_futures=True)
 
     def run(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The results in any order. The first exception ends everything; items in work are finished before."""
+        """The results in any order. The first exception ends everything; items in work are finished before.
+
+        Raises InvalidDatasetError where memory runs out.
+        """
+        try:
+            yield from self._results(work, items)
+        except MemoryError as error:
+            raise InvalidDatasetError(
+                "Memory ran out. Run the same command again with fewer --workers, or with more memory: it goes on where it stopped."
+            ) from error
+
+    def _results(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         if self.n_workers == 1:
             yield from map(work, items)
             return

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 
 # pypdf, python-docx and lxml leave many kinds of errors for one broken byte; each of them means: this file is broken.
+# MemoryError is not one of them: the file is good, and would be dropped because other programs were running.
 PARSER_FAILURES: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
@@ -14,7 +15,6 @@ PARSER_FAILURES: tuple[type[Exception], ...] = (
     BufferError,
     EOFError,
     LookupError,
-    MemoryError,
     NameError,
     RuntimeError,  # RecursionError, NotImplementedError
     SyntaxError,  # lxml.etree.XMLSyntaxError

@@ -8,7 +8,7 @@ from typing import Any
 
 from chatwright.text.readers.json_rows import Row
 from chatwright.text.readers.piece import Piece
-from chatwright.text.readers.unit import Refused, Skipped
+from chatwright.text.readers.unit import Refused, Skipped, out_of_memory
 
 _BATCH_ROWS = 512
 
@@ -45,19 +45,23 @@ def read_parquet_rows(piece: Piece) -> Iterator[Row | Skipped]:
                     yield Row(_with_names(_plain(row), names), f"row {number}")
         if number == 0:
             yield Skipped(piece.source, "", "empty")
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+    except MemoryError:
+        raise  # pyarrow's is an ArrowException too
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise Refused("broken parquet", f"it cannot be read: {_line(error)}") from error
 
 
 def row_group_bytes(path: Any) -> list[int]:
-    """The unpacked size of each row group. Raises Refused."""
+    """The unpacked size of each row group. Raises Refused, and InvalidDatasetError when memory runs out."""
     import pyarrow
     from pyarrow import parquet
 
     try:
         metadata = parquet.read_metadata(path)
         return [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except MemoryError as error:
+        raise out_of_memory(path) from error
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise Refused("broken parquet", f"it cannot be read: {_line(error)}") from error
 
 

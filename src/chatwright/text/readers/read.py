@@ -17,13 +17,16 @@ from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.plain import cut_text, read_plain
 from chatwright.text.readers.shapes import read_rows
 from chatwright.text.readers.table import read_table
-from chatwright.text.readers.unit import Limits, Record, Refused, Skipped, Unit
+from chatwright.text.readers.unit import Limits, Record, Refused, Skipped, Unit, out_of_memory
 from chatwright.text.readers.web import read_html
 from chatwright.text.readers.word import read_docx
 
 
 def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
-    """Everything in the unit, streamed. Raises nothing but StorageError (no room for temporary files)."""
+    """Everything in the unit, streamed.
+
+    Raises nothing but StorageError (no room for temporary files) and InvalidDatasetError (memory ran out).
+    """
     nothing = True
     try:
         with open_unit(unit, limits) as piece:
@@ -34,6 +37,8 @@ def read_unit(unit: Unit, limits: Limits) -> Iterator[Record | Skipped]:
             yield Skipped(unit.source, "", "empty")
     except Refused as refused:
         yield Skipped(unit.source, refused.where, refused.reason, refused.detail)
+    except MemoryError as error:
+        raise out_of_memory(unit.source) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["documents", "conversations", "preferences", "labelled", "tagged"]
-KINDS: tuple[Kind, ...] = ("documents", "conversations", "preferences", "labelled", "tagged")
+from chatwright.errors import InvalidDatasetError
+from chatwright.text.manifest import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,12 @@ class Refused(Exception):  # noqa: N818 — no error: it becomes a Skipped
         self.reason = reason
         self.detail = detail
         self.where = where
+
+
+def out_of_memory(source: object) -> InvalidDatasetError:
+    """The sentence for a file that there was not enough memory for: it may be a good one, so that it is not left out."""
+    return InvalidDatasetError(
+        "Memory ran out while reading {source}. Run the same command again with fewer --workers, or with more memory: it goes "
+        "on where it stopped. If that does not help, the file may be broken: leave it out.",
+        source=source,
+    )
