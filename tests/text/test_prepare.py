@@ -396,3 +396,14 @@ def test_names_of_files_need_not_be_utf8(tmp_path: Path) -> None:
     (tmp_path / "in" / os.fsdecode(b"\xb2\xe2.txt")).write_text(prose(1))
     dataset = prepare([tmp_path / "in"], tmp_path / "data", workers=1)
     assert [row["source"] for _split, row in rows_of(dataset)] == ["in/\\xb2\\xe2.txt"]
+
+
+def test_the_name_of_an_input_need_not_be_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with pytest.raises(InvalidDatasetError, match=r"caf\\xe9 holds no files"):
+        prepare([folder], tmp_path / "data", workers=1)
+    (folder / "a.txt").write_text(prose(1))
+    dataset = prepare([folder], tmp_path / "data", workers=1)
+    assert dataset.manifest.sources.inputs == ("caf\\xe9",)
+    assert "caf\\xe9" in (dataset.path / "report.md").read_text(encoding="utf-8")

@@ -30,6 +30,7 @@ from chatwright.text.options import DEFAULT_DOCUMENT_BYTES, PrepareOptions
 from chatwright.text.pool import Pool
 from chatwright.text.progress import Progress, Silent
 from chatwright.text.readers import Input, Limits, Skipped, Unit, find_units
+from chatwright.text.readers.names import shown
 from chatwright.text.report import write_reports
 from chatwright.text.tally import ROW_STEPS, SET_STEPS, Tally, new_tallies
 from chatwright.text.work import Work, lock_file, locked, need_space, storage_error, sync_folder, work_folder
@@ -57,8 +58,9 @@ def prepare(
     held_out: inputs whose rows are the held-out split; rows of `inputs` in a cluster with one of them are dropped. Without,
     `options` says how much is held out.
 
-    The result depends on the input and `options` alone. Killed at any moment, the same call goes on from the items that are
-    finished, to the same bytes. Raises UsageError, InvalidDatasetError (nothing is left, or a bad row), StorageError, InUseError.
+    The result depends on the input and `options` alone, but for report.md and report.html, which are in the user's language.
+    Killed at any moment, the same call goes on from the items that are finished, to the same bytes. Raises UsageError,
+    InvalidDatasetError (nothing is left, or a bad row), StorageError, InUseError.
     """
     out, options, progress = Path(out).absolute(), options or PrepareOptions(), progress or Silent()
     with locked(out):
@@ -99,7 +101,7 @@ class _Preparation:
             raise _nothing_found(held_out, skipped)
         limits = replace(limits, max_document_bytes=_document_bytes(self.options, units))
         names = [
-            each.name if isinstance(each, Input) else Path(each).name or str(each) for each in [*held_out, *inputs]
+            each.name if isinstance(each, Input) else shown(Path(each).name or each) for each in [*held_out, *inputs]
         ]
         held = batches(units[:n_held_out])
         items = [*held, *batches(units[n_held_out:], len(held))]
@@ -321,7 +323,7 @@ def _write_sources(result: Path, markers: Sequence[dict[str, Any]], names: Seque
 
 
 def _nothing_found(inputs: Sequence[str | Path | Input], skipped: Sequence[Skipped]) -> InvalidDatasetError:
-    names = ", ".join(each.name if isinstance(each, Input) else str(each) for each in inputs)
+    names = ", ".join(each.name if isinstance(each, Input) else shown(each) for each in inputs)
     if not skipped:
         return InvalidDatasetError("{names} holds no files: name a folder or a file with text in it.", names=names)
     found = Tally()

@@ -9,7 +9,7 @@ from typing import Any
 
 from chatwright.text.manifest import Step
 
-# In the order in which they happen. The first six happen row by row, the last three need all rows.
+# In the order in which they happen: what is done row by row, then what needs all rows.
 ROW_STEPS = ("read", "repair", "boilerplate", "normalise", "check", "language", "quality", "personal data")
 SET_STEPS = ("exact duplicates", "near duplicates", "split")
 
