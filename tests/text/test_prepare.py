@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,9 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -407,3 +410,37 @@ def test_the_name_of_an_input_need_not_be_utf8(tmp_path: Path) -> None:
     dataset = prepare([folder], tmp_path / "data", workers=1)
     assert dataset.manifest.sources.inputs == ("caf\\xe9",)
     assert "caf\\xe9" in (dataset.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_every_source_has_a_hash(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text(prose(1))
+    with zipfile.ZipFile(folder / "b.zip", "w") as archive:
+        archive.writestr("b.txt", prose(2))
+        archive.writestr("c.txt", prose(3))
+    with tarfile.open(folder / "d.tar", "w") as tar:
+        tar.add(folder / "a.txt", "d.txt")
+    noise = random.Random(1).randbytes(3 << 20).hex()  # two units of row groups
+    texts = [prose(n) + noise[at : at + 100_000] for n, at in enumerate(range(0, len(noise), 100_000))]
+    pq.write_table(pa.table({"text": texts}), folder / "e.parquet", row_group_size=4, compression="none")
+    dataset = prepare([folder], tmp_path / "data", workers=1)
+    sources = [orjson.loads(line) for line in (dataset.path / "sources.jsonl").read_bytes().splitlines()]
+    assert len({source["source"] for source in sources}) == len(sources) == 6
+    for source in sources:
+        name = source["source"].removeprefix("in/").partition("!/")[0].partition("#")[0]
+        assert source["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest(), source["source"]
+
+
+def test_every_line_of_dropped_keeps_source_and_place_apart(tmp_path: Path) -> None:
+    rows: list[Any] = [{"text": prose(1)}, {"text": prose(2)}, {"text": prose(1)}, {"text": 5}, {"text": "Hi."}]
+    dataset = prepare([write_jsonl(tmp_path / "a: b.jsonl", rows)], tmp_path / "data", workers=1)
+    entries = [(entry["source"], entry["where"], entry["reason"]) for entry in dropped_of(dataset)]
+    assert sorted(entries) == [
+        ("a: b.jsonl", "line 3", "exact duplicate"),
+        ("a: b.jsonl", "line 4", "not text"),
+        ("a: b.jsonl", "line 5", "too short"),
+    ]

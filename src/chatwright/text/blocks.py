@@ -24,6 +24,7 @@ from chatwright.text.manifest import KINDS
 from chatwright.text.shingles import N_BANDS
 
 BLOCK_BYTES = 16 << 20
+BEFORE_WHERE = ": "  # between a row's source and its place in it
 KIND_NUMBER = {kind: number for number, kind in enumerate(KINDS)}
 Columns = dict[str, NDArray[Any]]
 
@@ -39,7 +40,7 @@ class Block:
     languages: tuple[str, ...]  # what the numbers in the column `language` mean
 
     def column(self, folder: Path, name: str) -> NDArray[Any]:
-        """One column: key, group, kind, language, n_bytes, line_bytes, signed, text/…, question/…"""
+        """One column: key, group, kind, language, n_bytes, line_bytes, where_chars, signed, text/…, question/…"""
         return self.columns(folder, name)[0]
 
     def columns(self, folder: Path, *names: str) -> list[NDArray[Any]]:
@@ -112,7 +113,7 @@ class BlockWriter:
             return
         self.windows.append(window)
         for row in window.rows:
-            source = f"{row.source}: {row.where}" if row.where else row.source
+            source = f"{row.source}{BEFORE_WHERE}{row.where}" if row.where else row.source
             line = orjson.dumps(
                 {"source": source, "language": row.language, **row.payload}, option=orjson.OPT_APPEND_NEWLINE
             )
@@ -153,6 +154,7 @@ def _columns(windows: Sequence[Window], line_bytes: Sequence[int], languages: Se
         "language": np.array([number[row.language] for row in rows], np.uint16),
         "n_bytes": np.array([row.n_bytes for row in rows], np.uint32),
         "line_bytes": np.array(line_bytes, np.uint32),
+        "where_chars": np.array([len(row.where) for row in rows], np.uint32),  # at the end of the line's source
         "text": np.concatenate([signature.low_bytes for signature in texts]),
         "question": np.concatenate([signature.low_bytes for signature in questions]),
         "asked": np.concatenate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,30 @@ def _source(unit: Unit) -> dict[str, Any]:
 
 
 def _hash(unit: Unit) -> str | None:
-    """SHA-256 of the file or range; None for members of archives and row groups, which are no bytes of their own."""
-    if unit.container == "zip" or (unit.format == "parquet" and unit.start):
-        return None
-    digest = hashlib.sha256()
-    left = None if unit.end is None or unit.format == "parquet" else unit.end - unit.start
+    """SHA-256 of the file, or of the range of a large one.
+
+    Of the whole file for members of archives and row groups, which are no bytes of their own.
+    """
     try:
-        with unit.path.open("rb") as stream:
-            stream.seek(0 if unit.format == "parquet" or unit.container else unit.start)
-            while data := stream.read(1 << 20 if left is None else min(1 << 20, left)):
-                digest.update(data)
-                left = None if left is None else left - len(data)
+        if unit.container or unit.format == "parquet":
+            status = unit.path.stat()
+            return _hash_of_file(unit.path, status.st_size, status.st_mtime_ns)
+        return _hash_of_range(unit.path, unit.start, unit.end)
     except OSError:
         return None  # the reader says why
+
+
+@lru_cache(maxsize=16)  # an archive has up to a million members, one after the other
+def _hash_of_file(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    return _hash_of_range(path, 0, None)
+
+
+def _hash_of_range(path: Path, start: int, end: int | None) -> str:
+    digest = hashlib.sha256()
+    left = None if end is None else end - start
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while data := stream.read(1 << 20 if left is None else min(1 << 20, left)):
+            digest.update(data)
+            left = None if left is None else left - len(data)
     return digest.hexdigest()

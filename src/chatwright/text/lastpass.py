@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from chatwright.text.blocks import Block, Blocks
+from chatwright.text.blocks import BEFORE_WHERE, Block, Blocks
 from chatwright.text.dataset import ShardWriter, shard_name
 from chatwright.text.decide import REASONS, Decision, Fate
 from chatwright.text.manifest import KINDS, SPLITS, Contents, Kind, Split
@@ -153,11 +153,12 @@ def _write_block(
     kinds = block.column(folder, "kind").tolist()
     languages = block.column(folder, "language").tolist()
     n_bytes = block.column(folder, "n_bytes").tolist()
+    where_chars = block.column(folder, "where_chars").tolist()
     for number, line in enumerate(block.lines(folder)):
         fate = fates[number]
         if fate not in (Fate.TRAIN, Fate.HELD_OUT):
-            source = orjson.loads(line)["source"]
-            entry = {"source": source, "where": "", "step": _STEPS[fate], "reason": REASONS[fate], "detail": ""}
+            source, where = _source_and_where(orjson.loads(line)["source"], where_chars[number])
+            entry = {"source": source, "where": where, "step": _STEPS[fate], "reason": REASONS[fate], "detail": ""}
             if number in names:
                 entry["duplicate_of"] = names[number]
             dropped.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
@@ -165,6 +166,13 @@ def _write_block(
         writer = writers[KINDS[kinds[number]], SPLITS[fate]]
         head = b'{"id":"%s","cluster":%d,' % (ids[number].encode(), clusters[number])
         writer.write_line(head + line[1:], n_bytes[number], block.languages[languages[number]])
+
+
+def _source_and_where(source: str, where_chars: int) -> tuple[str, str]:
+    """Apart again, as the first pass names them: a source may hold ": " itself."""
+    if not where_chars:
+        return source, ""
+    return source[: -where_chars - len(BEFORE_WHERE)], source[-where_chars:]
 
 
 def _ids(keys: Any) -> list[str]:
