@@ -34,6 +34,6 @@ def mask(text: str) -> tuple[str, list[Finding]]:
     findings = find(text)
     parts, end = [], 0
     for finding in findings:
-        parts += [text[end : finding.start], f"[{finding.kind.upper()}]"]
+        parts += [text[end : finding.start], finding.placeholder]
         end = finding.end
     return "".join([*parts, text[end:]]), findings

@@ -21,6 +21,11 @@ class Finding:
     kind: Kind
     text: str
 
+    @property
+    def placeholder(self) -> str:
+        """What stands in its place: `[EMAIL]`."""
+        return f"[{self.kind.upper()}]"
+
 
 def without_overlaps(findings: Iterable[Finding]) -> list[Finding]:
     """Sorted by place. Of those that overlap, the kind named first in KINDS counts, then the longer one."""

@@ -187,16 +187,15 @@ def _strip_boilerplate(rows: list[Row], tally: Tally) -> None:
 
 
 def _mask(row: Row, tally: Tally) -> None:
-    from chatwright.pii import mask
+    from chatwright.text.masking import mask_payload
 
-    masked = []
-    for part in row.parts:
-        text, findings = mask(part)
-        masked.append(text)
-        tally.notes.update(finding.kind for finding in findings)
-    if masked != row.parts:
-        row.payload = with_parts(row.kind, row.payload, masked)
-    _replace(row, masked, tally)
+    before = row.n_bytes
+    row.payload, found = mask_payload(row.kind, row.payload)
+    if found:
+        tally.notes.update(found)
+        row.parts = parts_of(row.kind, row.payload)
+        row.n_bytes = n_bytes(row.kind, row.parts)
+    tally.keep(before, row.n_bytes, bool(found))
 
 
 def _drop(row: Row, step: str, reason: str, detail: str, dropped: list[Dropped], tallies: Tallies) -> None:
