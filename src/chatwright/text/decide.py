@@ -17,6 +17,7 @@ from chatwright.text.duplicates import (
     NONE,
     QUESTION_THRESHOLD,
     Band,
+    NearDuplicates,
     bands_of,
     find_candidates,
     first_of_equals,
@@ -84,19 +85,17 @@ def decide(
     bands = {name: bands_of(blocks, name) for name in ("text", "question")}
     run_bands((band, alive_file) for each in bands.values() for band in each if not band.file.exists())
     cluster = Components(blocks.n_rows)
-    drop = None if options.near_duplicates is None else Components(blocks.n_rows)
-    join_similar(bands["text"], drop, options.near_duplicates or 1.0, cluster, CLUSTER_THRESHOLD)
-    join_similar(bands["question"], None, 1.0, cluster, QUESTION_THRESHOLD)
-    before = fate != Fate.EXACT_DUPLICATE
-    if drop is not None:
-        first = drop.labels().astype(np.int64)
+    duplicates = None
+    if options.near_duplicates is not None:
         droppable = np.isin(kind, [KIND_NUMBER[name] for name in _DROPPED_WHEN_NEAR])
-        near = before & (first != np.arange(blocks.n_rows)) & droppable
-        fate[near] = Fate.NEAR_DUPLICATE
-        original[near] = first[near]
-        exact = np.flatnonzero(~before)
-        through = original[exact]
-        original[exact] = np.where(fate[through] == Fate.NEAR_DUPLICATE, first[through], through)
+        duplicates = NearDuplicates(options.near_duplicates, droppable, original)
+    before = fate != Fate.EXACT_DUPLICATE
+    join_similar(bands["text"], cluster, CLUSTER_THRESHOLD, duplicates)
+    join_similar(bands["question"], cluster, QUESTION_THRESHOLD)
+    fate[before & (original != NONE)] = Fate.NEAR_DUPLICATE
+    exact = np.flatnonzero(~before)
+    through = original[exact]
+    original[exact] = np.where(fate[through] == Fate.NEAR_DUPLICATE, original[through], through)
     _count(tallies, "near duplicates", fate, Fate.NEAR_DUPLICATE, n_bytes, before)
     _join_parts(blocks, cluster, fate, tallies)
     return _split(blocks, options, n_held_out, cluster, fate, original, kind, n_bytes, tallies)

@@ -30,6 +30,18 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
+class NearDuplicates:
+    """Which rows go because they are like an earlier one that stays.
+
+    Not the chain counts but the pair: of A ~ B ~ C, B goes for A, and C stays unless it is like A too.
+    """
+
+    threshold: float
+    droppable: Flags  # (rows,)
+    original: NDArray[np.int64]  # (rows,) the row that stays for a row that goes, else NONE; filled in here
+
+
+@dataclass(frozen=True)
 class Band:
     """One band of one set of signatures ("text" or "question"): a work item."""
 
@@ -106,9 +118,9 @@ def _candidates_in_range(band: Band, kept: Flags, number: int, n_ranges: int) ->
 
 
 def join_similar(
-    bands: list[Band], drop: Components | None, drop_threshold: float, cluster: Components, cluster_threshold: float
+    bands: list[Band], cluster: Components, threshold: float, duplicates: NearDuplicates | None = None
 ) -> None:
-    """Compare the candidates of all bands, and join those that are similar enough: in `cluster`, and in `drop` above its bound."""
+    """Compare the candidates of all bands: join those that are similar enough in `cluster`, and fill in `duplicates`."""
     if not bands:
         return
     blocks, kind = bands[0].blocks, bands[0].kind
@@ -124,17 +136,63 @@ def join_similar(
         done = stops
         pairs = np.unique(np.concatenate(parts))
         left, right = (pairs >> _HALF).astype(np.int64), (pairs & _LOW).astype(np.int64)
-        known = cluster if drop is None else drop
-        apart = np.flatnonzero(known.roots(left) != known.roots(right))
-        for first in range(0, len(apart), _CHUNK_PAIRS):
-            some = apart[first : first + _CHUNK_PAIRS]
+        undecided = np.flatnonzero(_undecided(left, right, cluster, duplicates))
+        for first in range(0, len(undecided), _CHUNK_PAIRS):
+            some = undecided[first : first + _CHUNK_PAIRS]
+            some = some[_undecided(left[some], right[some], cluster, duplicates)]  # by the pairs before
+            if not len(some):
+                continue
             ours, theirs = left[some], right[some]
-            alike = similarity(_signatures(blocks, kind, ours, positions), _signatures(blocks, kind, theirs, positions))
-            near = alike >= cluster_threshold
+            signatures = _signatures(blocks, kind, theirs, positions)
+            alike = similarity(_signatures(blocks, kind, ours, positions), signatures)
+            near = alike >= threshold
             cluster.join(ours[near], theirs[near])
-            if drop is not None:
-                same = alike >= drop_threshold
-                drop.join(ours[same], theirs[same])
+            if duplicates is not None:
+                same = (alike >= duplicates.threshold) & duplicates.droppable[theirs]
+                _drop(ours[same], theirs[same], signatures[same], duplicates, blocks, kind, positions)
+
+
+def _undecided(
+    left: NDArray[np.int64], right: NDArray[np.int64], cluster: Components, duplicates: NearDuplicates | None
+) -> Flags:
+    """(pairs,) whether comparing them can change anything."""
+    undecided = cluster.roots(left) != cluster.roots(right)
+    if duplicates is not None:
+        undecided |= duplicates.droppable[right] & (duplicates.original[right] == NONE)
+    return np.asarray(undecided)
+
+
+def _drop(
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    signatures: NDArray[np.uint8],
+    duplicates: NearDuplicates,
+    blocks: Blocks,
+    kind: str,
+    positions: list[NDArray[np.int64]] | None,
+) -> None:
+    """Decide over the right rows of similar pairs. `signatures`: of the right ones.
+
+    The pairs come in the order of their left rows, so that all is known of these: every pair in which one is the right row came
+    before. Where the left row went, the row that stays for it is compared instead; it is among the left ones, or was found out
+    before them.
+    """
+    if not len(left):
+        return
+    original = duplicates.original
+    gone = original[left]
+    keepers = np.unique(np.concatenate([left, gone[gone != NONE]]))
+    of_keepers = _signatures(blocks, kind, keepers, positions)
+    for number, (ours, theirs) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        if original[theirs] != NONE:
+            continue
+        keeper = original[ours]
+        if keeper == NONE:
+            original[theirs] = ours
+            continue
+        of_keeper = of_keepers[np.searchsorted(keepers, keeper)]
+        if similarity(of_keeper[None], signatures[number : number + 1])[0] >= duplicates.threshold:
+            original[theirs] = keeper
 
 
 def _end_of_chunk(files: list[Pairs], done: list[int]) -> np.uint64:
