@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from chatwright.text.options import PrepareOptions
 from chatwright.text.prepare import prepare
 from chatwright.text.shingles import shingle
 from chatwright.text.work import locked, need_space, work_folder
+from tests.text.readers.test_documents import PROSE, make_pdf
 
 VOCABULARY = """
 harbour wind island boat rope morning river letter garden winter story window street market bridge paper music
@@ -107,7 +109,12 @@ def test_a_mixed_folder_becomes_one_dataset(tmp_path: Path, corpus: Path) -> Non
 
 
 def test_every_row_that_came_in_is_there_or_named(tmp_path: Path, corpus: Path) -> None:
+    make_pdf(PROSE * 2, header="The yearly report", footer=True).output(str(corpus / "report.pdf"))
     dataset = prepare([corpus], tmp_path / "data", PrepareOptions(languages=("en",)), workers=1)
+    read = dataset.manifest.steps[1]
+    assert read.notes["repeated line"] >= 1
+    assert "repeated line" not in read.dropped
+    assert read.rows_in == 165  # files and conversations: lines that a pdf repeats are none
     before = None
     for step in dataset.manifest.steps[1:]:
         assert step.rows_in == step.rows_out + sum(step.dropped.values())
@@ -117,7 +124,7 @@ def test_every_row_that_came_in_is_there_or_named(tmp_path: Path, corpus: Path) 
     assert before is not None
     assert before.rows_out == len(rows_of(dataset))
     n_dropped = sum(sum(step.dropped.values()) for step in dataset.manifest.steps)
-    assert n_dropped == len(dropped_of(dataset))
+    assert n_dropped == len(dropped_of(dataset)) - read.notes["repeated line"]
     assert before.bytes_out == sum(dataset.n_bytes(s, k) for k in dataset.kinds for s in ("train", "held_out"))
     sources = [orjson.loads(line) for line in (dataset.path / "sources.jsonl").read_bytes().splitlines()]
     assert sum(source["records"] for source in sources) == dataset.manifest.steps[1].rows_out
@@ -236,6 +243,54 @@ def test_bad_rows_are_left_out_or_stop_everything(tmp_path: Path) -> None:
         with pytest.raises(InvalidDatasetError, match=r"rows.jsonl, line 4, cannot be read"):
             prepare([data], tmp_path / "other", PrepareOptions(on_bad_row="stop"), workers=workers)
     assert not (tmp_path / "other").exists()
+
+
+GOOD = [{"text": prose(n)} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.json", b'[{"text": "one"}, {"text": "tw', r"a\.json cannot be read \(the file ends inside an array"),
+        ("a.jsonl", {"text": 5}, "a.jsonl, line 4, cannot be read .the field text is a number"),
+        ("a.jsonl", {"text": ""}, "a.jsonl, line 4, cannot be read .the field text is empty"),
+        ("a.jsonl", {}, "a.jsonl, line 4, cannot be read .the row has no fields"),
+        ("a.jsonl", {"url": "http://x"}, "line 4, cannot be read .its fields are url"),
+        ("a.jsonl", {"messages": [{"role": "user", "content": "Hello?"}]}, "line 4, cannot be read .no assistant turn"),
+        ("a.jsonl", {"messages": [{"role": "assistant", "content": "Hello!"}]}, "line 4, cannot be read .no user turn"),
+        ("a.jsonl", chat("Hello?", " "), "line 4, cannot be read .empty assistant turn"),
+        ("a.jsonl", {"text": "x", "label": None}, "line 4, cannot be read .the field label is empty"),
+        ("a.jsonl", {"text": "x", "label": ["a", "b"]}, "line 4, cannot be read .a text has one label here, not 2"),
+        ("a.jsonl", {"text": "abc", "spans": [[0, 9, "X"]]}, "line 4, cannot be read .0 to 9 does not lie inside"),
+        ("a.jsonl", {"prompt": "a", "chosen": "b", "rejected": "b"}, "line 4, cannot be read .chosen equals rejected"),
+        ("a.jsonl", chat("Hello?", "\u200b"), "line 4, cannot be read .1 of 1 assistant turns"),  # found by the checks
+        ("a.yaml", b"conversations:\n- - *b\n", r"a\.yaml cannot be read \(it uses aliases"),
+        ("a.txt.gz", gzip.compress(prose(1).encode())[:-20], r"a\.txt\.gz cannot be read \(the compressed data ends"),
+        ("a.zip", b"PK\x03\x04 cut off", r"a\.zip cannot be read \(no zip file"),  # found before anything is read
+    ],
+)
+def test_on_bad_row_stop_stops_at_whatever_was_meant_to_be_read(
+    tmp_path: Path, name: str, content: Any, sentence: str
+) -> None:
+    data = content if isinstance(content, bytes) else b"\n".join(orjson.dumps(row) for row in [*GOOD, content])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(data)
+    (tmp_path / "in" / "good.txt").write_text(prose(9))
+    with pytest.raises(InvalidDatasetError, match=sentence):
+        prepare([tmp_path / "in"], tmp_path / "data", PrepareOptions(on_bad_row="stop"), workers=1)
+    assert not (tmp_path / "data").exists()
+
+
+def test_on_bad_row_stop_goes_on_at_what_is_of_another_kind_or_merely_unwanted(tmp_path: Path, corpus: Path) -> None:
+    (corpus / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0" * 50)
+    (corpus / "sheet.xlsx").write_bytes(b"PK\x03\x04")
+    (corpus / "link.txt").symlink_to(corpus / "copy.txt")
+    (corpus / ".hidden").write_text("x")
+    make_pdf(PROSE * 2, header="The yearly report", footer=True).output(str(corpus / "report.pdf"))
+    dataset = prepare([corpus], tmp_path / "data", PrepareOptions(on_bad_row="stop"), workers=1)
+    reasons = {entry["reason"] for entry in dropped_of(dataset)}
+    assert {"exact duplicate", "too short", "empty", "binary", "unsupported format", "link", "hidden"} <= reasons
+    assert "repeated line" in reasons
 
 
 def test_nothing_found_and_nothing_left_say_why(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import orjson
 
 from chatwright.errors import InvalidDatasetError
+from chatwright.i18n import _
 from chatwright.text.blocks import Block, BlockWriter
 from chatwright.text.cleaning import Dropped, windows
 from chatwright.text.options import PrepareOptions
 from chatwright.text.readers import Limits, Record, Skipped, Unit, read_unit
+from chatwright.text.reasons import BAD, NOTES, shown
 from chatwright.text.tally import ROW_STEPS, Tallies, Tally, new_tallies
 from chatwright.text.work import Work
 
@@ -23,10 +25,6 @@ _MOST_BATCH_BYTES = 16 << 20
 _LEAST_BATCH_BYTES = 128 << 10
 _BATCHES = 64  # of small inputs, so that all workers have some, and little is lost when they are killed
 BATCH_UNITS = 1000
-# What readers call a row that somebody meant to be one; files that are of another kind altogether stop nothing.
-_BAD_ROW = frozenset(
-    ("bad row", "bad json", "bad yaml", "bad spans", "bad tags", "unknown role", "unknown shape", "too long")
-)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,8 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
     with (plan.folder / f"{batch.name}.dropped").open("wb") as dropped:
 
         def drop(entry: Dropped) -> None:
-            dropped.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
+            stop_if_asked(entry, plan.options)
+            dropped.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
         def records() -> Iterator[tuple[str, Record]]:
             for unit in batch.units:
@@ -103,9 +102,11 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
                 sources.append(source)
                 for found in read_unit(unit, plan.limits):
                     if isinstance(found, Skipped):
-                        _stop_if_asked(found, plan.options)
-                        tallies["read"].drop(found.reason, 0)
                         drop(Dropped(found.source, found.where, "read", found.reason, found.detail))
+                        if found.reason in NOTES:
+                            tallies["read"].notes[found.reason] += 1
+                            continue
+                        tallies["read"].drop(found.reason, 0)
                         source["skipped"] += 1
                         continue
                     source["records"] += 1
@@ -130,14 +131,23 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
     return batch.size_bytes
 
 
-def _stop_if_asked(found: Skipped, options: PrepareOptions) -> None:
-    if options.on_bad_row == "stop" and found.where and found.reason in _BAD_ROW:
+def stop_if_asked(found: Skipped | Dropped, options: PrepareOptions) -> None:
+    """Raises InvalidDatasetError for what somebody meant to be read, with --on-bad-row stop."""
+    if options.on_bad_row == "skip" or found.reason not in BAD:
+        return
+    why = shown(found.detail) or _(found.reason)
+    if found.where:
         raise InvalidDatasetError(
             "{source}, {where}, cannot be read ({detail}). Correct it, or leave such rows out with --on-bad-row skip.",
             source=found.source,
             where=found.where,
-            detail=found.detail,
+            detail=why,
         )
+    raise InvalidDatasetError(
+        "{source} cannot be read ({detail}). Correct it, or leave such files out with --on-bad-row skip.",
+        source=found.source,
+        detail=why,
+    )
 
 
 def _source(unit: Unit) -> dict[str, Any]:

@@ -23,7 +23,16 @@ from chatwright.text.blocks import Blocks
 from chatwright.text.dataset import Dataset
 from chatwright.text.decide import decide, pair_finder
 from chatwright.text.duplicates import Band
-from chatwright.text.firstpass import Batch, FirstPass, batches, blocks_of, is_done, run_batch, tallies_of
+from chatwright.text.firstpass import (
+    Batch,
+    FirstPass,
+    batches,
+    blocks_of,
+    is_done,
+    run_batch,
+    stop_if_asked,
+    tallies_of,
+)
 from chatwright.text.lastpass import Group, contents_of, groups, run_group, save_decision
 from chatwright.text.manifest import MANIFEST_FILE, Manifest, Sources, Step, fingerprint
 from chatwright.text.options import DEFAULT_DOCUMENT_BYTES, PrepareOptions
@@ -94,6 +103,8 @@ class _Preparation:
         units, skipped = find_units([*held_out, *inputs], limits)  # together: a file in both is read once, and held out
         own = (work_folder(self.out).name, lock_file(self.out).name)  # where --out lies inside an input
         skipped = [each for each in skipped if each.source.rpartition("/")[2] not in own]
+        for each in skipped:
+            stop_if_asked(each, self.options)
         self.progress.end()
         if len(units) == n_held_out:
             raise _nothing_found(inputs, skipped)

@@ -138,7 +138,7 @@ def test_sharegpt_function_calls_become_tool_calls(tmp_path: Path) -> None:
         ({"text": "abc", "spans": [[0, 2, "X"], [1, 3, "Y"]]}, "bad spans"),
         ({"text": "abc", "entities": [{"start": 0, "end": 1, "label": "X", "text": "c"}]}, "bad spans"),
         ({"url": "http://a", "n": 3}, "unknown shape"),
-        ({}, "empty"),
+        ({}, "empty text"),
         (7, "bad row"),
         (None, "bad row"),
         ([], "no assistant turn"),

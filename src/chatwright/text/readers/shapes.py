@@ -69,7 +69,7 @@ class Shapes:
         if isinstance(value, list):
             return message_list(value)
         if isinstance(value, dict):
-            raise Refused("empty")
+            raise Refused("empty text", "the row has no fields")
         raise Refused("bad row", f"a row is an object with named fields, not {type_of(value)}")
 
     def _of_row(self, row: dict[str, Any]) -> Shaped | None:
