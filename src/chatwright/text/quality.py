@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatwright.text.characters import CharacterTexts, Class
+from chatwright.text.reasons import Detail
 from chatwright.text.shingles import Shingles
 
 MIN_SHINGLES = 64  # shorter texts are not looked at for repetition
@@ -44,21 +45,23 @@ def _by_counts(counts: list[int], min_chars: int) -> tuple[str, str] | None:
     n_seen = sum(counts) - counts[Class.SPACE]
     n_letters = sum(counts[Class.VOWEL : Class.BROKEN])
     if n_letters + counts[Class.DIGIT] < min_chars:
-        return "too short", f"{n_letters + counts[Class.DIGIT]} letters and digits"
+        return "too short", Detail("{n} letters and digits", n=n_letters + counts[Class.DIGIT])
     if counts[Class.BROKEN] > _MAX_BROKEN * n_seen:
-        return "broken characters", f"{counts[Class.BROKEN] / n_seen:.0%} of the characters"
+        return "broken characters", Detail("{share:.0%} of the characters", share=counts[Class.BROKEN] / n_seen)
     if counts[Class.SYMBOL] > _MAX_SYMBOLS * n_seen:
-        return "symbols", f"{counts[Class.SYMBOL] / n_seen:.0%} of the characters"
+        return "symbols", Detail("{share:.0%} of the characters", share=counts[Class.SYMBOL] / n_seen)
     if counts[Class.DIGIT] > _MAX_DIGITS * n_seen:
-        return "numbers", f"{counts[Class.DIGIT] / n_seen:.0%} of the characters"
+        return "numbers", Detail("{share:.0%} of the characters", share=counts[Class.DIGIT] / n_seen)
     n_latin = counts[Class.VOWEL] + counts[Class.CONSONANT]
     if n_latin >= _MIN_LATIN and n_latin > 0.5 * n_letters:
         vowels = counts[Class.VOWEL] / n_latin
         if not _VOWELS[0] <= vowels <= _VOWELS[1]:
-            return "gibberish", f"{vowels:.0%} of the letters are vowels"
+            return "gibberish", Detail("{share:.0%} of the letters are vowels", share=vowels)
     n_han = counts[Class.HAN] + counts[Class.RARE_HAN]
     if n_han >= _MIN_HAN and not counts[Class.KANA] and counts[Class.HAN] < _MIN_COMMON_HAN * n_han:
-        return "gibberish", f"{counts[Class.RARE_HAN] / n_han:.0%} of the Chinese characters are rare ones"
+        return "gibberish", Detail(
+            "{share:.0%} of the Chinese characters are rare ones", share=counts[Class.RARE_HAN] / n_han
+        )
     return None
 
 
@@ -67,10 +70,10 @@ def _by_repetition(text: str, number: int, shingles: Shingles) -> tuple[str, str
     if len(lines) >= 10:
         share = 1 - len(set(lines)) / len(lines)
         if share > _MAX_REPEATED_LINES:
-            return "repeated lines", f"{share:.0%} of the lines"
+            return "repeated lines", Detail("{share:.0%} of the lines", share=share)
     share = shingles.repeated_share(number)
     if share > _MAX_REPEATED_SHINGLES:
-        return "repeated phrases", f"{share:.0%} of the phrases"
+        return "repeated phrases", Detail("{share:.0%} of the phrases", share=share)
     return None
 
 
@@ -81,5 +84,9 @@ def _by_words(text: str, counts: list[int]) -> tuple[str, str] | None:
         return None
     long = sum(len(word) for word in text.split() if len(word) > _LONG_WORD and word.count("/") * 15 < len(word))
     if long > _MAX_LONG_WORDS * len(text):
-        return "gibberish", f"{long / len(text):.0%} of the text is in words of more than {_LONG_WORD} characters"
+        return "gibberish", Detail(
+            "{share:.0%} of the text is in words of more than {most} characters",
+            share=long / len(text),
+            most=_LONG_WORD,
+        )
     return None

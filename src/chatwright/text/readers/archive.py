@@ -19,6 +19,7 @@ from chatwright.text.readers.members import (
 from chatwright.text.readers.names import sniff
 from chatwright.text.readers.piece import Piece, Readable, with_head
 from chatwright.text.readers.unit import Limits, Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 Read = Callable[[Piece], Iterator[Record | Skipped]]
 
@@ -59,7 +60,13 @@ def deepen(piece: Piece) -> None:
     """One more archive around what is read next. Raises Refused when there are too many."""
     piece.depth += 1
     if piece.depth > piece.limits.max_archive_depth:
-        raise Refused("zip bomb", f"archives inside archives, more than {piece.limits.max_archive_depth} deep")
+        raise Refused(
+            "zip bomb",
+            Detail(
+                "archives inside archives, more than {most} deep: unpack it yourself if you trust it",
+                most=piece.limits.max_archive_depth,
+            ),
+        )
 
 
 def _read_member(
@@ -131,5 +138,8 @@ class _Counted:
         data = self.stream.read(n_bytes)
         self.budget.left -= len(data)
         if self.budget.left < 0:
-            raise Refused("zip bomb", "its members together unpack to more than is ever read of an archive")
+            raise Refused(
+                "zip bomb",
+                "its members together unpack to more than is ever read of an archive: unpack it yourself if you trust it",
+            )
         return data

@@ -7,6 +7,7 @@ from typing import Any
 from chatwright.text.readers.columns import Shaped
 from chatwright.text.readers.conversations import Message, conversation
 from chatwright.text.readers.unit import Refused
+from chatwright.text.reasons import Detail
 
 # Kinds of content that people said or were told; the others are thoughts, code for tools and what tools answered.
 _SPOKEN = {"text", "multimodal_text"}
@@ -33,7 +34,9 @@ def chatgpt_conversation(row: dict[str, Any]) -> Shaped | None:
     shaped = conversation(messages, "chatgpt-export", {})
     if not n_left_out:
         return shaped
-    left_out = f"{n_left_out} messages to and from tools, pictures or thoughts: only what was said is taken over"
+    left_out = Detail(
+        "{n} messages to and from tools, pictures or thoughts: only what was said is taken over", n=n_left_out
+    )
     return Shaped(shaped.kind, shaped.payload, shaped.detected, left_out)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from chatwright.text.manifest import Kind
 from chatwright.text.readers.unit import Refused
+from chatwright.text.reasons import Detail
 
 TEXT = (
     "text", "content", "body", "document", "article", "passage", "paragraphs", "paragraph", "sentence", "review", "comment",
@@ -81,18 +82,22 @@ def text_of(value: Any, name: str) -> str:
     elif isinstance(value, list) and all(isinstance(part, str) for part in value):
         text = "\n".join(value)
     else:
-        raise Refused("not text", f"the field {name[:40]} is {type_of(value)}")
+        raise Refused("not text", Detail("the field {name} is {type}", name=name[:40], type=type_of(value)))
     if not text.strip():
-        raise Refused("empty text", f"the field {name[:40]} is empty")
+        raise Refused("empty text", Detail("the field {name} is empty", name=name[:40]))
     return text
 
 
-def type_of(value: Any) -> str:
+def type_of(value: Any) -> Detail:
     """A value's type, as JSON calls it."""
     if isinstance(value, bool):
-        return "true or false"
+        return Detail("true or false")
     if isinstance(value, int | float):
-        return "a number"
+        return Detail("a number")
     if value is None:
-        return "nothing"
-    return {"dict": "an object", "list": "a list", "str": "text"}.get(type(value).__name__, "binary")
+        return Detail("nothing")
+    if isinstance(value, dict):
+        return Detail("an object")
+    if isinstance(value, list):
+        return Detail("a list")
+    return Detail("text") if isinstance(value, str) else Detail("binary")

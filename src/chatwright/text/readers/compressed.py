@@ -9,6 +9,7 @@ from typing import Any
 
 from chatwright.text.readers.piece import Readable
 from chatwright.text.readers.unit import Limits, Refused
+from chatwright.text.reasons import Detail
 
 _INPUT_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
@@ -52,7 +53,10 @@ class Decompressed:
         if self.n_out > self.limits.max_archive_bytes or (
             self.n_out > self.limits.judged_bytes and self.n_out > self.limits.max_archive_ratio * self.n_in
         ):
-            detail = f"unpacks to more than {self.limits.max_archive_ratio} times its size: unpack it yourself if you trust it"
+            detail = Detail(
+                "unpacks to more than {most} times its size: unpack it yourself if you trust it",
+                most=self.limits.max_archive_ratio,
+            )
             raise Refused("zip bomb", detail)
 
     def _next(self, n_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ from chatwright.text.readers.encoding import is_binary
 from chatwright.text.readers.labels import join_tagged
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _TAG = re.compile(r"O|(?:[BIESMLU][-_])\S+")
 _SENTENCE_TOKENS = 100_000
@@ -35,7 +36,7 @@ def read_conll(piece: Piece) -> Iterator[Record | Skipped]:
     encoding = piece.encoding or "utf-8"
     for number, raw in piece.lines(blank=True):
         if raw is None:
-            bad = bad or f"line {number} is too long"
+            bad = bad or Detail("line {number} is too long: the sentence is left out", number=number)
             continue
         decoded = decoder.decode(raw)
         n_undecodable += decoded.n_undecodable
@@ -47,7 +48,7 @@ def read_conll(piece: Piece) -> Iterator[Record | Skipped]:
             tokens, tags, n_undecodable, bad = [], [], 0, ""
         if is_token:
             if len(cells) < 2:
-                bad = bad or f"line {number} has no tag"
+                bad = bad or Detail("line {number} has no tag: the sentence is left out", number=number)
             first = first if tokens else number
             tokens.append(cells[0])
             tags.append(cells[-1])
@@ -60,7 +61,7 @@ def _sentence(
 ) -> Record | Skipped:
     where = f"line {first}"
     if bad:
-        return Skipped(piece.source, where, "bad tags", f"{bad}: the sentence is left out")
+        return Skipped(piece.source, where, "bad tags", bad)
     try:
         payload = join_tagged(tokens, tags)
     except Refused as refused:

@@ -11,6 +11,7 @@ from typing import Any
 
 from chatwright.text.readers.columns import ANSWER, PROMPT, TURNS, Shaped, find_column, text_of, type_of
 from chatwright.text.readers.unit import Refused
+from chatwright.text.reasons import Detail
 
 _ROLES = {
     "user": "user", "human": "user", "prompter": "user", "usr": "user", "question": "user", "instruction": "user",
@@ -120,7 +121,9 @@ def check_turns(messages: list[Message]) -> None:
         if message["content"] is None:
             message["content"] = ""
         if not isinstance(message["content"], str):
-            raise Refused("not text", f"the {message['role']} turn is {type_of(message['content'])}")
+            raise Refused(
+                "not text", Detail("the {role} turn is {type}", role=message["role"], type=type_of(message["content"]))
+            )
 
 
 def is_empty(message: Message) -> bool:
@@ -161,11 +164,13 @@ def read_messages(turns_: list[Any]) -> list[Message]:
     messages: list[Message] = []
     for turn in turns_:
         if not isinstance(turn, dict):
-            raise Refused("bad row", f"a message is an object, not {type_of(turn)}")
+            raise Refused("bad row", Detail("a message is an object, not {type}", type=type_of(turn)))
         name = turn.get("role") or turn.get("from") or turn.get("sender") or turn.get("speaker")
         role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
         if role is None:
-            raise Refused("unknown role", f"{str(name)[:40]!r}: roles are system, user, assistant and tool")
+            raise Refused(
+                "unknown role", Detail("{name!r}: roles are system, user, assistant and tool", name=str(name)[:40])
+            )
         content = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
         messages.append(_function_call(content) if role == "function_call" else _message(role, content, turn))
     return messages
@@ -203,10 +208,10 @@ def _plain(content: Any) -> str:
                 part = part["text"]
             if not isinstance(part, str):
                 kind = part.get("type", "an object") if isinstance(part, dict) else type_of(part)
-                raise Refused("not text", f"a message holds {str(kind)[:40]}")
+                raise Refused("not text", Detail("a message holds {kind}", kind=str(kind)[:40]))
             texts.append(part)
         return "\n".join(texts)
-    raise Refused("not text", f"a message is {type_of(content)}")
+    raise Refused("not text", Detail("a message is {type}", type=type_of(content)))
 
 
 def _function_call(content: Any) -> Message:

@@ -6,6 +6,8 @@ import struct
 import zipfile
 import zlib
 
+from chatwright.text.reasons import Detail
+
 # pypdf, python-docx and lxml leave many kinds of errors for one broken byte; each of them means: this file is broken.
 # MemoryError is not one of them: the file is good, and would be dropped because other programs were running.
 PARSER_FAILURES: tuple[type[Exception], ...] = (
@@ -24,6 +26,11 @@ PARSER_FAILURES: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def broken(error: BaseException) -> Detail:
+    """What is said of a file that a parser fails on."""
+    return Detail("it is damaged ({error}): fetch it again, or open it and save a copy", error=first_line(error))
 
 
 def first_line(error: BaseException) -> str:

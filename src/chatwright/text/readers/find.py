@@ -13,7 +13,7 @@ from typing import BinaryIO
 from chatwright.errors import UsageError
 from chatwright.text.readers.encoding import SAMPLE_BYTES
 from chatwright.text.readers.members import BROKEN_ARCHIVE, BoundedTarInfo, Member, tar_members, zip_members
-from chatwright.text.readers.names import COMPRESSIONS, export_extras, format_of, shown, sniff
+from chatwright.text.readers.names import COMPRESSIONS, EXPORT_EXTRA, export_extras, format_of, shown, sniff
 from chatwright.text.readers.split import split_file
 from chatwright.text.readers.unit import Limits, Refused, Skipped, Unit
 
@@ -102,7 +102,7 @@ def _walk(path: Path, name: str) -> Iterator[tuple[str, Path, os.stat_result] | 
             elif entry.name.startswith("."):
                 yield Skipped(source, "", "hidden", "its name begins with a dot; name it as an input to read it")
             elif entry.name in extras:
-                yield Skipped(source, "", "part of a ChatGPT export")
+                yield Skipped(source, "", "part of a ChatGPT export", EXPORT_EXTRA)
             elif stat.S_ISDIR(status.st_mode):
                 folders.append((Path(entry.path), source))
             elif stat.S_ISREG(status.st_mode):

@@ -16,6 +16,7 @@ import orjson
 from chatwright.text.readers.encoding import TextDecoder, is_binary
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # A string, or the beginning of one; or a bracket.
@@ -101,7 +102,7 @@ def _parse_patiently(data: bytes, decoder: TextDecoder) -> tuple[Any, str, int]:
     except RecursionError:
         raise Refused("bad row", "nested too deeply") from None
     except ValueError as error:
-        raise Refused("bad row", f"no JSON: {str(error).splitlines()[0][:200]}") from None
+        raise Refused("bad row", Detail("no JSON: {error}", error=str(error).splitlines()[0][:200])) from None
     return value, decoded.encoding, decoded.n_undecodable + n_lone
 
 
@@ -124,7 +125,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _row(piece: Piece, decoder: TextDecoder, data: bytes | None, where: str) -> Row | Skipped:
     if data is None:
-        return Skipped(piece.source, where, "too long", f"longer than {piece.limits.max_line_bytes:,} bytes")
+        return Skipped(
+            piece.source, where, "too long", Detail("longer than {most:,} bytes", most=piece.limits.max_line_bytes)
+        )
     try:
         value, encoding, n_undecodable = parse_json(data, decoder)
     except Refused as refused:

@@ -8,6 +8,7 @@ from typing import Any
 from chatwright.text.characters import is_cjk
 from chatwright.text.readers.columns import LABEL, NUMBERING, TEXT, WEAK_LABEL, Shaped, find_column, text_of, type_of
 from chatwright.text.readers.unit import Refused
+from chatwright.text.reasons import Detail
 
 _NO_SPACE_BEFORE = set(".,;:!?)]}%’”»…")
 _NO_SPACE_AFTER = set("([{“‘«$£€#")
@@ -29,11 +30,13 @@ def labelled(row: dict[str, Any]) -> Shaped | None:
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
     if isinstance(label, list):
-        raise Refused("several labels", f"a text has one label here, not {len(label)}")
+        raise Refused("several labels", Detail("a text has one label here, not {n}", n=len(label)))
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if label is None or not isinstance(label, str | int | float) or not str(label).strip():
-        raise Refused("no label", f"the field {column} is {'empty' if label in (None, '') else type_of(label)}")
+        if label is None or isinstance(label, str):
+            raise Refused("no label", Detail("the field {name} is empty", name=column))
+        raise Refused("no label", Detail("the field {name} is {type}", name=column, type=type_of(label)))
     payload = {"text": text_of(row[text], text), "label": str(label).strip()}
     return Shaped("labelled", payload, f"columns {text!r} and {column!r}")
 
@@ -47,7 +50,7 @@ def tagged_tokens(row: dict[str, Any]) -> Shaped | None:
     if tokens is None or tags is None:
         return None
     if len(tokens) != len(tags):
-        raise Refused("bad row", f"{len(tokens)} tokens and {len(tags)} tags")
+        raise Refused("bad row", Detail("{n_tokens} tokens and {n_tags} tags", n_tokens=len(tokens), n_tags=len(tags)))
     if not all(isinstance(token, str) for token in tokens):
         raise Refused("not text", "tokens are texts")
     if not all(isinstance(tag, str) for tag in tags):
@@ -70,7 +73,7 @@ def tagged_spans(row: dict[str, Any]) -> Shaped | None:
     spans = sorted((_span(entry, text) for entry in row[key]), key=lambda span: (span["start"], span["end"]))
     for before, after in pairwise(spans):
         if after["start"] < before["end"]:
-            raise Refused("bad spans", f"{before['label']} and {after['label']} overlap")
+            raise Refused("bad spans", Detail("{one} and {other} overlap", one=before["label"], other=after["label"]))
     return Shaped("tagged", {"text": text, "spans": spans}, f"columns {column!r} and {key!r}")
 
 
@@ -92,7 +95,7 @@ def join_tagged(tokens: list[str], tags: list[str]) -> dict[str, Any]:
             is_open = False
             continue
         if prefix not in _BEGIN | _INSIDE or not label:
-            raise Refused("bad tags", f"{tag[:40]!r} is no tag of BIO, BIOES or BMES")
+            raise Refused("bad tags", Detail("{tag!r} is no tag of BIO, BIOES or BMES", tag=tag[:40]))
         if prefix in _INSIDE and is_open and spans[-1]["label"] == label:
             spans[-1]["end"] = len(text)
         else:
@@ -113,10 +116,18 @@ def _span(entry: Any, text: str) -> dict[str, Any]:
     if type(start) is not int or type(end) is not int or not isinstance(label, str) or not label.strip():
         raise Refused("bad spans", "a span has a start, an end and a label")
     if not 0 <= start < end <= len(text):
-        raise Refused("bad spans", f"{start} to {end} does not lie inside the {len(text)} characters of the text")
+        raise Refused(
+            "bad spans",
+            Detail(
+                "{start} to {end} does not lie inside the {n} characters of the text", start=start, end=end, n=len(text)
+            ),
+        )
     said = entry.get("text") or entry.get("word") if isinstance(entry, dict) else None
     if isinstance(said, str) and said.strip() != text[start:end].strip():
-        raise Refused("bad spans", f"{start} to {end} is not what the span says: offsets count characters")
+        raise Refused(
+            "bad spans",
+            Detail("{start} to {end} is not what the span says: offsets count characters", start=start, end=end),
+        )
     return {"start": start, "end": end, "label": label.strip()}
 
 

@@ -18,9 +18,10 @@ from pathlib import PurePosixPath
 from typing import IO, Literal, Self
 
 from chatwright.text.readers.compressed import Decompressed
-from chatwright.text.readers.names import export_extras, format_of, shown
+from chatwright.text.readers.names import EXPORT_EXTRA, export_extras, format_of, shown
 from chatwright.text.readers.piece import Limited, Readable
 from chatwright.text.readers.unit import Limits, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
@@ -34,6 +35,15 @@ BROKEN_ARCHIVE = (
 _EXTENDED_HEADER_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _ENCRYPTED = 0x1
+WHAT_TO_DO = {
+    "link": "links inside archives are not followed: unpack it, and name the file that is meant",
+    "not a file": "a device, pipe or socket",
+    "encrypted archive": "it opens with a password only: unpack it, and name the folder",
+    "part of a ChatGPT export": EXPORT_EXTRA,
+    "sparse file": "a file with holes, as tar --sparse packs it: unpack it, and name the folder",
+    "unsafe name": "its name leads out of the archive: unpack it yourself if you trust it, and name the folder",
+    "hidden": "a part of its name begins with a dot: unpack it, and name it as an input to read it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def open_zip_member(file: IO[bytes], start: int, n_bytes: int, checksum: int | N
     file.seek(start)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise Refused("broken archive", "a member is not where the archive's table says")
+        raise Refused("broken archive", "a member is not where the archive's table says: fetch or pack it again")
     _magic, _version, _flags, method, *_times_and_sizes, n_name, n_extra = _LOCAL_HEADER.unpack(header)
     file.seek(n_name + n_extra, 1)
     if method == zipfile.ZIP_STORED:
@@ -89,7 +99,12 @@ def open_zip_member(file: IO[bytes], start: int, n_bytes: int, checksum: int | N
         archive = zipfile.ZipFile(file)
         return Guarded(archive.open(next(info for info in archive.infolist() if info.header_offset == start)))
     except (*BROKEN_ARCHIVE, RuntimeError, StopIteration) as error:
-        raise Refused("broken archive", f"packed by method {method}, which is not supported here") from error
+        raise Refused(
+            "broken archive",
+            Detail(
+                "packed by method {method}, which is not read here: pack it again as an ordinary zip", method=method
+            ),
+        ) from error
 
 
 def tar_members(
@@ -102,7 +117,13 @@ def tar_members(
             archive.members = []  # type: ignore[attr-defined]  # it would keep them all
             n_members += 1
             if n_members > limits.max_archive_members:
-                raise Refused("zip bomb", f"more than {limits.max_archive_members:,} members")
+                raise Refused(
+                    "zip bomb",
+                    Detail(
+                        "more than {most:,} members: unpack it yourself if you trust it",
+                        most=limits.max_archive_members,
+                    ),
+                )
             if info.isdir():
                 continue
             reason = _reason(info.name)
@@ -149,7 +170,9 @@ class Guarded:
         try:
             return self.stream.read(n_bytes)
         except (*BROKEN_ARCHIVE, zlib.error, lzma.LZMAError) as error:
-            raise Refused("broken archive", "the archive is damaged, or ends inside this member") from error
+            raise Refused(
+                "broken archive", "the archive is damaged, or ends inside this member: fetch or pack it again"
+            ) from error
 
 
 class Checked:
@@ -172,7 +195,7 @@ class Checked:
 def _member(source: str, name: str, reason: str, start: int, n_bytes: int, checksum: int | None) -> Member | Skipped:
     label = shown(name)
     if reason:
-        return Skipped(f"{source}!/{label}", "", reason)
+        return Skipped(f"{source}!/{label}", "", reason, WHAT_TO_DO[reason])
     if n_bytes == 0:
         return Skipped(f"{source}!/{label}", "", "empty")
     try:
@@ -210,10 +233,17 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _refuse_bomb(infos: list[zipfile.ZipInfo], n_bytes: int, limits: Limits) -> None:
     if len(infos) > limits.max_archive_members:
-        raise Refused("zip bomb", f"{len(infos):,} members, more than {limits.max_archive_members:,}")
+        raise Refused(
+            "zip bomb",
+            Detail("more than {most:,} members: unpack it yourself if you trust it", most=limits.max_archive_members),
+        )
     total = sum(info.file_size for info in infos)
     if total > limits.max_archive_bytes or (total > limits.judged_bytes and total > limits.max_archive_ratio * n_bytes):
-        detail = f"unpacks to {total:,} bytes from {n_bytes:,}: unpack it yourself if you trust it"
+        detail = Detail(
+            "unpacks to {total:,} bytes from {packed:,}: unpack it yourself if you trust it",
+            total=total,
+            packed=n_bytes,
+        )
         raise Refused("zip bomb", detail)
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from chatwright.text.readers.encoding import is_binary
 from chatwright.text.readers.json_rows import looks_like_jsonl
 from chatwright.text.readers.unit import Refused
+from chatwright.text.reasons import Detail
 
 _FORMATS = {
     "txt": "txt text log rst adoc tex org",
@@ -58,6 +59,7 @@ _EXPORT_EXTRAS = _EXPORT_MARKS | {
     "user.json", "user_settings.json", "shared_conversations.json", "model_comparisons.json", "group_chats.json",
     "shopping.json", "sora.json", "export_manifest.json",
 }  # fmt: skip
+EXPORT_EXTRA = "the conversations are read; this holds them once more, or is about the account"
 _CONVERSATIONS = re.compile(r"conversations(-\d+)?\.json")
 _MAGIC = (
     (b"%PDF-", "pdf"),
@@ -78,7 +80,10 @@ def format_of(name: str) -> tuple[str, str]:
     if suffix in _SHORT:
         return _SHORT[suffix]
     if suffix in UNSUPPORTED:
-        raise Refused("unsupported format", f"{suffix} files are not read: {UNSUPPORTED[suffix]}")
+        raise Refused(
+            "unsupported format",
+            Detail("{suffix} files are not read: {advice}", suffix=suffix, advice=Detail(UNSUPPORTED[suffix])),
+        )
     if suffix in COMPRESSIONS:
         inner, _none = format_of(stem.rpartition("/")[2])
         return inner, COMPRESSIONS[suffix]

@@ -9,9 +9,10 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from chatwright.text.characters import is_cjk
-from chatwright.text.readers.failures import PARSER_FAILURES, first_line
+from chatwright.text.readers.failures import PARSER_FAILURES, broken
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _EDGE_LINES = 3  # headers and footers are looked for in so many lines at the top and bottom of a page
 _NUMBER = re.compile(r"\d+|(?<![A-Za-z])[ivxlc]{1,6}(?![A-Za-z])", re.IGNORECASE)
@@ -32,15 +33,17 @@ def read_pdf(piece: Piece) -> Iterator[Record | Skipped]:
             raise Refused("encrypted pdf", "it opens with a password only: save a copy without one")
         pages, pictures = _pages(reader)
     except DependencyError as error:
-        raise Refused("encrypted pdf", first_line(error)) from error
+        raise Refused(
+            "encrypted pdf", "it is encrypted in a way that is not read here: save a copy without a password"
+        ) from error
     except PyPdfError as error:
-        raise Refused("broken pdf", first_line(error)) from error
+        raise Refused("broken pdf", broken(error)) from error
     except PARSER_FAILURES as error:
-        raise Refused("broken pdf", first_line(error)) from error
+        raise Refused("broken pdf", broken(error)) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise Refused("broken pdf", first_line(error)) from error
+        raise Refused("broken pdf", broken(error)) from error
     if not any(page.strip() for page in pages):
         if pictures:
             raise Refused("scanned pdf", "its pages are pictures: run text recognition (OCR) over it first")
@@ -49,7 +52,9 @@ def read_pdf(piece: Piece) -> Iterator[Record | Skipped]:
         yield Skipped(piece.source, f"page {number}", "scanned page", "a picture without text")
     repeated = repeated_lines(pages)
     for line in repeated.values():
-        yield Skipped(piece.source, "", "repeated line", f"on top or at the bottom of most pages: {line[:100]}")
+        yield Skipped(
+            piece.source, "", "repeated line", Detail("on top or at the bottom of most pages: {line}", line=line[:100])
+        )
     stripped = [strip_edges(page, repeated) for page in pages]
     full = full_width(stripped)
     text = "\n\n".join(filter(None, (join_lines(page, full) for page in stripped)))

@@ -12,6 +12,7 @@ from typing import IO, Protocol
 
 from chatwright.text.readers.encoding import SAMPLE_BYTES, TextDecoder, wide_encoding
 from chatwright.text.readers.unit import Limits, Refused
+from chatwright.text.reasons import Detail
 
 BLOCK_BYTES = 1 << 20
 SPOOLED_BYTES = 16 << 20
@@ -125,7 +126,12 @@ class Piece:
     def too_large(self) -> Refused:
         """For formats that are read whole."""
         return Refused(
-            "too large", f"{self.format} files are read up to {self.limits.max_file_bytes:,} bytes: split this one"
+            "too large",
+            Detail(
+                "{format} files are read up to {most:,} bytes: split this one",
+                format=self.format,
+                most=self.limits.max_file_bytes,
+            ),
         )
 
 

@@ -30,6 +30,7 @@ from chatwright.text.readers.labels import labelled, tagged_spans, tagged_tokens
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.preferences import kto, openai_preference, preference
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 Find = Callable[[dict[str, Any]], Shaped | None]
 # What finds a shape, and the fields of which a row must have one. The more particular shape first: a preference in
@@ -63,14 +64,17 @@ class Shapes:
             if (shaped := self._of_row(value) or self._of_row(_folded(value))) is not None:
                 return shaped
             keys = ", ".join(sorted(str(key)[:40] for key in value)[:12])
-            raise Refused("unknown shape", f"its fields are {keys}: name the text `text`, or a conversation `messages`")
+            raise Refused(
+                "unknown shape",
+                Detail("its fields are {names}: name the text `text`, or a conversation `messages`", names=keys),
+            )
         if isinstance(value, str):
             return Shaped("documents", {"text": text_of(value, "text")}, "strings")
         if isinstance(value, list):
             return message_list(value)
         if isinstance(value, dict):
             raise Refused("empty text", "the row has no fields")
-        raise Refused("bad row", f"a row is an object with named fields, not {type_of(value)}")
+        raise Refused("bad row", Detail("a row is an object with named fields, not {type}", type=type_of(value)))
 
     def _of_row(self, row: dict[str, Any]) -> Shaped | None:
         keys = tuple(row)

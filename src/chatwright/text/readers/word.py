@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chatwright.text.readers.failures import PARSER_FAILURES, first_line
+from chatwright.text.readers.failures import PARSER_FAILURES, broken
 from chatwright.text.readers.members import zip_members
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
@@ -29,7 +29,7 @@ def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
         file.seek(0)
         paragraphs = list(_paragraphs(file))
     except PARSER_FAILURES as error:
-        raise Refused("broken docx", first_line(error)) from error
+        raise Refused("broken docx", broken(error)) from error
     except Refused as refused:
         raise Refused("broken docx" if refused.reason == "broken archive" else refused.reason, refused.detail) from None
     text = "\n".join(paragraphs).strip()
@@ -47,7 +47,7 @@ def _paragraphs(file: Any) -> Iterator[str]:
     try:
         part = docx.Document(file).part
     except OpcError as error:
-        raise Refused("broken docx", first_line(error)) from error
+        raise Refused("broken docx", broken(error)) from error
     yield from _blocks(part.element.body)
     for related in part.package.iter_parts():
         if str(related.partname) in _NOTES:
