@@ -281,6 +281,7 @@ class TestChatGPTExport:
             ("row 1", "left out"),
             ("row 2", "no assistant turn"),
             ("row 3", "no assistant turn"),
+            ("", "left out"),  # the title
         ]
 
     def test_without_a_current_node_the_newest_branch_is_read(self, tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ class TestChatGPTExport:
         }
         records, skipped = read_data(tmp_path / "export.zip", make_zip(files))  # type: ignore[arg-type]
         assert len(records) == 1
-        assert reasons(skipped) == ["part of a ChatGPT export"] * 2 + ["left out"]
+        assert reasons(skipped) == ["part of a ChatGPT export"] * 2 + ["left out"] * 2
         folder = tmp_path / "export"
         folder.mkdir()
         for name, data in files.items():

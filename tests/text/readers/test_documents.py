@@ -125,9 +125,13 @@ class TestDocx:
                 table.cell(row, column).text = text
         document.add_paragraph("表格之后。")
         document.sections[0].header.paragraphs[0].text = "Confidential"
+        document.add_comment(document.paragraphs[1].runs, "Is this so?", "Ann")
         document.save(str(tmp_path / "a.docx"))
-        text = one(*read(tmp_path / "a.docx")).payload["text"]
-        assert text == "Rules\nBefore the table.\nDay\tHours\nMonday\t9 to 5\n表格之后。"
+        records, skipped = read(tmp_path / "a.docx")
+        assert texts(records) == ["Rules\nBefore the table.\nDay\tHours\nMonday\t9 to 5\n表格之后。"]
+        assert [(entry.reason, entry.detail) for entry in skipped] == [
+            ("left out", "23 characters of headers, footers and comments: Confidential / Is this so?")
+        ]
 
     def test_content_controls_and_insertions_are_read_and_deletions_are_not(self, tmp_path: Path) -> None:
         from docx.oxml import parse_xml
@@ -176,10 +180,28 @@ class TestHtml:
 
     def test_the_main_text_is_kept_and_navigation_and_scripts_are_not(self, tmp_path: Path) -> None:
         page = self.PAGE.format("".join(f"<p>{line}</p>" for line in PROSE))
-        record = one(*read_data(tmp_path / "a.html", page))
+        records, skipped = read_data(tmp_path / "a.html", page)
+        (record,) = records
+        assert [(entry.reason, entry.detail) for entry in skipped] == [
+            ("left out", "37 of the 315 characters of the page, which stand outside of its main text")
+        ]
         assert all(line in record.payload["text"] for line in PROSE)
         assert not any(word in record.payload["text"] for word in ("tracking", "About us", "Imprint", "color"))
         assert (record.markup, record.detected) == ("html", "html, main text")
+
+    def test_an_article_and_comments_that_are_not_kept_are_named_with_their_size(self, tmp_path: Path) -> None:
+        comments = "".join(
+            f"<li class='comment'><p>I agree with point {n}, and so does my dog.</p></li>" for n in range(40)
+        )
+        page = f"<p>{'</p><p>'.join(PROSE)}</p></article><section id='comments'><ol>{comments}</ol></section>"
+        records, skipped = read_data(tmp_path / "a.html", self.PAGE.format(page))
+        (record,) = records
+        everything = read_data(tmp_path / "b.html", f"<html><body><main>{comments}</main></body></html>")[0]
+        n_comments = len("".join(everything[0].payload["text"].split()))
+        assert "my dog" not in record.payload["text"]
+        (entry,) = skipped
+        assert entry.reason == "left out"
+        assert n_comments <= int(entry.detail.split()[0].replace(",", "")) <= n_comments + 60
 
     def test_a_page_without_a_main_text_gives_all_its_text(self, tmp_path: Path) -> None:
         page = "<html><body><aside>Alpha</aside><footer>Beta</footer><script>x()</script></body></html>"

@@ -204,7 +204,8 @@ class TestLabels:
         assert (record.kind, record.payload) == ("labelled", {"text": "Good.", "label": label})
 
     def test_a_category_beside_other_fields_does_not_make_a_document_an_example(self, tmp_path: Path) -> None:
-        assert one(*rows(tmp_path, {"text": "Long.", "category": "news", "url": "http://a"})).kind == "documents"
+        records, _skipped = rows(tmp_path, {"text": "Long.", "category": "news", "url": "http://a"})
+        assert [record.kind for record in records] == ["documents"]
 
     @pytest.mark.parametrize(
         "tags",
@@ -333,14 +334,53 @@ class TestJson:
         assert texts(read_data(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')[0]) == ["a", "b"]
 
     def test_poems_keep_their_title_and_lines(self, tmp_path: Path) -> None:
-        record = one(
-            *rows(
-                tmp_path,
-                {
-                    "author": "李白",
-                    "title": "静夜思",
-                    "paragraphs": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"],
-                },
-            )
+        (record,), _skipped = rows(
+            tmp_path,
+            {
+                "author": "李白",
+                "title": "静夜思",
+                "paragraphs": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"],
+            },
         )
         assert record.payload["text"] == "静夜思\n\n床前明月光，疑是地上霜。\n举头望明月，低头思故乡。"
+
+
+class TestUnreadFields:
+    """Fields with text that no row is read from are named, once for each file."""
+
+    @pytest.mark.parametrize(
+        ("row", "unread"),
+        [
+            (
+                {"text": "Long.", "title": "T", "summary": "Short.", "id": "a7", "score": 0.5, "year": "1999"},
+                "title, summary",
+            ),
+            ({"body": "Long.", "title": "T", "summary": "Short."}, "summary"),
+            ({"prompt": "Why?", "completion": "So.", "system": "Be brief.", "note": "x"}, "note"),
+            (
+                {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}], "source": "x"},
+                "source",
+            ),
+            ({"text": "Good.", "label": "pos", "comment": "really"}, "comment"),
+            ({"prompt": "Why?", "chosen": "So.", "rejected": "No.", "tags": ["x"]}, "tags"),
+            ({"Text": "Long.", "Author": {"name": "Ann"}}, "author"),
+        ],
+    )
+    def test_are_named_once(self, tmp_path: Path, row: dict[str, Any], unread: str) -> None:
+        records, skipped = rows(tmp_path, *[row] * 30)
+        assert len(records) == 30
+        assert [(entry.where, entry.reason, entry.detail) for entry in skipped] == [
+            ("", "left out", f"fields that are not read: {unread}")
+        ]
+
+    def test_are_found_behind_empty_ones(self, tmp_path: Path) -> None:
+        _records, (entry,) = rows(
+            tmp_path, {"text": "a", "note": None}, {"text": "b", "note": ""}, {"text": "c", "note": "x"}
+        )
+        assert entry.detail == "fields that are not read: note"
+
+    def test_of_a_table_without_known_columns(self, tmp_path: Path) -> None:
+        lines = [f"{n},{'A sentence of some length. ' * 4},Ann,{n / 7}" for n in range(5)]
+        records, skipped = read_data(tmp_path / "a.csv", "\n".join(["no,what,who,rate", *lines]))
+        assert len(records) == 5
+        assert [entry.detail for entry in skipped] == ["fields that are not read: who"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,8 @@ WEAK_LABEL = (
 TURNS = ("dialog", "dialogue", "utterances", "turns", "对话")
 NUMBERING = {"id", "idx", "index", "_id", "uid", "guid", "", "unnamed: 0", "序号", "编号"}
 
+_MOST_LISTED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
@@ -63,6 +65,27 @@ class Shaped:
     payload: dict[str, Any]
     detected: str
     left_out: str = ""  # a sentence about parts that were not taken over
+
+
+def listed(names: Iterable[object]) -> str:
+    """The names of columns, for a sentence."""
+    shown = [str(name).strip()[:40] for name in names]
+    return ", ".join(shown[:_MOST_LISTED]) + (", …" if len(shown) > _MOST_LISTED else "")
+
+
+def has_text(value: Any) -> bool:
+    """Whether a field holds more than blanks, numbers (also written as text) and lists of them."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return bool(value.strip())
+        return False
+    if isinstance(value, list):
+        return any(map(has_text, value[:_MOST_LISTED]))
+    if isinstance(value, dict):
+        return any(map(has_text, value.values()))
+    return False
 
 
 def find_column(row: Container[Any], names: Sequence[str]) -> str | None:

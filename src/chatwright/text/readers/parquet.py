@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from chatwright.text.readers.columns import listed
 from chatwright.text.readers.json_rows import Row
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Refused, Skipped, out_of_memory
+from chatwright.text.reasons import Detail
 
 _BATCH_ROWS = 512
 
@@ -28,7 +30,17 @@ def read_parquet_rows(piece: Piece) -> Iterator[Row | Skipped]:
         ]
         names = label_names(file.schema_arrow.metadata or {})
         if not columns:
-            raise Refused("no text column", f"its columns are {', '.join(file.schema_arrow.names[:12])}")
+            raise Refused(
+                "no text column",
+                Detail(
+                    "its columns are {names}: name the one with the text `text`",
+                    names=", ".join(file.schema_arrow.names[:12]),
+                ),
+            )
+        others = [name for name in file.schema_arrow.names if name not in columns]
+        if others and piece.start == 0:
+            detail = Detail("fields that hold no text: {names}", names=listed(others))
+            yield Skipped(piece.source, "", "left out", detail)
         number = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
         for group in groups:
             n_bytes = file.metadata.row_group(group).total_byte_size
@@ -36,7 +48,10 @@ def read_parquet_rows(piece: Piece) -> Iterator[Row | Skipped]:
                 first = number + 1
                 number += file.metadata.row_group(group).num_rows
                 yield Skipped(
-                    piece.source, f"rows {first} to {number}", "too large", f"a row group of {n_bytes:,} bytes"
+                    piece.source,
+                    f"rows {first} to {number}",
+                    "too large",
+                    Detail("a row group of {n:,} bytes: write smaller ones", n=n_bytes),
                 )
                 continue
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
@@ -48,7 +63,10 @@ def read_parquet_rows(piece: Piece) -> Iterator[Row | Skipped]:
     except MemoryError:
         raise  # pyarrow's is an ArrowException too
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise Refused("broken parquet", f"it cannot be read: {_line(error)}") from error
+        raise Refused(
+            "broken parquet",
+            Detail("it is damaged ({error}): fetch it again, or open it and save a copy", error=_line(error)),
+        ) from error
 
 
 def row_group_bytes(path: Any) -> list[int]:
@@ -62,7 +80,10 @@ def row_group_bytes(path: Any) -> list[int]:
     except MemoryError as error:
         raise out_of_memory(path) from error
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
-        raise Refused("broken parquet", f"it cannot be read: {_line(error)}") from error
+        raise Refused(
+            "broken parquet",
+            Detail("it is damaged ({error}): fetch it again, or open it and save a copy", error=_line(error)),
+        ) from error
 
 
 def label_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:

@@ -8,12 +8,15 @@ from typing import Any
 from chatwright.text.readers.chatgpt import chatgpt_conversation
 from chatwright.text.readers.columns import (
     LABEL,
+    NUMBERING,
     PROMPT,
     TEXT,
     TURNS,
     WEAK_LABEL,
     Shaped,
     find_column,
+    has_text,
+    listed,
     text_of,
     type_of,
 )
@@ -50,6 +53,7 @@ _SHAPES: tuple[tuple[Find, frozenset[str]], ...] = (
     (labelled, frozenset({*LABEL, *WEAK_LABEL})),
 )
 _REMEMBERED = 1000
+_LOOKED_AT = 20  # rows of the same fields, to see which of them are not read: in the first ones some may be empty
 
 
 class Shapes:
@@ -57,6 +61,8 @@ class Shapes:
 
     def __init__(self) -> None:
         self.possible: dict[tuple[str, ...], tuple[Find, ...]] = {}
+        self.n_looked_at: dict[tuple[str, ...], int] = {}
+        self.unread: dict[str, None] = {}  # fields with text that no row was read from, in the order in which they came
 
     def of(self, value: Any) -> Shaped:
         """What a row says. Raises Refused with the reason why it says nothing that can be used."""
@@ -83,15 +89,42 @@ class Shapes:
             finders = tuple(find for find, needed in _SHAPES if not needed.isdisjoint(keys))
             if len(self.possible) < _REMEMBERED:
                 self.possible[keys] = finders
-        for find in finders:
-            if (shaped := find(row)) is not None:
+        n_looked_at = self.n_looked_at.get(keys, 0)
+        looks = n_looked_at < _LOOKED_AT and (n_looked_at > 0 or len(self.n_looked_at) < _REMEMBERED)
+        for find in (*finders, _document):
+            read = _Read(row) if looks else row
+            if (shaped := find(read)) is not None:
+                if isinstance(read, _Read):
+                    self.n_looked_at[keys] = n_looked_at + 1
+                    self.unread.update(dict.fromkeys(read.unread()))
                 return shaped
-        column = find_column(row, TEXT)
-        return None if column is None else _document(row, column)
+        return None
+
+
+class _Read(dict[str, Any]):
+    """A row that notes which of its fields are read."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        super().__init__(row)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.seen.add(key)
+        return super().get(key, default)
+
+    def unread(self) -> Iterator[str]:
+        """The fields with text that were not read."""
+        for key, value in self.items():
+            if key not in self.seen and key.lower() not in NUMBERING and has_text(value):
+                yield key
 
 
 def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[Record | Skipped]:
-    """A record a row; a row without a known shape, or with an unusable one, is Skipped."""
+    """A record a row; a row without a known shape, or with an unusable one, is Skipped, and at the end fields never read."""
     shapes = Shapes()
     for row in rows:
         if not isinstance(row, Row):
@@ -112,14 +145,21 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
         )
         if shaped.left_out:
             yield Skipped(piece.source, row.where, "left out", shaped.left_out)
+    if shapes.unread:
+        detail = Detail("fields that are not read: {names}", names=listed(shapes.unread))
+        yield Skipped(piece.source, "", "left out", detail)
 
 
-def _document(row: dict[str, Any], column: str) -> Shaped:
+def _document(row: dict[str, Any]) -> Shaped | None:
+    column = find_column(row, TEXT)
+    if column is None:
+        return None
     text = text_of(row[column], column)
-    title = row.get("title") or row.get("标题")
     # "text" is complete by custom (Wikipedia's data sets); other names hold the body alone.
-    if column != "text" and isinstance(title, str) and title.strip() and not text.startswith(title):
-        return Shaped("documents", {"text": f"{title.strip()}\n\n{text}"}, f"columns 'title' and {column!r}")
+    if column != "text":
+        title = row.get("title") or row.get("标题")
+        if isinstance(title, str) and title.strip() and not text.startswith(title):
+            return Shaped("documents", {"text": f"{title.strip()}\n\n{text}"}, f"columns 'title' and {column!r}")
     return Shaped("documents", {"text": text}, f"column {column!r}")
 
 

@@ -11,11 +11,22 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Literal
 
-from chatwright.text.readers.columns import ANSWER, LABEL, NUMBERING, PROMPT, TEXT, WEAK_LABEL, text_of
+from chatwright.text.readers.columns import (
+    ANSWER,
+    LABEL,
+    NUMBERING,
+    PROMPT,
+    TEXT,
+    WEAK_LABEL,
+    has_text,
+    listed,
+    text_of,
+)
 from chatwright.text.readers.encoding import is_binary
 from chatwright.text.readers.json_rows import Row
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 200
@@ -93,15 +104,25 @@ def _rows(piece: Piece, lines: _Lines, delimiter: str) -> Iterator[Found | Skipp
         except StopIteration:
             break
         except csv.Error as error:
-            yield Skipped(piece.source, f"line {lines.number}", "bad row", f"{error}: a quote may not be closed")
+            yield Skipped(
+                piece.source,
+                f"line {lines.number}",
+                "bad row",
+                Detail("{error}: a quote may not be closed", error=error),
+            )
             continue
         while lines.too_long:
-            detail = f"longer than {piece.limits.max_line_bytes:,} bytes"
+            detail = Detail("longer than {most:,} bytes", most=piece.limits.max_line_bytes)
             yield Skipped(piece.source, f"line {lines.too_long.pop(0)}", "too long", detail)
         if any(cell.strip() for cell in cells):
             yield lines.number, cells
     for number in lines.too_long:
-        yield Skipped(piece.source, f"line {number}", "too long", f"longer than {piece.limits.max_line_bytes:,} bytes")
+        yield Skipped(
+            piece.source,
+            f"line {number}",
+            "too long",
+            Detail("longer than {most:,} bytes", most=piece.limits.max_line_bytes),
+        )
 
 
 def _quoting(piece: Piece, delimiter: str) -> Literal[0, 3]:
@@ -145,7 +166,11 @@ def _named(piece: Piece, found: Found, header: list[str], lines: _Lines) -> Row 
     number, cells = found
     where = f"line {number}"
     if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-        detail = f"{len(cells)} cells under {len(header)} columns: text with a delimiter in it needs quotes"
+        detail = Detail(
+            "{n_cells} cells under {n_columns} columns: text with a delimiter in it needs quotes",
+            n_cells=len(cells),
+            n_columns=len(header),
+        )
         return Skipped(piece.source, where, "bad row", detail)
     cells += [""] * (len(header) - len(cells))
     row = {name: cell for name, cell in zip(header, cells, strict=False) if name}
@@ -169,11 +194,17 @@ def _longest_column(
         and len(first[at]) * 3 < means[at]
     )
     if means[at] < 8 or all(name in NUMBERING for name in first):
-        detail = (
-            f"its columns are {', '.join(cell.strip()[:40] for cell in first[:12])}: name the one with the text `text`"
+        columns = ", ".join(cell.strip()[:40] for cell in first[:12])
+        raise Refused(
+            "no text column", Detail("its columns are {names}: name the one with the text `text`", names=columns)
         )
-        raise Refused("no text column", detail)
     name = f"column {first[at].strip()!r}" if has_header else f"column {at + 1}"
+    others = [
+        index for index in range(width) if index != at and any(has_text(row[index]) for row in body if index < len(row))
+    ]
+    if others:
+        names = listed(first[index] if has_header and index < len(first) else index + 1 for index in others)
+        yield Skipped(piece.source, "", "left out", Detail("fields that are not read: {names}", names=names))
     for found in everything:
         if isinstance(found, Skipped):
             yield found

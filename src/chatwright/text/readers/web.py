@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from chatwright.text.readers.encoding import is_binary
 from chatwright.text.readers.failures import PARSER_FAILURES, first_line
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{1,40})""", re.IGNORECASE)
 _UNSEEN = (
@@ -36,7 +38,7 @@ _ENOUGH = 0.1
 
 
 def read_html(piece: Piece) -> Iterator[Record | Skipped]:
-    """One document. Raises Refused."""
+    """One document, and a Skipped with the number of characters beside its main text. Raises Refused."""
     if is_binary(piece.head):
         raise Refused("binary")
     markup, encoding, n_undecodable = _decode(piece, piece.whole())
@@ -53,8 +55,25 @@ def read_html(piece: Piece) -> Iterator[Record | Skipped]:
     if not text.strip():
         yield Skipped(piece.source, "", "empty", "the page has no text")
         return
+    n_left_out = _n_missing(everything, text)
+    if n_left_out:
+        yield Skipped(
+            piece.source,
+            "",
+            "left out",
+            Detail(
+                "{n} of the {total} characters of the page, which stand outside of its main text",
+                n=f"{n_left_out:,}",
+                total=f"{_n_missing(everything, ''):,}",
+            ),
+        )
     detected = "html, main text" if text is main else "html, all text"
     yield Record("documents", {"text": text}, "", detected, "html", encoding, n_undecodable)
+
+
+def _n_missing(everything: str, kept: str) -> int:
+    """How many characters that are no blanks `kept` has less: by their counts, because the two break lines differently."""
+    return sum((Counter("".join(everything.split())) - Counter("".join(kept.split()))).values())
 
 
 def main_text(markup: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,16 +10,18 @@ from chatwright.text.readers.failures import PARSER_FAILURES, broken
 from chatwright.text.readers.members import zip_members
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Record, Refused, Skipped
+from chatwright.text.reasons import Detail
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _DELETED = {f"{_W}del", f"{_W}moveFrom", f"{_W}instrText", f"{_W}delText"}
 _NOTES = ("/word/footnotes.xml", "/word/endnotes.xml")
+_BESIDE = re.compile(r"/word/(?:header|footer|comments)\d*\.xml")
 
 
 def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
-    """One document. Raises Refused."""
+    """One document, and a Skipped for its headers, footers and comments. Raises Refused."""
     if piece.head.startswith(_OLE):
         raise Refused("encrypted docx", "it is encrypted, or an old Word file: save it as docx without a password")
     file = piece.seekable()
@@ -27,11 +30,22 @@ def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
         for _member in zip_members(file, file.seek(0, 2), piece.source, piece.limits):
             pass
         file.seek(0)
-        paragraphs = list(_paragraphs(file))
+        paragraphs, beside = _paragraphs(file)
     except PARSER_FAILURES as error:
         raise Refused("broken docx", broken(error)) from error
     except Refused as refused:
         raise Refused("broken docx" if refused.reason == "broken archive" else refused.reason, refused.detail) from None
+    if beside:
+        yield Skipped(
+            piece.source,
+            "",
+            "left out",
+            Detail(
+                "{n} characters of headers, footers and comments: {text}",
+                n=f"{sum(map(len, beside)):,}",
+                text=" / ".join(beside)[:100],
+            ),
+        )
     text = "\n".join(paragraphs).strip()
     if not text:
         yield Skipped(piece.source, "", "empty", "the document has no text")
@@ -39,7 +53,8 @@ def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
     yield Record("documents", {"text": text}, "", "docx")
 
 
-def _paragraphs(file: Any) -> Iterator[str]:
+def _paragraphs(file: Any) -> tuple[list[str], list[str]]:
+    """The paragraphs of the text and its notes; and those of headers, footers and comments, without blank ones."""
     import docx
     from docx.opc.exceptions import OpcError
     from lxml import etree
@@ -48,11 +63,17 @@ def _paragraphs(file: Any) -> Iterator[str]:
         part = docx.Document(file).part
     except OpcError as error:
         raise Refused("broken docx", broken(error)) from error
-    yield from _blocks(part.element.body)
+    paragraphs, beside = list(_blocks(part.element.body)), []
     for related in part.package.iter_parts():
-        if str(related.partname) in _NOTES:
+        name = str(related.partname)
+        if name in _NOTES or _BESIDE.fullmatch(name):
             parser = etree.XMLParser(resolve_entities=False, no_network=True)
-            yield from _blocks(etree.fromstring(related.blob, parser))
+            found = _blocks(etree.fromstring(related.blob, parser))
+            if name in _NOTES:
+                paragraphs += found
+            else:
+                beside += [line.strip() for line in found if line.strip()]
+    return paragraphs, beside
 
 
 def _blocks(element: Any) -> Iterator[str]:
