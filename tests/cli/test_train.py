@@ -289,6 +289,16 @@ def test_a_dataset_that_changed_is_refused(command: Run, dataset: str, tmp_path:
     assert command("train", str(copy), *SMALL, "--steps", "2", "--out", str(run)).code == 0
     assert "finished already" in command("runs", "resume", str(run)).err
     shutil.rmtree(run / "model")  # there is something to do again
+    for split in ("train", "held_out"):
+        shard = copy / "documents" / f"{split}-00000.jsonl"
+        whole = shard.read_bytes()
+        shard.write_bytes(whole.replace(b"printer", b"pointer"))  # the same size
+        for done in (
+            command("runs", "resume", str(run)),
+            command("train", str(copy), *SMALL, "--out", str(copy / "r")),
+        ):
+            assert (done.code, f"{shard} was changed" in done.err.replace("\n", "")) == (1, True), done.err
+        shard.write_bytes(whole)
     shutil.rmtree(copy)
     make_dataset(copy, n=200)
     assert "has changed" in command("runs", "resume", str(run)).err

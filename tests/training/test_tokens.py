@@ -55,6 +55,11 @@ def test_only_the_whole_file_of_the_same_text_is_used_again(tmp_path: Path) -> N
     write(folder)
     assert TokenFile.open(folder, KEY) is not None
     assert TokenFile.open(folder, replace(KEY, fim_share=0.5)) is None
+    whole = (folder / "train.bin").read_bytes()
+    (folder / "train.bin").write_bytes(whole[:4] + b"\x09" + whole[5:])
+    assert TokenFile.open(folder, KEY) is None
+    (folder / "train.bin").write_bytes(whole)
+    assert TokenFile.open(folder, KEY) is not None
     with (folder / "train.bin").open("r+b") as file:
         file.truncate(8)
     assert TokenFile.open(folder, KEY) is None

@@ -275,6 +275,25 @@ def test_a_run_does_not_go_on_with_another_dataset_or_model(model_folder: Path, 
         resume_tuning(run)
 
 
+def test_a_row_edited_in_place_is_noticed_before_a_run_and_before_it_goes_on(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """The same length, the same manifest: only the bytes of the shard tell."""
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": [{"messages": chat("Is it?", "Yes sir")}] * 3}})
+    run = tune(model_folder, data, tmp_path / "run").run
+    shard = data.path / "conversations" / "train-00000.jsonl"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole.replace(b"Yes sir", b"No! sir"))
+    words = rf"{shard} was changed after .* Put the old file back, or prepare the dataset again"
+    with pytest.raises(InvalidDatasetError, match=words):
+        resume_tuning(run)
+    with pytest.raises(InvalidDatasetError, match=words):
+        tune(model_folder, Dataset.open(data.path), tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+    shard.write_bytes(whole)
+    assert resume_tuning(run).result is not None
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "words"),
     [

@@ -74,21 +74,24 @@ class Dataset:
         """The kinds of rows that the dataset has, in a fixed order."""
         return tuple(kind for kind in KINDS if kind in self.manifest.kinds)
 
-    def verify(self) -> None:
-        """Read every shard and compare its SHA-256, and the fingerprint. Raises InvalidDatasetError."""
-        for shard in self._all_shards():
+    def verify(self, kinds: Iterable[Kind] | None = None) -> None:
+        """Read the shards of some kinds (all by default) and compare their SHA-256, and the fingerprint.
+
+        An edit that keeps a file's size is seen only here. Raises InvalidDatasetError.
+        """
+        for shard in self._all_shards(kinds):
             file = self.path / shard.name
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found != shard.sha256:
+            try:
+                with file.open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
                 raise InvalidDatasetError(
-                    "{path} was changed after the dataset was prepared: prepare the dataset again.", path=file
-                )
+                    "{path} is missing or cannot be read: prepare the dataset again.", path=file
+                ) from error
+            if found != shard.sha256:
+                raise _changed(file)
         if fingerprint(self.manifest.kinds) != self.manifest.fingerprint:
-            raise InvalidDatasetError(
-                "{path} was changed after the dataset was prepared: prepare the dataset again.",
-                path=self.path / MANIFEST_FILE,
-            )
+            raise _changed(self.path / MANIFEST_FILE)
 
     def contents(self, split: Split, kind: Kind) -> Contents:
         """What the manifest says of the rows of one kind in one split; zeros where there are none."""
@@ -126,10 +129,17 @@ class Dataset:
             for row in self.rows(split, kind):
                 yield row_text(kind, row)
 
-    def _all_shards(self) -> Iterator[Shard]:
-        for contents in self.manifest.kinds.values():
-            for each in contents.values():
-                yield from each.shards
+    def _all_shards(self, kinds: Iterable[Kind] | None = None) -> Iterator[Shard]:
+        for kind in self.kinds if kinds is None else kinds:
+            for contents in self.manifest.kinds.get(kind, {}).values():
+                yield from contents.shards
+
+
+def _changed(file: Path) -> InvalidDatasetError:
+    return InvalidDatasetError(
+        "{path} was changed after the dataset was prepared. Put the old file back, or prepare the dataset again.",
+        path=file,
+    )
 
 
 class ShardWriter:

@@ -134,6 +134,7 @@ def _prepare(
 ) -> None:
     dataset = Dataset.open(dataset_path)
     stats = text_stats(dataset)
+    dataset.verify(stats.kinds)
     machine = measure_machine(device, n_threads)
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
@@ -162,6 +163,7 @@ def _train(run: Run, device: torch.device, progress: Progress, world: World, *, 
             dataset=described["path"],
             path=run.path,
         )
+    dataset.verify(cast(tuple[Kind, ...], tuple(run.section("pretraining")["kinds"])))
     torch.set_num_threads(int(run.section("machine")["n_threads"]))
     for rank in range(world.size):  # one after the other, so that the token file is made once
         if rank == world.rank:

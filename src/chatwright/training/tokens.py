@@ -7,6 +7,7 @@ Rows are read, not mapped: a mapped file counts as memory of the process, and me
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,14 +56,17 @@ class TokenFile:
 
     @classmethod
     def open(cls, folder: Path, key: TokensKey) -> Self | None:
-        """The file of that key in a folder; None where there is none, or one of another key or cut off."""
+        """The file of that key in a folder; None where there is none, or one of another key, cut off or changed."""
         try:
             description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
             if description["key"] != key.to_dict():
                 return None
+            with (folder / IDS).open(
+                "rb"
+            ) as file:  # one byte that differs is another text, and nothing else would tell
+                if hashlib.file_digest(file, "sha256").hexdigest() != description["sha256"]:
+                    return None
             tokens = cls(folder, description)
-            if (folder / IDS).stat().st_size != tokens.n_tokens * tokens.dtype.itemsize:
-                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return tokens
@@ -108,6 +112,7 @@ def write_tokens(
     dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     starts: list[int] = []
     n_tokens = n_bytes = 0
+    digest = hashlib.sha256()
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -116,16 +121,26 @@ def write_tokens(
                 numbers = range(len(starts), len(starts) + len(chunk))
                 for ids in pool.map(encode, chunk, numbers):
                     starts.append(n_tokens)
-                    file.write(np.array([separator, *ids], dtype=dtype).tobytes())
+                    data = np.array([separator, *ids], dtype=dtype).tobytes()
+                    digest.update(data)
+                    file.write(data)
                     n_tokens += len(ids) + 1
                 n_bytes += chunk_bytes
                 progress.advance(n_bytes)
-            file.write(np.array([separator], dtype=dtype).tobytes())
+            data = np.array([separator], dtype=dtype).tobytes()
+            digest.update(data)
+            file.write(data)
             n_tokens += 1
         if n_tokens == len(starts) + 1:
             raise InvalidDatasetError("The dataset has no text to train on.")
         np.save(temporary / STARTS, np.array(starts, dtype=np.int64), allow_pickle=False)
-        description = {"key": key.to_dict(), "dtype": dtype.name, "n_tokens": n_tokens, "n_bytes": n_bytes}
+        description = {
+            "key": key.to_dict(),
+            "dtype": dtype.name,
+            "n_tokens": n_tokens,
+            "n_bytes": n_bytes,
+            "sha256": digest.hexdigest(),
+        }
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         publish(temporary, folder)
     except OSError as error:

@@ -96,6 +96,7 @@ def start_tuning(
     if n_threads:
         torch.set_num_threads(n_threads)
     kind = check_kind(dataset, options.method)
+    dataset.verify((kind,))
     context_length, why_context = choose_context(options, base.context_length)
     task = load_task(options.method, base, dataset, context_length, device, progress)
     precision, why_precision = _precision(options, device)
@@ -186,6 +187,7 @@ def _task_of(run: Run, device: torch.device, progress: Progress) -> Task:
             dataset=dataset.path,
             path=run.path,
         )
+    dataset.verify((KIND_OF[tune["method"]],))
     base = BaseModel.open(Path(model["path"]), model["name"])
     base.check(model["weights"])
     return load_task(tune["method"], base, dataset, tune["context_length"], device, progress)
