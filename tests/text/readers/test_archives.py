@@ -316,3 +316,8 @@ def test_a_pdf_or_parquet_in_an_archive_is_read(tmp_path: Path) -> None:
         ("a.tar.gz", gzip.compress(make_tar({"a.parquet": buffer.getvalue()}))),
     ):
         assert one(*read_data(tmp_path / name, data)).payload["text"] == "from parquet"
+
+
+def test_a_member_without_a_name_is_read(tmp_path: Path) -> None:
+    data = make_zip({"a": b"x"})
+    assert texts(read_data(tmp_path / "a.zip", data.replace(b"a", b"\0"))[0]) == ["x"]

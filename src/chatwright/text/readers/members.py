@@ -67,7 +67,7 @@ def zip_members(file: IO[bytes], n_bytes: int, source: str, limits: Limits) -> I
     _refuse_bomb(infos, n_bytes, limits)
     extras = export_extras(info.filename for info in infos)
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/"):  # is_dir() raises on an empty name
             continue
         name = _zip_name(info)
         mode = info.external_attr >> 16
