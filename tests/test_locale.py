@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ast
+import json
+import pickle
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import typer
 
 import chatwright
 from chatwright import errors
 from chatwright.cli.app import app, help_texts
 from chatwright.i18n import catalogue, translate
+from chatwright.text.readers.members import WHAT_TO_DO
+from chatwright.text.readers.names import UNSUPPORTED
+from chatwright.text.reasons import REASONS, Detail, from_json, shown, to_json
 
 SOURCE = Path(chatwright.__file__).parent
 ERRORS = {
@@ -48,6 +54,23 @@ def sentences() -> Iterator[Sentence]:
             yield Sentence(f"{file.relative_to(SOURCE)}:{node.lineno}", template, given)
 
 
+def reasons_and_details() -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
+    """(where, reason, detail) of every `Refused("…", "…")`, `Skipped(…)`, `Dropped(…)` and `Detail("…")` of the preparation."""
+    places = {"Refused": (0, 1), "Skipped": (2, 3), "Dropped": (3, 4), "Detail": (9, 0)}
+    for file in sorted((SOURCE / "text").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in places:
+                reason, detail = (node.args[at] if at < len(node.args) else None for at in places[node.func.id])
+                yield f"{file.relative_to(SOURCE)}:{node.lineno}", reason, detail
+
+
+def literals(node: ast.expr | None) -> list[str]:
+    """The texts that an expression may be: a literal, or one of two."""
+    if isinstance(node, ast.IfExp):
+        return literals(node.body) + literals(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
 def fields(template: str) -> set[str]:
     return {name for _text, name, _spec, _conversion in string.Formatter().parse(template) if name is not None}
 
@@ -76,6 +99,38 @@ def test_every_sentence_exists_in_chinese() -> None:
     chinese = catalogue("zh")
     missing = {s.template: s.where for s in sentences() if s.template is not None and s.template not in chinese}
     assert missing == {}
+
+
+def test_every_reason_is_one_of_the_known_ones() -> None:
+    used = {text: where for where, reason, _detail in reasons_and_details() for text in literals(reason)}
+    assert len(used) > 20
+    assert {text: where for text, where in used.items() if text not in REASONS} == {}
+
+
+def test_every_reason_and_note_exists_in_chinese() -> None:
+    assert REASONS - set(catalogue("zh")) == set()
+
+
+def test_every_detail_exists_in_chinese() -> None:
+    chinese = catalogue("zh")
+    used = {text: where for where, _reason, detail in reasons_and_details() for text in literals(detail) if text}
+    assert len(used) > 50
+    used |= dict.fromkeys([*UNSUPPORTED.values(), *WHAT_TO_DO.values()], "a table of names.py or members.py")
+    assert {text: where for text, where in used.items() if text not in chinese} == {}
+
+
+def test_details_can_be_translated() -> None:
+    assert [where for where, _reason, detail in reasons_and_details() if isinstance(detail, ast.JoinedStr)] == []
+
+
+def test_a_detail_is_english_and_is_shown_in_the_language_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    detail = Detail("the field {name} is {type}", name="text", type=Detail("a number"))
+    assert detail == "the field text is a number"
+    for copy in (detail, pickle.loads(pickle.dumps(detail)), from_json(json.loads(json.dumps(to_json(detail))))):
+        monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "en")
+        assert shown(copy) == copy == detail
+        monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+        assert shown(copy) == "字段 text 是数字"
 
 
 def test_every_help_text_exists_in_chinese() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pypdf
 import pytest
 
 from chatwright.errors import InUseError, InvalidDatasetError, StorageError, UsageError
+from chatwright.i18n import describe_error
 from chatwright.text.dataset import Dataset
 from chatwright.text.options import PrepareOptions
 from chatwright.text.prepare import prepare
@@ -309,6 +312,35 @@ def test_nothing_found_and_nothing_left_say_why(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file or folder"):
         prepare([tmp_path / "nowhere"], tmp_path / "data")
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
+
+
+def test_when_nothing_is_left_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(bytes(make_pdf(PROSE).output())))
+    writer.encrypt("secret", "owner", algorithm="AES-256")
+    writer.write(str(folder / "locked.pdf"))
+    write_jsonl(folder / "a.jsonl", [{"text": 5}])
+    with pytest.raises(InvalidDatasetError) as caught:
+        prepare([folder], tmp_path / "data", workers=1)
+    assert "encrypted pdf (1): it opens with a password only: save a copy without one" in str(caught.value)
+    assert "not text (1): the field text is a number" in str(caught.value)
+    assert "--min-chars" not in str(caught.value)  # no filter had anything to do with it
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    with pytest.raises(InvalidDatasetError) as caught:
+        prepare([folder], tmp_path / "data", workers=1)
+    assert "字段 text 是数字" in describe_error(caught.value)
+    assert "请另存一份没有密码的副本" in describe_error(caught.value)
+
+
+def test_when_no_file_can_be_read_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0")
+    with zipfile.ZipFile(tmp_path / "in" / "a.zip", "w") as archive:
+        archive.writestr("../../etc/passwd.txt", prose(1))
+    with pytest.raises(InvalidDatasetError, match=r"doc files are not read: save it as docx") as caught:
+        prepare([tmp_path / "in"], tmp_path / "data", workers=1)
+    assert "unpack it yourself if you trust it, and name the folder" in str(caught.value)
 
 
 @pytest.mark.parametrize(

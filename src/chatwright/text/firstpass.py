@@ -17,7 +17,7 @@ from chatwright.text.blocks import Block, BlockWriter
 from chatwright.text.cleaning import Dropped, windows
 from chatwright.text.options import PrepareOptions
 from chatwright.text.readers import Limits, Record, Skipped, Unit, read_unit
-from chatwright.text.reasons import BAD, NOTES, shown
+from chatwright.text.reasons import BAD, NOTES, shown, to_json
 from chatwright.text.tally import ROW_STEPS, Tallies, Tally, new_tallies
 from chatwright.text.work import Work
 
@@ -90,10 +90,13 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
     tallies = new_tallies()
     writer = BlockWriter(plan.folder, batch.name)
     sources: list[dict[str, Any]] = []
+    details: dict[str, Any] = {}  # the first of each reason, to be said where nothing is left
     with (plan.folder / f"{batch.name}.dropped").open("wb") as dropped:
 
         def drop(entry: Dropped) -> None:
             stop_if_asked(entry, plan.options)
+            if entry.detail and entry.reason not in details:
+                details[entry.reason] = to_json(entry.detail)
             dropped.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
         def records() -> Iterator[tuple[str, Record]]:
@@ -126,6 +129,7 @@ def run_batch(plan: FirstPass, batch: Batch) -> int:
             "blocks": [asdict(block) for block in writer.blocks],
             "steps": {name: tally.as_step(name).model_dump() for name, tally in tallies.items()},
             "sources": sources,
+            "details": details,
         },
     )
     return batch.size_bytes

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from chatwright.text.manifest import Kind
+from chatwright.text.reasons import Detail
 
 MAX_ROW_CHARS = 4_000_000  # of examples; documents are cut into parts by the readers
 
@@ -52,7 +53,7 @@ def check_row(kind: Kind, payload: dict[str, Any]) -> tuple[str, str] | None:
     if kind == "documents":
         return None if payload["text"] else ("empty", "")
     if sum(map(len, parts_of(kind, payload))) > MAX_ROW_CHARS:
-        return "too long", f"more than {MAX_ROW_CHARS:,} characters"
+        return "too long", Detail("more than {most:,} characters", most=MAX_ROW_CHARS)
     if kind == "conversations":
         return _check_conversation(payload["messages"])
     if kind == "preferences":
@@ -81,7 +82,7 @@ def _check_conversation(messages: Sequence[dict[str, Any]]) -> tuple[str, str] |
         return "no assistant turn", ""
     empty = sum(_is_empty(message) for message in answers)
     if empty:
-        return "empty answer", f"{empty} of {len(answers)} assistant turns"
+        return "empty answer", Detail("{n} of {total} assistant turns", n=empty, total=len(answers))
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from chatwright.text.pool import Pool
 from chatwright.text.progress import Progress, Silent
 from chatwright.text.readers import Input, Limits, Skipped, Unit, find_units
 from chatwright.text.readers.names import shown
+from chatwright.text.reasons import from_json
+from chatwright.text.reasons import shown as shown_detail
 from chatwright.text.report import write_reports
 from chatwright.text.tally import ROW_STEPS, SET_STEPS, Tally, new_tallies
 from chatwright.text.work import Work, lock_file, locked, need_space, storage_error, sync_folder, work_folder
@@ -261,13 +263,21 @@ class _Preparation:
         need_space(self.work.folder, int(_SPACE_FACTOR * text) + (32 << 20) - existing)
 
     def _nothing_left(self, items: list[Batch], skipped: list[Skipped]) -> InvalidDatasetError:
-        steps = _row_steps([self._marker(f"{batch.name}.json") for batch in items], skipped)
+        markers = [self._marker(f"{batch.name}.json") for batch in items]
+        steps = _row_steps(markers, skipped)
+        reasons = _reasons(steps, _details(skipped, markers))
         shutil.rmtree(self.work.folder, ignore_errors=True)
+        if any(step.dropped for step in steps if step.name in ("language", "quality")):
+            return InvalidDatasetError(
+                "Nothing is left of the input for {path}. Dropped: {reasons}. Give other files, or loosen --languages, "
+                "--min-chars or the filters (--no-filter).",
+                path=self.out,
+                reasons=reasons,
+            )
         return InvalidDatasetError(
-            "Nothing is left of the input for {path}. Dropped: {reasons}. Give other files, or loosen --languages, --min-chars or "
-            "the filters (--no-filter).",
+            "Nothing is left of the input for {path}. Dropped: {reasons}. Correct these files, or give others.",
             path=self.out,
-            reasons=_reasons(steps),
+            reasons=reasons,
         )
 
 
@@ -343,14 +353,30 @@ def _nothing_found(inputs: Sequence[str | Path | Input], skipped: Sequence[Skipp
     return InvalidDatasetError(
         "{names} holds no file that can be read. Left out: {reasons}.",
         names=names,
-        reasons=_reasons([found.as_step("find")]),
+        reasons=_reasons([found.as_step("find")], _details(skipped, ())),
     )
 
 
-def _reasons(steps: Sequence[Step]) -> str:
+def _details(skipped: Sequence[Skipped], markers: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """For each reason the first sentence that says more: what to do about it, often."""
+    details: dict[str, str] = {}
+    for each in skipped:
+        if each.detail:
+            details.setdefault(each.reason, each.detail)
+    for marker in markers:
+        for reason, detail in marker["details"].items():
+            details.setdefault(reason, from_json(detail))
+    return details
+
+
+def _reasons(steps: Sequence[Step], details: Mapping[str, str]) -> str:
     counts: dict[str, int] = {}
     for step in steps:
         for reason, count in step.dropped.items():
             counts[reason] = counts.get(reason, 0) + count
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{_(reason)} ({count})" for reason, count in ordered[:8]) or _("nothing, the files are empty")
+    said = [
+        f"{_(reason)} ({count}): {shown_detail(details[reason])}" if reason in details else f"{_(reason)} ({count})"
+        for reason, count in ordered[:8]
+    ]
+    return "; ".join(said) or _("nothing, the files are empty")
