@@ -13,15 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chatwright
-from chatwright.text.boilerplate import strip_frame, strip_repeated_edges
+from chatwright.text.boilerplate import removed_lines, strip_frame, strip_repeated_edges
 from chatwright.text.characters import CharacterTexts
+from chatwright.text.cleaning import windows
 from chatwright.text.language import detect_language
 from chatwright.text.normalise import normalise_characters, normalise_text
+from chatwright.text.options import PrepareOptions
 from chatwright.text.parts import n_bytes, parts_of, with_parts
 from chatwright.text.quality import judge
+from chatwright.text.readers import Record
 from chatwright.text.repair import repair_text
 from chatwright.text.rows import row_text
 from chatwright.text.shingles import shingle
+from chatwright.text.tally import new_tallies
 
 ENGLISH = (
     "The wind had dropped by the time we reached the harbour, and the boats lay quite still. Nobody spoke of what "
@@ -195,3 +199,39 @@ def test_what_no_one_wants_to_learn_from_is_named(text: str, reason: str) -> Non
 )
 def test_languages_are_told_apart(language: str, text: str) -> None:
     assert detect_language(text) == language
+
+
+def test_what_goes_from_around_texts_is_named_once_for_each_folder() -> None:
+    licence = "# Copyright 2024 Somebody\n# Licensed under the Apache License, Version 2.0\n"
+    files = [("code/a.py", f"{licence}\nprint(1)\n"), ("code/b.py", f"{licence}\nprint(2)\n")]
+    files += [(f"book/{n}.md", f"My Handbook\n\n{ENGLISH * 2} {n}\n\n© Example Press") for n in range(9)]
+    files.append(("web/a.html", f"{ENGLISH}\nWe use cookies to improve your experience.\n"))
+    tallies = new_tallies()
+    records = [(source, Record("documents", {"text": text}, markup="html")) for source, text in files]
+    (window,) = windows(records, PrepareOptions(filters=False), tallies)
+    assert len(window.rows) == 12
+    assert [(entry.source, entry.step, entry.reason, entry.detail) for entry in window.dropped] == [
+        (
+            "code/a.py",
+            "boilerplate",
+            "left out",
+            "73 characters around the text: # Copyright 2024 Somebody / # Licensed under the Apache License, Version 2.0",
+        ),
+        ("book/0.md", "boilerplate", "repeated line", "26 characters around the text: My Handbook / © Example Press"),
+        (
+            "web/a.html",
+            "boilerplate",
+            "left out",
+            "42 characters around the text: We use cookies to improve your experience.",
+        ),
+    ]
+    assert tallies["boilerplate"].notes == {"left out": 2, "repeated line": 1}
+    assert tallies["boilerplate"].dropped == {}
+
+
+@given(lines=st.lists(st.sampled_from(["a", "b", " c", ""]), max_size=12), keep=st.lists(st.booleans(), min_size=12))
+def test_removed_lines_are_those_that_went(lines: list[str], keep: list[bool]) -> None:
+    kept = [line for line, stays in zip(lines, keep, strict=False) if stays]
+    gone = [line for line, stays in zip(lines, keep, strict=False) if not stays]
+    removed = sorted(removed_lines("\n".join(lines), "\n".join(kept))) if kept else []
+    assert removed == (sorted(line.strip() for line in gone if line.strip()) if kept else [])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _MIN_DOCUMENTS = 8  # of one folder, before repeated lines are believed to be its frame
 _MIN_SHARE = 0.5  # of these documents
@@ -58,6 +58,17 @@ def strip_repeated_edges(texts: Sequence[str], folders: Sequence[str]) -> list[s
             for number in numbers:
                 stripped[number] = _without_edges(texts[number], edges[number], frame)
     return stripped
+
+
+def removed_lines(before: str, after: str) -> Iterator[str]:
+    """The lines with text that a document no longer has. `after` is `before` without some of its lines."""
+    kept = iter(after.split("\n"))
+    next_kept = next(kept, None)
+    for line in before.split("\n"):
+        if line == next_kept:
+            next_kept = next(kept, None)
+        elif line.strip():
+            yield line.strip()
 
 
 Edges = tuple[dict[int, str], dict[int, str]]

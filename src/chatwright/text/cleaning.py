@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from chatwright.text.boilerplate import strip_frame, strip_repeated_edges
+from chatwright.text.boilerplate import removed_lines, strip_frame, strip_repeated_edges
 from chatwright.text.characters import CharacterTexts
 from chatwright.text.language import detect_languages
 from chatwright.text.manifest import KINDS, Kind
@@ -19,6 +19,7 @@ from chatwright.text.options import PrepareOptions
 from chatwright.text.parts import check_row, identity, n_bytes, parts_of, with_parts
 from chatwright.text.quality import judge
 from chatwright.text.readers import Record
+from chatwright.text.reasons import Detail
 from chatwright.text.repair import repair_text
 from chatwright.text.rows import question_text, row_text
 from chatwright.text.shingles import Shingles, Signatures, shingle, sign
@@ -28,7 +29,11 @@ WINDOW_CHARS = 500_000  # about 50 bytes of memory each while a window is worked
 WINDOW_RECORDS = 4_000
 TEXT_SHINGLE = 5  # words
 QUESTION_SHINGLE = 3
+_NAMED_CHARS = 200  # of lines around a text, in dropped.jsonl
 _KIND_SALT = {kind: np.uint64(xxhash.xxh3_64_intdigest(kind.encode())) for kind in KINDS}
+
+
+Named = set[tuple[str, str]]  # folders and lines that are named in dropped.jsonl already
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Window:
 def windows(records: Iterable[tuple[str, Record]], options: PrepareOptions, tallies: Tallies) -> Iterator[Window]:
     """Clean (source, record) pairs. Windows depend on nothing but the records and their order."""
     rows: list[Row] = []
+    named: Named = set()
     n_chars = 0
     dropped: list[Dropped] = []
     for source, record in records:
@@ -95,16 +101,16 @@ def windows(records: Iterable[tuple[str, Record]], options: PrepareOptions, tall
         rows.append(row)
         n_chars += sum(map(len, parts))
         if n_chars >= WINDOW_CHARS or len(rows) >= WINDOW_RECORDS:
-            yield _clean(rows, dropped, options, tallies)
+            yield _clean(rows, dropped, named, options, tallies)
             rows, dropped, n_chars = [], [], 0
     if rows or dropped:
-        yield _clean(rows, dropped, options, tallies)
+        yield _clean(rows, dropped, named, options, tallies)
 
 
-def _clean(rows: list[Row], dropped: list[Dropped], options: PrepareOptions, tallies: Tallies) -> Window:
+def _clean(rows: list[Row], dropped: list[Dropped], named: Named, options: PrepareOptions, tallies: Tallies) -> Window:
     for row in rows:
         _change(row, repair_text, tallies["repair"])
-    _strip_boilerplate(rows, tallies["boilerplate"])
+    _strip_boilerplate(rows, dropped, named, tallies["boilerplate"])
     for row in rows:
         _change(row, normalise_characters if row.kind == "tagged" else normalise_text, tallies["normalise"])
     kept: list[Row] = []
@@ -176,14 +182,36 @@ def _replace(row: Row, parts: list[str], tally: Tally) -> None:
     tally.keep(before, row.n_bytes, changed)
 
 
-def _strip_boilerplate(rows: list[Row], tally: Tally) -> None:
+def _strip_boilerplate(rows: list[Row], dropped: list[Dropped], named: Named, tally: Tally) -> None:
     documents = [row for row in rows if row.kind == "documents"]
     stripped = [strip_frame(row.parts[0], row.markup) for row in documents]
-    for row, text in zip(documents, strip_repeated_edges(stripped, [row.folder for row in documents]), strict=True):
+    without_edges = strip_repeated_edges(stripped, [row.folder for row in documents])
+    for row, without_frame, text in zip(documents, stripped, without_edges, strict=True):
+        before = row.parts[0]
+        if text is not before:
+            for reason, longer, shorter in (
+                ("left out", before, without_frame),
+                ("repeated line", without_frame, text),
+            ):
+                if longer is not shorter:
+                    _name_removed(row, reason, removed_lines(longer, shorter), dropped, named, tally)
         _replace(row, [text], tally)
     for row in rows:
         if row.kind != "documents":
             tally.keep(row.n_bytes, row.n_bytes)
+
+
+def _name_removed(
+    row: Row, reason: str, lines: Iterable[str], dropped: list[Dropped], named: Named, tally: Tally
+) -> None:
+    """Say which lines went, the first time that they go from a document of a folder."""
+    new = [line for line in lines if (row.folder, line) not in named]
+    if new:
+        named.update((row.folder, line) for line in new)
+        tally.notes[reason] += 1
+        text = " / ".join(new)
+        detail = Detail("{n} characters around the text: {text}", n=f"{sum(map(len, new)):,}", text=text[:_NAMED_CHARS])
+        dropped.append(Dropped(row.source, row.where, "boilerplate", reason, detail))
 
 
 def _mask(row: Row, tally: Tally) -> None:
