@@ -135,6 +135,7 @@ def test_hostile_members_are_skipped_and_nothing_is_written(tmp_path: Path, name
     records, skipped = read_data(folder / name, data)
     assert texts(records) == ["Good."]
     assert reasons(skipped) == ["unsafe name"] * 5 + ["hidden"] * 2 + others
+    assert all(entry.detail for entry in skipped)  # what to do about it
     assert [path.name for path in tmp_path.rglob("*")] == ["in", name]
 
 
@@ -142,7 +143,8 @@ def test_encrypted_members_are_skipped(tmp_path: Path) -> None:
     data = bytearray(make_zip({"a.txt": "secret"}))
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(magic) + offset] |= 1
-    assert reasons(read_data(tmp_path / "a.zip", bytes(data))[1]) == ["encrypted archive"]
+    (entry,) = read_data(tmp_path / "a.zip", bytes(data))[1]
+    assert (entry.reason, "unpack it" in entry.detail) == ("encrypted archive", True)
 
 
 def test_names_from_chinese_windows_are_shown_as_they_were(tmp_path: Path) -> None:
