@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import InvalidRequestError, StorageError
 from chatwright.model.gpt import GPT
 from chatwright.tokenizer.supervision import Supervised
 from chatwright.training.chat_rows import CUT, NO_ROOM, NOTHING_TO_LEARN, REFUSED, SPLIT, EncodeChat, Notes, row_name
@@ -236,6 +236,16 @@ def _reference(model: GPT, pairs: Sequence[Pair], file: Path) -> NDArray[np.floa
         reference[numbers] = answer_log_probabilities(model, answers).reshape(2, -1).T.float().cpu().numpy()
     model.train(was_training)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file({digest: reference}, temporary)
-    temporary.replace(file)
+    try:
+        save_file({digest: reference}, temporary)
+        temporary.replace(file)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            "The reference's log probabilities cannot be written to {path}: {reason}. Make room, then: chatwright runs resume"
+            " {run}",
+            path=file,
+            reason=error,
+            run=file.parent,
+        ) from error
     return reference

@@ -213,6 +213,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file of a run, whole or not at all. Raises StorageError."""
+    try:
+        write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise StorageError("{path} cannot be written: {reason}", path=path, reason=error.strerror) from error
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Makes a finished folder appear under its name: every file on disk before the rename, the rename on disk after it.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -26,16 +27,14 @@ class Curves:
     """Writes scalars. `step`: where the run goes on; what an earlier process wrote beyond it is hidden by TensorBoard."""
 
     def __init__(self, run: Run, step: int) -> None:
-        folder = run.path / TENSORBOARD
-        try:
-            folder.mkdir(exist_ok=True)
-            self.writer = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}")
-        except OSError as error:
-            raise StorageError("{path} cannot be written: {reason}", path=folder, reason=error.strerror) from error
+        self.folder = run.path / TENSORBOARD
+        with self._a_sentence():
+            self.folder.mkdir(exist_ok=True)
+            self.writer = EventsWriter(str(self.folder / "events"), filename_suffix=f".{os.getpid()}")
+            if step:
+                start = SessionLog(status=SessionLog.START)
+                self.writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
         self.flushed = time.monotonic()
-        if step:
-            start = SessionLog(status=SessionLog.START)
-            self.writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self) -> Self:
         return self
@@ -43,19 +42,33 @@ class Curves:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
+        """Closes the file. Raises StorageError, but never in place of the error that ends the block."""
+        try:
+            with self._a_sentence():
+                self.writer.close()
+        except StorageError:
+            with suppress(OSError):  # its flush failed before it came to the file; closed, nothing is tried once more
+                self.writer._py_recordio_writer.close()
+            if error is None:
+                raise
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """One point on each curve. Raises StorageError."""
-        try:
+        with self._a_sentence():
             for name, value in figures.items():
                 self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            if time.monotonic() - self.flushed > _FLUSH_EVERY_S:
-                self.flush()
-        except OSError as error:
-            raise StorageError("{path} cannot be written: {reason}", path=TENSORBOARD, reason=error.strerror) from error
+        if time.monotonic() - self.flushed > _FLUSH_EVERY_S:
+            self.flush()
 
     def flush(self) -> None:
-        """Puts what was added into the file."""
-        self.writer.flush()
+        """Puts what was added into the file. Raises StorageError."""
+        with self._a_sentence():
+            self.writer.flush()
         self.flushed = time.monotonic()
+
+    @contextmanager
+    def _a_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError("{path} cannot be written: {reason}", path=self.folder, reason=error.strerror) from error
