@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chatwright.model.save import save_model
 from chatwright.text.dataset import write_dataset
 from tests.cli.conftest import Run
-from tests.server.tiny import make_model_folder
-from tests.training.tuning import chat
+from tests.server.tiny import VOCAB, make_model_folder
+from tests.training.tuning import chat, tiny_gpt
 
 FAST = ["--batch", "2", "--epochs", "1", "--precision", "fp32"]
 
@@ -103,3 +106,44 @@ def test_the_wrong_dataset_names_the_method_that_fits(command: Run, model: str, 
     done = command("tune", model, str(tmp_path / "labels"), "--out", str(tmp_path / "run"))
     assert done.code == 1
     assert "--method classify" in done.err
+
+
+@pytest.mark.parametrize(("method", "limit_mb"), [("full", 40), ("full", 90), ("dpo", 90)])
+def test_a_memory_limit_is_a_sentence(tmp_path: Path, data: str, method: str, limit_mb: int) -> None:
+    """As under `ulimit -v`: too little for the file of the model, and for its weights."""
+    folder = make_model_folder(tmp_path / "large")
+    (folder / "model.safetensors").unlink()
+    save_model(tiny_gpt(VOCAB, n_layer=4, d_ff=20_000), tmp_path / "weights", extra={"eos_token_id": 2})  # 63 MB
+    for file in (tmp_path / "weights").iterdir():
+        file.replace(folder / file.name)
+    if method == "dpo":
+        pair = {"messages": chat("Open?"), **{side: chat("", side)[1:] for side in ("chosen", "rejected")}}
+        data = str(write_dataset(tmp_path / "pairs", {"preferences": {"train": [pair] * 3}}).path)
+    code = (
+        "import resource, sys, psutil, torch._dynamo; from chatwright.cli import main; import chatwright.training.tune;"
+        f"limit = psutil.Process().memory_info().vms + {limit_mb} * 2**20;"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); sys.argv[0] = 'chatwright'; main()"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "tune",
+            str(folder),
+            data,
+            "--method",
+            method,
+            "--out",
+            str(tmp_path / "run"),
+            *FAST,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "Memory ran out. Take fewer rows at a time (--micro-rows), a shorter context (--context)" in said
+    assert "--size" not in said
+    assert "Traceback" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from chatwright.training.config import TrainingConfig
 from chatwright.training.history import History
 from chatwright.training.loop import train
 from chatwright.training.run import ENVIRONMENT, Run
+from chatwright.training.tensorboard import Curves
 from tests.training.toy import Toy, toy_run, weights
 
 
@@ -184,6 +186,61 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_a_run_to_continue(tmp_path:
     assert equal(weights(again.model), weights(whole.model))
 
 
+def fill(curves: Curves) -> None:
+    """Whatever is written to the file of the curves from now on meets a full disk."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, curves.writer._py_recordio_writer._writer.fileno())
+    os.close(full)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_curves_on_a_full_disk_hide_no_error_and_are_one_themselves(tmp_path: Path) -> None:
+    run = toy_run(tmp_path / "run", config())
+    with pytest.raises(StorageError, match="the checkpoint"), Curves(run, 0) as curves:  # noqa: PT012
+        fill(curves)
+        curves.add(1, {"loss": 1.0})
+        raise StorageError("the checkpoint")
+    with pytest.raises(StorageError, match=r"tensorboard cannot be written: No space left"), Curves(run, 0) as curves:
+        fill(curves)
+    curves = Curves(run, 0)
+    fill(curves)
+    with pytest.raises(StorageError, match=r"tensorboard cannot be written: No space left"):
+        curves.flush()
+    with pytest.raises(StorageError), curves:
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_under_every_writer_is_a_sentence_and_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(checkpoint_every=4)
+    run = toy_run(tmp_path / "run", settings)
+    opened: list[Curves] = []
+    monkeypatch.setattr(
+        "chatwright.training.loop.Curves", lambda run, step: opened.append(Curves(run, step)) or opened[-1]
+    )
+
+    class Fills(Toy):
+        def save_model(self, folder: Path) -> None:
+            fill(opened[-1])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="The checkpoint of step 4 cannot be written"):
+        train(Fills(), settings, run)
+    assert History.read(run).status == "failed"
+    assert "step 4" in list(run.events.read())[-1]["error"]
+
+    def fill_last(step: int, every: int) -> bool:
+        fill(opened[-1])
+        return False
+
+    monkeypatch.setattr("chatwright.training.loop._due", fill_last)
+    with pytest.raises(StorageError, match="tensorboard cannot be written"):
+        train(Toy(), settings, run)
+    assert "tensorboard" in list(run.events.read())[-1]["error"]
+
+
 def test_what_a_killed_write_left_is_not_a_checkpoint(tmp_path: Path) -> None:
     settings = config(checkpoint_every=6)
     run = toy_run(tmp_path / "run", settings)
@@ -225,6 +282,16 @@ def test_another_environment_is_refused_unless_forced(tmp_path: Path) -> None:
         train(Toy(), settings, run)
     assert train(Toy(), settings, run, force=True).step == 12
     assert "environment_changed" in [entry["event"] for entry in run.events.read()]
+
+
+def test_other_threads_are_another_environment(tmp_path: Path) -> None:
+    """They decide in which order sums are made."""
+    settings = config()
+    run = toy_run(tmp_path / "run", settings)
+    train(StopsAt(14), settings, run)
+    torch.set_num_threads(2)
+    with pytest.raises(TrainingError, match="threads: 1 → 2"):
+        train(Toy(), settings, run)
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

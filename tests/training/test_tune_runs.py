@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from chatwright.engine.load import load_text_model
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import TextDelta, TextModel, TextRequest
-from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
+from chatwright.errors import InvalidDatasetError, InvalidModelError, StorageError, TrainingError, UsageError
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from chatwright.text.dataset import Dataset, write_dataset
@@ -265,6 +267,17 @@ def test_a_run_does_not_go_on_with_another_dataset_or_model(model_folder: Path, 
     shutil.copytree(model_folder, base)
     data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(2)}})
     run = tune(base, data, tmp_path / "run").run
+    for name in (
+        "chat_template.jinja",
+        "tokenizer.json",
+        "config.json",
+    ):  # the same ids no longer, or not the same model
+        whole = (base / name).read_bytes()
+        (base / name).write_bytes(whole + b"\n")
+        with pytest.raises(TrainingError, match="its config, tokenizer or chat template has changed"):
+            resume_tuning(run)
+        (base / name).write_bytes(whole)
+    assert resume_tuning(run).result is not None
     save_model(tiny_gpt(VOCAB, seed=1), tmp_path / "other")
     shutil.copyfile(tmp_path / "other" / "model.safetensors", base / "model.safetensors")
     with pytest.raises(TrainingError, match="its weights have changed"):
@@ -292,6 +305,88 @@ def test_a_row_edited_in_place_is_noticed_before_a_run_and_before_it_goes_on(
     assert not (tmp_path / "another").exists()
     shard.write_bytes(whole)
     assert resume_tuning(run).result is not None
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(model_folder: Path, tmp_path: Path) -> None:
+    """Their number decides in which order sums are made."""
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(4)}})
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        run = tune(model_folder, data, tmp_path / "run", folds=2).run
+        torch.set_num_threads(1)
+        resume_tuning(run)
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        resume_tuning(Run.open(run.path / "folds" / "1"))
+        assert torch.get_num_threads() == 3
+        assert all(entry["event"] != "environment_changed" for entry in run.events.read())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def out_of_memory(*_arguments: object, **_options: object) -> Any:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tune.load_task",
+        "tune.measure_before",
+        "cross_validation.measure_before",
+        "base_model.load_model",
+        "step.Stepper.step",
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_a_sentence_of_tune(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, folds: int
+) -> None:
+    if where.startswith("cross") and not folds:
+        pytest.skip("only folds come there")
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(4)}})
+    with monkeypatch.context() as patch:
+        patch.setattr(f"chatwright.training.{where}", out_of_memory)
+        with pytest.raises(TrainingError, match=r"Memory ran out\. .*--context.*--method lora") as raised:
+            tune(model_folder, data, tmp_path / "run", folds=folds)
+    assert "--size" not in str(raised.value)
+    if (tmp_path / "run").exists():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"chatwright.training.{where}", out_of_memory)
+            with pytest.raises(TrainingError, match="--method lora"):
+                resume_tuning(Run.open(tmp_path / "run"))
+        assert resume_tuning(Run.open(tmp_path / "run")).result is not None
+
+
+def full_disk(*_arguments: object, **_options: object) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_at_the_reference_or_at_the_details_is_a_sentence(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = {"messages": chat("Open?"), **{side: chat("", side)[1:] for side in ("chosen", "rejected")}}
+    preferences = write_dataset(tmp_path / "pairs", {"preferences": {"train": [pair] * 3}})
+    texts = [{"text": f"{label} text {n}", "label": label} for label in ("good", "bad") for n in range(4)]
+    labels = write_dataset(tmp_path / "texts", {"labelled": {"train": texts, "held_out": texts[::2]}})
+    with monkeypatch.context() as patch:
+        patch.setattr("chatwright.training.preference.save_file", full_disk)
+        with pytest.raises(StorageError, match=r"reference's log probabilities cannot be written .*No space left"):
+            tune(model_folder, preferences, tmp_path / "dpo", method="dpo")
+    assert resume_tuning(Run.open(tmp_path / "dpo")).result is not None
+
+    with monkeypatch.context() as patch:
+
+        def train_and_fill(*arguments: Any, **options: Any) -> Any:
+            result = train(*arguments, **options)
+            patch.setattr("chatwright.training.run.write_atomically", full_disk)
+            return result
+
+        patch.setattr("chatwright.training.tune.train", train_and_fill)
+        with pytest.raises(StorageError, match=r"held_out\.json cannot be written: No space left"):
+            tune(model_folder, labels, tmp_path / "labels", method="classify")
+    assert resume_tuning(Run.open(tmp_path / "labels")).details["labels"] == ["bad", "good"]
 
 
 @pytest.mark.parametrize(

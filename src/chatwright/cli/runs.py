@@ -112,9 +112,7 @@ def resume(
         elif opened.verb == "tune":
             from chatwright.training.tune import resume_tuning
 
-            tuned = resume_tuning(
-                opened, device=device, n_threads=settings.n_threads, progress=progress, world=world, force=force
-            )
+            tuned = resume_tuning(opened, device=device, progress=progress, world=world, force=force)
         else:
             raise TrainingError(
                 "The run {path} is of a kind that cannot be continued ({verb}).", path=run, verb=opened.verb

@@ -127,13 +127,15 @@ def _tune(
     from chatwright.text.dataset import Dataset
     from chatwright.training.base_model import BaseModel
     from chatwright.training.distributed import joined
+    from chatwright.training.memory import out_of_memory
     from chatwright.training.run import check_new
     from chatwright.training.tune import start_tuning
 
     check_new(out)
     folder = ModelsFolder(settings.models_dir)
     name, path = folder.resolve(model, allow_path=True)
-    base = BaseModel.open(path, name if folder.owns(path) else "")
+    with out_of_memory("tune"):  # the header of a file needs the file's address space
+        base = BaseModel.open(path, name if folder.owns(path) else "")
     device = find_device(settings.device)
     with joined() as world, TrainingProgress(output if world.is_main else Output(quiet=True)) as progress:
         tuned = start_tuning(

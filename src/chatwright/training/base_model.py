@@ -30,6 +30,18 @@ from chatwright.training.spans import Range, token_ranges
 ENCODERS = ("bert",)
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|endoftext|>")
 _WORDPIECE_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+# What says how text becomes ids, in any of the layouts that are read; generation_config.json says which tokens end an answer.
+_TEXT_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 _BLOCK = 1 << 20
 
 
@@ -163,9 +175,27 @@ class BaseModel:
                     digest.update(block)
         return digest.hexdigest()
 
-    def check(self, fingerprint: str) -> None:
-        """Raises TrainingError when the weights are not those that a run began with."""
-        if self.fingerprint() != fingerprint:
+    def text_fingerprint(self) -> str:
+        """SHA-256 of config, tokenizer and chat template: with another of them the same rows are other ids. A GGUF file has them
+        inside, but files beside it come first.
+        """
+        names = _TEXT_FILES if self.path.is_file() else ("config.json", *_TEXT_FILES)
+        digest = hashlib.sha256()
+        for name in names:
+            file = self.folder / name
+            if file.is_file():
+                digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+    def check(self, weights: str, text_side: str) -> None:
+        """Raises TrainingError when the weights, or what text becomes ids by, are not those that a run began with."""
+        if self.text_fingerprint() != text_side:
+            raise TrainingError(
+                "The model at {path} is not the one that this run began with: its config, tokenizer or chat template has changed."
+                " Put the old files back, or start a new run.",
+                path=self.path,
+            )
+        if self.fingerprint() != weights:
             raise TrainingError(
                 "The model at {path} is not the one that this run began with: its weights have changed. Put the old ones back, or"
                 " start a new run.",

@@ -9,7 +9,6 @@ rows stay untouched for the model itself.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chatwright.errors import StorageError
 from chatwright.i18n import _
 from chatwright.training.augmentation import AUGMENTATIONS
 from chatwright.training.before import EVENT, measure_before
@@ -28,7 +26,7 @@ from chatwright.training.folds import Comparison, Spread, assign_folds, compare,
 from chatwright.training.history import History
 from chatwright.training.loop import train
 from chatwright.training.progress import Progress
-from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_atomically
+from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_json
 from chatwright.training.tune_recipe import METRIC_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
@@ -93,7 +91,7 @@ def compare_augmentations(
     differences = {name: compare(plain, figures[name][metric].values, lower_is_better=True) for name in AUGMENTATIONS}
     comparisons = Comparisons(metric, figures, differences)
     if world.is_main:
-        _write_json(
+        write_json(
             run.path / AUGMENT_FILE,
             {
                 "metric": metric,
@@ -127,6 +125,7 @@ def _folds(
                 "model": run.section("model"),
                 "tune": own_tune,
                 "training": own_training.to_dict(),
+                "machine": run.section("machine"),
             }
             Run.create(path, "tune", sections)
         world.barrier()
@@ -175,7 +174,7 @@ def locked(run: Run, world: World) -> Iterator[None]:
 
 
 def _write_folds(run: Run, summary: Summary) -> None:
-    _write_json(
+    write_json(
         run.path / FOLDS_FILE,
         {
             "metric": summary.metric,
@@ -183,10 +182,3 @@ def _write_folds(run: Run, summary: Summary) -> None:
             "rows": [{"train": n, "held_out": n_held_out} for n, n_held_out in summary.rows],
         },
     )
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    try:
-        write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise StorageError("{path} cannot be written: {reason}", path=path, reason=error.strerror) from error

@@ -19,7 +19,7 @@ from chatwright.errors import StorageError, TrainingError
 from chatwright.training.run import ENVIRONMENT, write_atomically
 
 # What changes the last digits of a sum, and with them, after some thousand steps, all of them.
-DECISIVE = ("torch", "numpy", "processor", "instructions", "device", "world_size", "deterministic")
+DECISIVE = ("torch", "numpy", "processor", "instructions", "device", "threads", "world_size", "deterministic")
 
 
 def describe_environment(device: torch.device, world_size: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def train(
     loop = _Loop(objective, config, run, progress or Silent(), world)
     try:
         loop.restore(force)
-        with out_of_memory():
+        with out_of_memory(run.verb):
             return loop.train()
     except ChatwrightError as error:
         if world.is_main:

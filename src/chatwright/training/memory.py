@@ -29,13 +29,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory() -> Iterator[None]:
-    """Raises TrainingError instead, with what to do. What was saved is still there."""
+def out_of_memory(verb: str = "train") -> Iterator[None]:
+    """Raises TrainingError instead, with what to do: "train" and "tune" have options of their own. What was saved stays."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        if verb == "tune":
+            raise TrainingError(
+                "Memory ran out. Take fewer rows at a time (--micro-rows), a shorter context (--context), an adapter"
+                " (--method lora) or a smaller model; what the run has saved is kept."
+            ) from error
         raise TrainingError(
             "Memory ran out. Take fewer rows at a time (--micro-rows), a smaller model (--size) or a shorter context (--context);"
             " what the run has saved is kept."

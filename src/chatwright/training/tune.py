@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,10 +27,11 @@ from chatwright.training.cross_validation import (
 from chatwright.training.distributed import World
 from chatwright.training.head_tasks import ClassTask, TagTask
 from chatwright.training.loop import Result, train
+from chatwright.training.memory import out_of_memory
 from chatwright.training.objective import Objective
 from chatwright.training.progress import Progress, Silent
 from chatwright.training.report import write_report
-from chatwright.training.run import Run, write_atomically
+from chatwright.training.run import Run, write_json
 from chatwright.training.speed import measure_machine
 from chatwright.training.tune_recipe import KIND_OF, Method, TuneOptions, check_kind, choose_context, resolve
 from chatwright.training.tune_task import Rows, Task
@@ -92,9 +92,42 @@ def start_tuning(
 
     Raises InvalidDatasetError, InvalidModelError, UsageError before anything is written; then as `train` does.
     """
-    progress, world = progress or Silent(), world or World()
     if n_threads:
         torch.set_num_threads(n_threads)
+    progress, world = progress or Silent(), world or World()
+    with out_of_memory("tune"):
+        task = _create(base, dataset, options, path, device, compare, progress, world)
+        return _go_on(Run.open(path), task, progress, world, force=False)
+
+
+def resume_tuning(
+    run: Run,
+    *,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+    world: World | None = None,
+    force: bool = False,
+) -> Tuned:
+    """Goes on with a run, or with one of its folds, with the threads that it began with: their number decides the order of sums,
+    and with it the last bits. Raises TrainingError where model or dataset have changed.
+    """
+    device, progress = device or torch.device("cpu"), progress or Silent()
+    torch.set_num_threads(int(run.section("machine")["n_threads"]))
+    with out_of_memory("tune"):
+        return _go_on(run, _task_of(run, device, progress), progress, world or World(), force=force)
+
+
+def _create(
+    base: BaseModel,
+    dataset: Dataset,
+    options: TuneOptions,
+    path: Path,
+    device: torch.device,
+    compare: bool,
+    progress: Progress,
+    world: World,
+) -> Task:
+    """The folder of a new run, and what it is to do."""
     kind = check_kind(dataset, options.method)
     dataset.verify((kind,))
     context_length, why_context = choose_context(options, base.context_length)
@@ -113,9 +146,15 @@ def start_tuning(
     }
     sections = {
         "dataset": {"path": dataset.path.resolve(), "fingerprint": dataset.fingerprint, "kind": kind},
-        "model": {"path": base.path.resolve(), "name": base.name, "weights": base.fingerprint()},
+        "model": {
+            "path": base.path.resolve(),
+            "name": base.name,
+            "weights": base.fingerprint(),
+            "text_side": base.text_fingerprint(),
+        },
         "tune": tune,
         "training": recipe.training.to_dict(),
+        "machine": {"n_threads": torch.get_num_threads()},
     }
     reasons = recipe.reasons
     reasons["tune"]["context_length"] = why_context
@@ -127,29 +166,7 @@ def start_tuning(
         with run.locked():
             _note_data(run, task, progress)
     world.barrier()
-    return _go_on(Run.open(path), task, progress, world, force=False)
-
-
-def resume_tuning(
-    run: Run,
-    *,
-    device: torch.device | None = None,
-    n_threads: int | None = None,
-    progress: Progress | None = None,
-    world: World | None = None,
-    force: bool = False,
-) -> Tuned:
-    """Goes on with a run, or with one of its folds. Raises TrainingError where model or dataset have changed."""
-    device, progress = device or torch.device("cpu"), progress or Silent()
-    if n_threads:
-        torch.set_num_threads(n_threads)
-    return _go_on(run, _task_of(run, device, progress), progress, world or World(), force=force)
-
-
-def build_tuning(run: Run, device: torch.device | None = None, progress: Progress | None = None) -> Objective:
-    """The objective of a run as it was before its first step; for folds, of the model on all training data."""
-    task = _task_of(run, device or torch.device("cpu"), progress or Silent())
-    return _objective(run, task)
+    return task
 
 
 def load_task(
@@ -189,7 +206,7 @@ def _task_of(run: Run, device: torch.device, progress: Progress) -> Task:
         )
     dataset.verify((KIND_OF[tune["method"]],))
     base = BaseModel.open(Path(model["path"]), model["name"])
-    base.check(model["weights"])
+    base.check(model["weights"], model["text_side"])
     return load_task(tune["method"], base, dataset, tune["context_length"], device, progress)
 
 
@@ -223,7 +240,7 @@ def _train_one(
     if result.signal is not None:
         return Tuned(run, folds=folds, signal=result.signal)
     if world.is_main and details:
-        write_atomically(run.path / DETAILS, json.dumps(details, ensure_ascii=False, indent=2).encode() + b"\n")
+        write_json(run.path / DETAILS, details)
     return Tuned(
         run,
         result=run.path / getattr(objective, "result_name", "model"),
