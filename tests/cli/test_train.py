@@ -237,15 +237,44 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(command: Run, datas
         assert (run / file).read_bytes() == (whole / file).read_bytes(), file
 
 
-def test_killed_while_preparing_it_begins_again(command: Run, dataset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["prepare_tokens", "fit_tokens"])  # with a tokenizer, and with the tokens too
+def test_killed_while_preparing_it_begins_again(command: Run, dataset: str, tmp_path: Path, at: str) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(start(dataset, run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (run / "tokenizer").exists(), process)
+    code = (
+        "import sys, time; import chatwright.training.pretrain as pretrain; from chatwright.cli import main;"
+        f"pretrain.{at} = lambda *arguments: (print('reached', flush=True), time.sleep(600));"
+        "sys.argv[0] = 'chatwright'; main()"
+    )
+    arguments = [sys.executable, "-c", code, *start(dataset, run)[3:]]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    reached = process.stdout.readline()
     process.kill()
     process.communicate()
-    if not (run / "config.toml").exists():
-        assert "start it again" in command("runs", "resume", str(run)).err
-        assert command("train", dataset, *SMALL, "--steps", "2", "--out", str(run)).code == 0
+    assert reached == "reached\n"
+    ready = [file for file in ("tokenizer/tokenizer.json", "tokens/train.bin") if (run / file).exists()]
+    assert ready == ["tokenizer/tokenizer.json", "tokens/train.bin"][: 1 if at == "prepare_tokens" else 2]
+    assert not (run / "config.toml").exists()
+    inodes = [(run / file).stat().st_ino for file in ready]
+    assert "start it again" in command("runs", "resume", str(run)).err
+    done = command("train", dataset, *SMALL, "--steps", "2", "--out", str(run))
+    assert done.code == 0, done.err
+    assert [(run / file).stat().st_ino for file in ready] == inodes  # kept, not made anew
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokens"])
+def test_a_tokenizer_that_the_user_made_in_the_folder_is_not_replaced(
+    command: Run, dataset: str, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    made = command("tokenizer", "train", dataset, "--vocab-size", "300", "--out", str(run / name))
+    assert made.code == 0, made.err
+    files = {file.name: file.read_bytes() for file in (run / name).iterdir()}
+    assert files
+    done = command("train", dataset, *SMALL, "--steps", "1", "--out", str(run))
+    assert (done.code, "is there already" in done.err) == (2, True), done.err
+    assert {file.name: file.read_bytes() for file in (run / name).iterdir()} == files
+    assert "not the folder of a run" in command("runs", "resume", str(run)).err
 
 
 def test_sigterm_saves_and_says_how_to_go_on(command: Run, dataset: str, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ RESULT, CHECKPOINTS, SAMPLES, TENSORBOARD, TOKENIZER, TOKENS = (
     "tokens",
 )
 LOCK, HOLDER = "lock", "lock.json"
+# What a start that was killed has prepared, and the file in it that says what it was made of.
+_MARKS = {TOKENIZER: "origin.json", TOKENS: "tokens.json"}
 FORMAT = 1
 
 
@@ -81,7 +83,7 @@ class Run:
         try:
             config = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            if (path / TOKENIZER).is_dir():
+            if (path / TOKENIZER / _MARKS[TOKENIZER]).is_file():
                 raise TrainingError(
                     "The run {path} was ended before its first step: start it again as you did before; what is ready is kept.",
                     path=path,
@@ -187,15 +189,18 @@ def locked_folder(path: Path) -> Iterator[None]:
 def check_new(path: Path) -> None:
     """Raises UsageError when a new run cannot begin in `path`: something else lies there. What a start that was killed has
     prepared is no hindrance."""
-    if path.exists() and (not path.is_dir() or any(_is_foreign(entry.name) for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(_is_foreign(entry) for entry in path.iterdir())):
         raise UsageError(
             "{path} is there already. Choose another folder for the run, or continue it: chatwright runs resume {path}",
             path=path,
         )
 
 
-def _is_foreign(name: str) -> bool:
-    return name not in (TOKENIZER, TOKENS, LOCK, HOLDER) and not (name.startswith(".") and name.endswith(".writing"))
+def _is_foreign(entry: Path) -> bool:
+    """A tokenizer that somebody made there has no origin file of ours: a new run would put its own in its place."""
+    if entry.name in _MARKS:
+        return not (entry / _MARKS[entry.name]).is_file()
+    return entry.name not in (LOCK, HOLDER) and not (entry.name.startswith(".") and entry.name.endswith(".writing"))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
