@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -322,3 +324,56 @@ def test_settings_are_read_back_as_they_were(tmp_path: Path) -> None:
     for wrong in ({"surprise": 1}, {"n_steps": "many"}, {"lr": -1.0}, {"optimizer": "sgd"}, {"n_steps": True}):
         with pytest.raises(TrainingError):
             TrainingConfig.from_dict(settings.to_dict() | wrong)
+
+
+def test_a_second_signal_ends_at_once_and_the_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Half-way through step 7 of a process of its own, the checkpoint of step 6 behind it."""
+    settings = config(checkpoint_every=3)
+    whole = Toy(dropout=0.1)
+    train(whole, settings, toy_run(tmp_path / "whole", settings))
+
+    run = toy_run(tmp_path / "run", settings)
+    code = """
+import sys, time, torch
+from pathlib import Path
+from chatwright.training.config import TrainingConfig
+from chatwright.training.loop import train
+from chatwright.training.progress import Silent
+from chatwright.training.run import Run
+from tests.training.toy import Toy
+
+class Waits(Toy):
+    n = 0
+    def loss(self, batch):
+        self.n += (run.path / "checkpoints" / "step-000006").exists()
+        if self.n == 2:  # half-way through step 7
+            print("in a step", flush=True)
+            time.sleep(600)  # goes on after a signal whose handler returns
+        return super().loss(batch)
+
+class Says(Silent):
+    def say(self, text):
+        print(text, flush=True)
+
+torch.set_num_threads(1)
+run = Run.open(Path(sys.argv[1]))
+train(Waits(dropout=0.1), TrainingConfig.from_dict(run.section("training")), run, progress=Says())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "in a step\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline().startswith("Stopping: saving a checkpoint first. Once more")
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    assert [path.name for path in checkpoints(run)] == ["step-000003", "step-000006"]
+    again = Toy(dropout=0.1)
+    assert train(again, settings, run).step == 12
+    assert equal(weights(again.model), weights(whole.model))
+    assert [entry["step"] for entry in run.events.read() if entry["event"] == "resumed"] == [6]
