@@ -165,7 +165,7 @@ def _is_finished(run: Run) -> bool:
 def _held_out(summary: dict[str, Any]) -> str:
     from chatwright.cli.training_progress import figure_name
 
-    for name in ("bits_per_byte", "nats_per_token", "accuracy", "f1"):
+    for name in ("bits_per_byte", "accuracy", "f1"):
         if name in summary["figures"]:
             return f"{figure_name(name)} {summary['figures'][name]:.4f}"
     return "-"
