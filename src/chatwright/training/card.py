@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatwright.model.card import ModelCard
+from chatwright.text.language import UNKNOWN
 from chatwright.training.history import History
 from chatwright.training.run import Run
 
@@ -17,7 +18,7 @@ def pretraining_card(run: Run) -> str:
     card = ModelCard(
         title=run.path.resolve().name,
         pipeline_tag="text-generation",
-        languages=[language for language in dataset.get("languages", []) if language != "unknown"],
+        languages=[language for language in dataset.get("languages", []) if language != UNKNOWN],
         library_name="chatwright" if recurrent else "transformers",
         dataset_fingerprint=str(dataset["fingerprint"]),
         tags=["pretrained"],

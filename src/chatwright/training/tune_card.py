@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatwright.model.card import ModelCard, PipelineTag
+from chatwright.text.language import UNKNOWN
 from chatwright.training.base_model import BaseModel
 
 _PIPELINE: Mapping[str, PipelineTag] = {"classify": "text-classification", "tag": "token-classification"}
@@ -33,7 +34,7 @@ def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool) -> st
     return ModelCard(
         title=f"{base.title}, {_WHAT[method]}",
         pipeline_tag=_PIPELINE.get(method, "text-generation"),
-        languages=tune.get("languages", ()),
+        languages=[language for language in tune.get("languages", ()) if language != UNKNOWN],
         base_model=base.reference,
         library_name="peft" if adapter else "transformers",
         dataset_fingerprint=str(tune["data"]),
