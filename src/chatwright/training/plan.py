@@ -18,6 +18,7 @@ import torch
 from chatwright.errors import TrainingError, UsageError
 from chatwright.model.config import ModelConfig
 from chatwright.text.dataset import Dataset
+from chatwright.tokenizer.corpus import enough_bytes
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.train import Pattern, train_tokenizer
@@ -39,8 +40,6 @@ LEAST_STEPS = 20
 MOST_PARAMETERS_PER_TOKEN = 20.0
 # Text from which a tokenizer is trained only to see how many bytes its tokens will have.
 SAMPLE_BYTES = 1 << 21
-# More text than this is not read to train a tokenizer.
-TOKENIZER_TEXT_MOST = 64 << 20
 # What a process of PyTorch has before any model, for refusals before anything is measured.
 PYTHON_BYTES = 300e6
 # What the run's process holds beside what the measuring one does: command line, settings and the tokenizer library (65 MB), then
@@ -215,7 +214,7 @@ def _memory_bytes(dataset: Dataset, stats: TextStats, recipe: Recipe, machine: M
     if recipe.request.tokenizer:
         return round(training)
     n_documents = sum(dataset.n_rows("train", kind) for kind in stats.kinds)
-    share = min(1.0, TOKENIZER_TEXT_MOST / max(1, stats.n_bytes))
+    share = min(1.0, enough_bytes(recipe.vocab_size) / max(1, stats.n_bytes))
     sample = list(sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES))
     grown = tokenizer_training_bytes(sample, round(share * stats.n_bytes), max(1, round(share * n_documents)))
     return round(max(training, cost.start_bytes + COMMAND_BYTES + grown))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from chatwright.evaluation.documents import document_boundary
 from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
+from chatwright.tokenizer.corpus import enough_bytes, sample
 from chatwright.tokenizer.fim import FimTokens, fim_permute
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.train import Pattern, train_tokenizer
@@ -30,8 +31,6 @@ from chatwright.training.run import TOKENIZER, TOKENS, publish
 from chatwright.training.stats import TextStats
 from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
 
-# Of more text an even share gives the same tokenizer, sooner.
-_SAMPLED_FOR_TOKENIZER = 64 << 20
 _ORIGIN = "origin.json"  # beside a run's tokenizer: what it was made of
 
 
@@ -56,7 +55,11 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
             copy_tokenizer(request.tokenizer, temporary)
         else:
             progress.stage(_("Training a tokenizer of {n} tokens", n=recipe.vocab_size), stats.n_bytes)
-            texts = _sampled(dataset, stats, progress)
+            texts = sample(
+                _counted(dataset.texts("train", stats.kinds), progress),
+                stats.n_bytes,
+                enough_bytes(recipe.vocab_size),
+            )
             train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
             give_back()
         (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
@@ -66,16 +69,12 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
         raise StorageError("The run cannot be written to {path}: {reason}", path=out, reason=error.strerror) from error
 
 
-def _sampled(dataset: Dataset, stats: TextStats, progress: Progress) -> Iterator[str]:
-    """The training texts; of much text an even share, which gives the same tokenizer and is quicker."""
-    share = min(1.0, _SAMPLED_FOR_TOKENIZER / stats.n_bytes)
-    generator = random.Random(0)  # noqa: S311
+def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
     n_bytes = 0
-    for text in dataset.texts("train", stats.kinds):
-        n_bytes += len(text.encode())
+    for text in texts:
+        n_bytes += len(text.encode(errors="replace"))
         progress.advance(n_bytes)
-        if share == 1.0 or generator.random() < share:
-            yield text
+        yield text
 
 
 def _pattern(recipe: Recipe) -> Pattern:
