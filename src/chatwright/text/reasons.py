@@ -34,7 +34,7 @@ BAD = frozenset(
         "broken parquet", "broken pdf", "chosen equals rejected", "empty answer", "empty assistant turn", "empty text",
         "encrypted archive", "encrypted docx", "encrypted pdf", "no assistant turn", "no label", "no text column",
         "no user turn", "not text", "scanned pdf", "several labels", "span outside the text", "sparse file", "too large",
-        "too long", "unknown role", "unknown shape", "unreadable", "unsafe name", "zip bomb",
+        "too long", "too slow", "unknown role", "unknown shape", "unreadable", "unsafe name", "zip bomb",
     }
 )  # fmt: skip
 REASONS = NOTES | NOT_MEANT | FILTERED | BAD

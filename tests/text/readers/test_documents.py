@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pypdf
 import pytest
 from fpdf import FPDF
 
+from chatwright.text.readers import time_limit
 from chatwright.text.readers.pdf import full_width, join_lines
+from chatwright.text.readers.unit import Refused
 from tests.text.readers.helpers import one, read, read_data, reasons, texts
 
 PROSE = [
@@ -275,3 +278,44 @@ class TestText:
         records, _skipped = read_data(tmp_path / "a.txt", "One.\n<|endoftext|>\nTwo.\n<|endoftext|>\n")
         assert [text.strip() for text in texts(records)] == ["One.", "Two."]
         assert [record.where for record in records] == ["document 1", "document 2"]
+
+
+class TestSlowFiles:
+    """Files that keep a parser busy, within limits of the test's own."""
+
+    def test_a_pdf_that_takes_too_long_is_named_and_the_rest_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = pypdf.PdfWriter(clone_from=io.BytesIO(bytes(make_pdf(["Short."]).output())))
+        stream = pypdf.generic.DecodedStreamObject()
+        stream.set_data(b"BT /F1 12 Tf (slow) Tj ET " * 20_000)
+        writer.pages[0][pypdf.generic.NameObject("/Contents")] = writer._add_object(stream.flate_encode())
+        writer.write(tmp_path / "slow.pdf")
+        (tmp_path / "text.txt").write_text(PROSE[0])
+        monkeypatch.setattr(time_limit, "SECONDS", 0.1)
+        monkeypatch.setattr(time_limit, "SECONDS_PER_MB", 0.0)
+        records, skipped = read(tmp_path)
+        assert texts(records) == [PROSE[0]]
+        assert reasons(skipped) == ["too slow"]
+        assert "save a copy" in skipped[0].detail
+
+    def test_the_limit_ends_with_the_block(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time_limit, "SECONDS", 0.05)
+        with time_limit.time_limit(0):
+            pass
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+
+    def test_what_a_parser_gives_that_catches_everything_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time_limit, "SECONDS", 0.05)
+
+        def parse() -> str:
+            try:
+                while True:
+                    pass
+            except Exception:  # noqa: BLE001 — as pypdf does
+                return "half of it"
+
+        with pytest.raises(Refused, match="too slow"), time_limit.time_limit(0):
+            parse()

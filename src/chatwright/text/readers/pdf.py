@@ -11,6 +11,7 @@ from typing import Any
 from chatwright.text.characters import is_cjk
 from chatwright.text.readers.failures import PARSER_FAILURES, broken
 from chatwright.text.readers.piece import Piece
+from chatwright.text.readers.time_limit import time_limit
 from chatwright.text.readers.unit import Record, Refused, Skipped
 from chatwright.text.reasons import Detail
 
@@ -28,10 +29,12 @@ def read_pdf(piece: Piece) -> Iterator[Record | Skipped]:
     # Its warnings about damaged files go to stderr, amid the progress bar; what is lost is said here.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
-        reader = pypdf.PdfReader(piece.seekable(), strict=False)
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise Refused("encrypted pdf", "it opens with a password only: save a copy without one")
-        pages, pictures = _pages(reader)
+        file = piece.seekable()
+        with time_limit(file.seek(0, 2)):
+            reader = pypdf.PdfReader(file, strict=False)
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise Refused("encrypted pdf", "it opens with a password only: save a copy without one")
+            pages, pictures = _pages(reader)
     except DependencyError as error:
         raise Refused(
             "encrypted pdf", "it is encrypted in a way that is not read here: save a copy without a password"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from chatwright.text.readers.encoding import is_binary
 from chatwright.text.readers.failures import PARSER_FAILURES, first_line
 from chatwright.text.readers.piece import Piece
+from chatwright.text.readers.time_limit import time_limit
 from chatwright.text.readers.unit import Record, Refused, Skipped
 from chatwright.text.reasons import Detail
 
@@ -46,8 +47,9 @@ def read_html(piece: Piece) -> Iterator[Record | Skipped]:
         yield Skipped(piece.source, "", "empty")
         return
     try:
-        everything = plain_text(markup)
-        main = main_text(markup)
+        with time_limit(len(markup)):
+            everything = plain_text(markup)
+            main = main_text(markup)
     except PARSER_FAILURES as error:
         raise Refused("broken html", first_line(error)) from error
     is_main = len(main) >= _ENOUGH * len(everything)

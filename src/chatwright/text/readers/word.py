@@ -9,6 +9,7 @@ from typing import Any
 from chatwright.text.readers.failures import PARSER_FAILURES, broken
 from chatwright.text.readers.members import zip_members
 from chatwright.text.readers.piece import Piece
+from chatwright.text.readers.time_limit import time_limit
 from chatwright.text.readers.unit import Record, Refused, Skipped
 from chatwright.text.reasons import Detail
 
@@ -27,10 +28,12 @@ def read_docx(piece: Piece) -> Iterator[Record | Skipped]:
     file = piece.seekable()
     try:
         # A docx is a zip: the same caps hold.
-        for _member in zip_members(file, file.seek(0, 2), piece.source, piece.limits):
+        n_bytes = file.seek(0, 2)
+        for _member in zip_members(file, n_bytes, piece.source, piece.limits):
             pass
         file.seek(0)
-        paragraphs, beside = _paragraphs(file)
+        with time_limit(n_bytes):
+            paragraphs, beside = _paragraphs(file)
     except PARSER_FAILURES as error:
         raise Refused("broken docx", broken(error)) from error
     except Refused as refused:
