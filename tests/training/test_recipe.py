@@ -26,14 +26,18 @@ COST = StepCost(0.05, 0.01, 1e-5, 0.1, 50_000_000, 1 << 30, 1 << 28)
     steps=st.none() | st.integers(1, 100_000),
     n_bytes=st.integers(100, 10**10),
     arch=st.sampled_from(["qwen3", "gpt2", "rnn"]),
+    bytes_per_token=st.none() | st.floats(1, 8),
 )
 def test_any_dial_gives_a_run_that_fits_together(
-    size: int | None, minutes: float | None, steps: int | None, n_bytes: int, arch: str
+    size: int | None, minutes: float | None, steps: int | None, n_bytes: int, arch: str, bytes_per_token: float | None
 ) -> None:
     request = Request(size=size, minutes=minutes, steps=steps, arch=arch)  # type: ignore[arg-type]
     text = replace(TEXT, n_bytes=n_bytes, languages={"en": n_bytes})
     try:
-        recipe = fit_minutes(resolve(text, request, MACHINE), COST)
+        recipe = resolve(text, request, MACHINE)
+        if bytes_per_token is not None:  # the tokenizer is there
+            recipe = fit_tokens(recipe, max(2, round(n_bytes / bytes_per_token)), n_bytes, recipe.vocab_size)
+        recipe = fit_minutes(recipe, COST)
     except ChatwrightError:
         return  # a sentence, such as that the vocabulary leaves no room
     training = recipe.training
@@ -43,8 +47,12 @@ def test_any_dial_gives_a_run_that_fits_together(
     assert training.n_steps == (steps or training.n_steps) >= 1
     assert training.eval_every <= training.n_steps
     assert training.warmup_steps < training.n_steps
-    if training.optimizer == "muon":
-        assert recipe.tokens_per_step >= MUON_FROM_TOKENS
+    assert (training.optimizer == "muon") == (arch != "rnn" and recipe.tokens_per_step >= MUON_FROM_TOKENS)
+    assert (training.patience > 0, recipe.dropout > 0) == (recipe.epochs > 2, recipe.epochs > 4)
+    for name, chosen in (("patience", training.patience), ("dropout", recipe.dropout)):
+        assert (name in recipe.reasons) == bool(chosen)
+        if chosen:
+            assert f"{recipe.epochs:.1f} times" in recipe.reasons[name], "the readings that are printed"
     if size and arch != "rnn":
         assert 0.4 < recipe.n_parameters / size < 2.1
     assert {"vocab_size", "context_length", "batch_rows", "optimizer", "precision"} <= recipe.reasons.keys()
@@ -97,6 +105,15 @@ def test_a_text_read_often_gets_dropout_and_an_early_end() -> None:
     assert often.training.patience > 0
     once = resolve(TEXT, Request(size=1_000_000, steps=50), MACHINE)
     assert (once.dropout, once.training.patience) == (0.0, 0)
+
+
+def test_a_recipe_reads_the_text_as_often_as_it_says() -> None:
+    little = replace(TEXT, n_bytes=2_000_000, languages={"en": 2_000_000})
+    estimated = resolve(little, Request(size=1_000_000), MACHINE)
+    assert "4 readings" in estimated.reasons["n_steps"]
+    tokenised = fit_tokens(estimated, round(0.7 * estimated.n_tokens), little.n_bytes, estimated.vocab_size)
+    assert tokenised.epochs == pytest.approx(4, rel=0.02)
+    assert tokenised.training.eval_every < tokenised.training.n_steps < estimated.training.n_steps
 
 
 def test_lr_is_one_dial_for_both_optimizers() -> None:

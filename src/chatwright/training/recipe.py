@@ -145,7 +145,7 @@ def fit_tokens(recipe: Recipe, n_tokens: int, n_bytes: int, vocab_size: int) -> 
         reasons["batch_rows"] = _("the text has no more rows")
         training = replace(training, batch_rows=rows, micro_rows=min(training.micro_rows, rows))
     model = replace(recipe.model, vocab_size=vocab_size, context_length=context)
-    return replace(
+    recipe = replace(
         recipe,
         model=model,
         training=training,
@@ -155,6 +155,12 @@ def fit_tokens(recipe: Recipe, n_tokens: int, n_bytes: int, vocab_size: int) -> 
         bytes_per_token=n_bytes / n_tokens,
         reasons=reasons,
     )
+    if request.steps is None and request.minutes is None:
+        horizon = _worth_reading(model, n_tokens, reasons)
+        recipe = _paced(recipe, max(1, round(horizon / recipe.tokens_per_step)))
+    reasons = _without(reasons, "optimizer", "lr", "weight_decay")
+    optimizer = _optimizer(request, model, recipe.tokens_per_step, reasons)
+    return _by_readings(replace(recipe, training=replace(recipe.training, **optimizer), reasons=reasons))
 
 
 def fit_minutes(recipe: Recipe, cost: StepCost) -> Recipe:
@@ -186,7 +192,7 @@ def fit_minutes(recipe: Recipe, cost: StepCost) -> Recipe:
         final_bytes=max(10_000, round(final_tokens * recipe.bytes_per_token)),
         reasons=reasons,
     )
-    return _paced(recipe, n_steps)
+    return _by_readings(_paced(recipe, n_steps))
 
 
 def count_parameters(model: ModelConfig | RNNConfig) -> int:
@@ -217,6 +223,17 @@ def _paced(recipe: Recipe, n_steps: int) -> Recipe:
         part_bytes=min(max(2_000, round(part)), 200_000),
         final_bytes=min(max(10_000, round(final)), 4_000_000),
     )
+
+
+def _by_readings(recipe: Recipe) -> Recipe:
+    """What depends on how often the text is read, chosen again when that is known better, with reasons that say the new number."""
+    why = _without(recipe.reasons, "patience", "dropout")
+    training = replace(recipe.training, patience=_patience(recipe.request, recipe.epochs, why))
+    return replace(recipe, training=training, dropout=_dropout(recipe.request, recipe.epochs, why), reasons=why)
+
+
+def _without(reasons: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: why for name, why in reasons.items() if name not in names}
 
 
 def _check(request: Request) -> None:
@@ -295,6 +312,11 @@ def _horizon(
     """Tokens to train on."""
     if minutes is not None:
         return minutes * 60 * machine.flops * EFFICIENCY / 6 / count_parameters(model)
+    return _worth_reading(model, n_tokens, why)
+
+
+def _worth_reading(model: ModelConfig | RNNConfig, n_tokens: int, why: dict[str, str]) -> float:
+    """Tokens to train on when neither minutes nor steps are given."""
     wanted = 12 * count_parameters(model)
     if wanted > MOST_EPOCHS * n_tokens:
         why["n_steps"] = _(
