@@ -301,9 +301,10 @@ def test_two_processes_train_as_one(command: Run, dataset: str, tmp_path: Path) 
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CHATWRIGHT_THREADS": "2"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert TrainingRun.open(two).section("machine")["n_threads"] == 1, "of each process: they share the cores"
     assert len(done.stdout.splitlines()) == 4  # one process speaks
     a, b = ([value for _step, value in History.read(TrainingRun.open(run)).series["loss"]] for run in (one, two))
     assert a[:50] == pytest.approx(b[:50], rel=1e-5)

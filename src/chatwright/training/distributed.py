@@ -20,15 +20,20 @@ TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """Which process this is, and of how many."""
+    """Which process this is, and of how many; `local_size` of them are on this machine."""
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    def threads(self, n_threads: int, device: torch.device | str) -> int:
+        """Of the `n_threads` that this machine has for the run, those of each process: on a CPU they share its cores."""
+        return max(1, n_threads // self.local_size) if torch.device(device).type == "cpu" else n_threads
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over all ranks, in double precision."""
@@ -64,9 +69,9 @@ class World:
 @contextmanager
 def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
     """The world that `torchrun` describes by RANK and WORLD_SIZE; a world of one without them. Raises UsageError."""
-    size = int(environ.get("WORLD_SIZE", "1"))
+    size, local_size = int(environ.get("WORLD_SIZE", "1")), int(environ.get("LOCAL_WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
+        yield World(dist.get_rank(), dist.get_world_size(), local_size) if dist.is_initialized() else World()
         return
     if not dist.is_available():
         raise UsageError("This PyTorch was built without torch.distributed: start one process only.")
@@ -74,6 +79,6 @@ def joined(environ: Mapping[str, str] = os.environ) -> Iterator[World]:
         torch.cuda.set_device(int(environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size(), local_size)
     finally:
         dist.destroy_process_group()

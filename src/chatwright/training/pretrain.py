@@ -145,11 +145,12 @@ def _prepare(
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
     if request.steps is None:
         progress.stage(_("Measuring a step"), None)
-        recipe, cost = measured(recipe, machine, world.size)
+        recipe, cost = measured(recipe, machine, world)
         show(plan_of(dataset, stats, recipe, machine, cost, disk=out))
     else:
         show(recipe)
-    Run.create(out, VERB, _sections(recipe, dataset, stats, machine), _reasons(recipe))
+    n_threads = world.threads(n_threads, device)
+    Run.create(out, VERB, _sections(recipe, dataset, stats, machine, n_threads), _reasons(recipe))
 
 
 def _train(run: Run, device: torch.device, progress: Progress, world: World, *, force: bool) -> Result:
@@ -173,7 +174,10 @@ def _train(run: Run, device: torch.device, progress: Progress, world: World, *, 
     return train(objective, config, run, progress=progress, world=world, force=force)
 
 
-def _sections(recipe: Recipe, dataset: Dataset, stats: TextStats, machine: Machine) -> Mapping[str, Mapping[str, Any]]:
+def _sections(
+    recipe: Recipe, dataset: Dataset, stats: TextStats, machine: Machine, n_threads: int
+) -> Mapping[str, Mapping[str, Any]]:
+    """Of config.toml. `n_threads`: of each process."""
     kind = "rnn" if isinstance(recipe.model, RNNConfig) else "gpt"
     model = {key: value for key, value in asdict(recipe.model).items() if key not in ("windows", "rope_scaling")}
     return {
@@ -198,7 +202,7 @@ def _sections(recipe: Recipe, dataset: Dataset, stats: TextStats, machine: Machi
         },
         "training": recipe.training.to_dict(),
         "machine": {
-            "n_threads": machine.n_threads,
+            "n_threads": n_threads,
             "fp32_gflops": round(machine.fp32_flops / 1e9),
             "bf16_gflops": round(machine.bf16_flops / 1e9),
         },

@@ -92,9 +92,9 @@ def start_tuning(
 
     Raises InvalidDatasetError, InvalidModelError, UsageError before anything is written; then as `train` does.
     """
-    if n_threads:
-        torch.set_num_threads(n_threads)
     progress, world = progress or Silent(), world or World()
+    if n_threads:
+        torch.set_num_threads(world.threads(n_threads, device))
     with out_of_memory("tune"):
         task = _create(base, dataset, options, path, device, compare, progress, world)
         return _go_on(Run.open(path), task, progress, world, force=False)
