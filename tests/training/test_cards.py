@@ -44,4 +44,29 @@ def pretraining_run(path: Path) -> Run:
 def test_a_language_that_nobody_could_tell_is_no_language_of_the_model(tmp_path: Path) -> None:
     assert head_of(pretraining_card(pretraining_run(tmp_path / "run")))["language"] == ["en"]
     base = BaseModel(tmp_path, "tiny", "decoder", toy_config())
-    assert head_of(model_card(base=base, tune=TUNE, adapter=True))["language"] == ["zh"]
+    assert head_of(model_card(base=base, tune=TUNE, adapter=True, run=tmp_path))["language"] == ["zh"]
+
+
+def test_a_tuned_model_says_what_it_scored_and_what_its_base_did(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "tune", {"tune": TUNE})
+    base = BaseModel(tmp_path, "tiny", "decoder", toy_config())
+
+    def card() -> str:
+        return model_card(base=base, tune=TUNE, adapter=False, run=run.path)
+
+    run.event("before", figures={"bits_per_byte": 2.0})
+    assert "## Scores" not in card(), "a checkpoint was not measured on all held-out rows"
+    run.event("measured", figures={"bits_per_byte": 1.5, "accuracy": 0.25, "margin": float("nan")})
+    assert "- held-out bits_per_byte: 1.5000 (before tuning: 2.0000)\n" in card()
+    assert "- held-out accuracy: 0.2500\n" in card()
+    assert "margin" not in card()
+
+
+def test_a_pretrained_models_card_has_the_figures_of_the_weights_that_were_kept(tmp_path: Path) -> None:
+    run = pretraining_run(tmp_path / "run")
+    run.metric(4, bits_per_byte=1.5)
+    run.metric(8, bits_per_byte=1.75)
+    assert "held-out bits_per_byte: 1.7500" in pretraining_card(run)  # of the checkpoint of step 8
+    run.event("measured", figures={"bits_per_byte": 1.5, "bits_per_byte_en": 1.25, "perplexity": 9.0})
+    assert "held-out bits_per_byte: 1.5000\n- held-out bits_per_byte_en: 1.2500\n" in pretraining_card(run)
+    assert "perplexity" not in pretraining_card(run)

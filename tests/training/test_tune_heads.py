@@ -126,6 +126,7 @@ def test_a_classifier_learns_labels_and_loads_in_transformers(base: Path, tmp_pa
             assert torch.allclose(logits, head(ids)[0], atol=1e-4)
         assert theirs.config.id2label[int(logits.argmax())] == row["label"]
     assert (tuned.result / "tokenizer.json").is_file()
+    assert "held-out accuracy: 1.0000\n" in (tuned.result / "README.md").read_text()
 
 
 def test_a_tagger_finds_entities_by_their_exact_place_also_in_chinese(base: Path, tmp_path: Path) -> None:

@@ -127,6 +127,10 @@ def test_early_stopping_keeps_the_best_weights(model_folder: Path, tmp_path: Pat
     assert tuned.metrics["bits_per_byte"] == pytest.approx(min(seen), rel=1e-4)
     assert len(seen) < 20
     assert (tmp_path / "run" / "report.html").is_file()
+    assert tuned.result is not None
+    after, before = tuned.metrics["bits_per_byte"], tuned.before["bits_per_byte"]
+    card = (tuned.result / "README.md").read_text()
+    assert f"held-out bits_per_byte: {after:.4f} (before tuning: {before:.4f})" in card
 
 
 def test_a_run_goes_on_to_the_same_bits(model_folder: Path, tmp_path: Path) -> None:

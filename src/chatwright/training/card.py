@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from chatwright.model.card import ModelCard
 from chatwright.text.language import UNKNOWN
-from chatwright.training.history import History
+from chatwright.training.history import MEASURED, History, newest_figures
 from chatwright.training.run import Run
 
 
 def pretraining_card(run: Run) -> str:
-    """The README.md for the model folder that is being written now, with the newest held-out figures."""
+    """The README.md for the model folder that is being written now: of the result with the figures of all held-out data, of a
+    checkpoint with the newest there are."""
     dataset, model = run.section("dataset"), run.section("model")
     pretraining, training = run.section("pretraining"), run.section("training")
-    series = History.read(run).series
-    scores = {f"held-out {name}": f"{at[-1][1]:.4f}" for name, at in series.items() if name.startswith("bits_per_byte")}
+    history = History.read(run)
+    figures = newest_figures(history.events, MEASURED) or {name: at[-1][1] for name, at in history.series.items()}
+    scores = {f"held-out {name}": f"{value:.4f}" for name, value in figures.items() if name.startswith("bits_per_byte")}
     recurrent = model["kind"] == "rnn"
     card = ModelCard(
         title=run.path.resolve().name,

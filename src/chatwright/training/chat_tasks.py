@@ -40,9 +40,9 @@ class _ForChat:
         self.tokenizer, _template, encode = base.chat()
         self.encode: EncodeChat = encode
 
-    def model(self, tune: Mapping[str, Any], seed: int) -> tuple[GPT, Callable[[Path], None], str]:
-        """The model to train, what writes it, and the name of the result."""
-        card = partial(model_card, base=self.base, tune=tune)
+    def model(self, tune: Mapping[str, Any], seed: int, run: Path) -> tuple[GPT, Callable[[Path], None], str]:
+        """The model to train, what writes it, and the name of the result. `run`: the folder whose figures the card says."""
+        card = partial(model_card, base=self.base, tune=tune, run=run)
         if not tune["rank"]:
             model = self.base.load_decoder(self.device, tune["dropout"], trainable=True)
             return model, partial(self._write_model, model, card), "model"
@@ -117,7 +117,7 @@ class ChatTask(_ForChat):
 
     def objective(self, train: Items, held_out: Items, tune: Mapping[str, Any], seed: int, folder: Path) -> Objective:
         """See Task."""
-        model, write, result_name = self.model(tune, seed)
+        model, write, result_name = self.model(tune, seed, folder)
         prompts = [_question(example, self.tokenizer) for example in spread(held_out or train, SAMPLE_QUESTIONS)]
         return ChatTuning(
             model,
@@ -166,7 +166,7 @@ class PreferenceTask(_ForChat):
 
     def objective(self, train: Items, held_out: Items, tune: Mapping[str, Any], seed: int, folder: Path) -> Objective:
         """See Task."""
-        model, write, result_name = self.model(tune, seed)
+        model, write, result_name = self.model(tune, seed, folder)
         prompts = []
         for pair in spread(held_out or train, SAMPLE_QUESTIONS):
             row = pair.chosen[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,25 @@ class _ForHeads:
         self.notes: dict[Split, Notes] = {"train": Notes(), "held_out": Notes()}
 
     def head(
-        self, kind: type[TextClassifier] | type[TokenTagger], labels: Sequence[str], tune: Mapping[str, Any], seed: int
+        self,
+        kind: type[TextClassifier] | type[TokenTagger],
+        labels: Sequence[str],
+        tune: Mapping[str, Any],
+        seed: int,
+        run: Path,
     ) -> tuple[TextClassifier | TokenTagger, Callable[[Path], None]]:
-        """A fresh head over the base, all of it to be trained, and what writes it."""
+        """A fresh head over the base, all of it to be trained, and what writes it. `run`: whose figures the card says."""
         dropout = tune["dropout"]
         base = self.base.load(self.device, dropout)
         if isinstance(base, GPT) and base.head is not None:
             base.head.requires_grad_(False)  # the head for words: no label comes of it
         head = kind(base, labels, pad_id=self.base.pad_id(), dropout=dropout, seed=seed)
-        card = model_card(base=self.base, tune=tune, adapter=False)
-        return head, partial(save_head, head, write_tokenizer=self.base.write_tokenizer, card=card)
+
+        def write(folder: Path) -> None:
+            card = model_card(base=self.base, tune=tune, adapter=False, run=run)
+            save_head(head, folder, write_tokenizer=self.base.write_tokenizer, card=card)
+
+        return head, write
 
 
 class ClassTask(_ForHeads):
@@ -87,7 +95,7 @@ class ClassTask(_ForHeads):
         folder: Path,
     ) -> Objective:
         """See Task."""
-        model, write = self.head(TextClassifier, tune["labels"], tune, seed)
+        model, write = self.head(TextClassifier, tune["labels"], tune, seed, folder)
         return ClassTuning(
             model,
             train,
@@ -137,7 +145,7 @@ class TagTask(_ForHeads):
         folder: Path,
     ) -> Objective:
         """See Task."""
-        model, write = self.head(TokenTagger, tag_names(tune["labels"]), tune, seed)
+        model, write = self.head(TokenTagger, tag_names(tune["labels"]), tune, seed, folder)
         return TagTuning(
             model,
             train,

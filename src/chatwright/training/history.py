@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from chatwright.i18n import _
 from chatwright.training.run import Run
+
+# The event of the figures of a result on all held-out data, before it is written.
+MEASURED = "measured"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class History:
                     final = dict(entry.get("metrics") or {})
         series = {name: sorted(values.items()) for name, values in points.items()}
         return cls(events, series, status, step, final)
+
+
+def newest_figures(events: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, float]:
+    """What the last event of a kind has measured; empty where there is none."""
+    found: Mapping[str, float] = {}
+    for entry in events:
+        if entry.get("event") == kind:
+            found = {name: value for name, value in entry["figures"].items() if value is not None}  # null: not a number
+    return found
 
 
 def status_name(status: str) -> str:

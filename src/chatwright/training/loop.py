@@ -30,6 +30,7 @@ from chatwright.training.compiling import compile_model
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.environment import describe_environment, differences, read_environment, write_environment
+from chatwright.training.history import MEASURED
 from chatwright.training.memory import out_of_memory
 from chatwright.training.objective import Objective
 from chatwright.training.optimizer import Optimizers
@@ -233,6 +234,7 @@ class _Loop:
         metrics: Mapping[str, float] = {}
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}
+            self.note(MEASURED, step=self.state.best_step or self.state.step, figures=metrics)  # the card says them
             self._write_result()
             self.note(
                 "finished",

@@ -27,7 +27,7 @@ from tomlkit.items import Item, Table
 from chatwright.errors import InUseError, StorageError, TrainingError, UsageError
 from chatwright.training.journal import Journal
 
-CONFIG, ENVIRONMENT, REPORT = "config.toml", "environment.json", "report.html"
+CONFIG, ENVIRONMENT, EVENTS, REPORT = "config.toml", "environment.json", "events.jsonl", "report.html"
 RESULT, CHECKPOINTS, SAMPLES, TENSORBOARD, TOKENIZER, TOKENS = (
     "model",
     "checkpoints",
@@ -48,7 +48,7 @@ class Run:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self.config = config
-        self.events = Journal(path / "events.jsonl")
+        self.events = Journal(path / EVENTS)
         self.metrics = Journal(path / "metrics.jsonl")
 
     @classmethod

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from chatwright.model.card import ModelCard, PipelineTag
 from chatwright.text.language import UNKNOWN
 from chatwright.training.base_model import BaseModel
+from chatwright.training.before import EVENT as BEFORE
+from chatwright.training.history import MEASURED, newest_figures
+from chatwright.training.journal import Journal
+from chatwright.training.run import EVENTS
 
 _PIPELINE: Mapping[str, PipelineTag] = {"classify": "text-classification", "tag": "token-classification"}
 _WHAT = {
@@ -19,8 +24,8 @@ _WHAT = {
 }
 
 
-def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool) -> str:
-    """The text of README.md. `tune`: the section of the run's config.toml."""
+def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool, run: Path) -> str:
+    """The text of README.md. `tune`: the section of config.toml in the folder of the run, with the figures measured so far."""
     method = str(tune["method"])
     recipe = {
         "method": method,
@@ -40,4 +45,14 @@ def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool) -> st
         dataset_fingerprint=str(tune["data"]),
         tags=[method],
         recipe={name: value for name, value in recipe.items() if value != ""},
+        scores=_scores(list(Journal(run / EVENTS).read())),
     ).render()
+
+
+def _scores(events: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
+    """Of the result on all held-out rows, beside those of the base where they were measured; nothing for a checkpoint."""
+    before = newest_figures(events, BEFORE)
+    return {
+        f"held-out {name}": f"{value:.4f}" + (f" (before tuning: {before[name]:.4f})" if name in before else "")
+        for name, value in newest_figures(events, MEASURED).items()
+    }
