@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatwright.errors import TrainingError
 from chatwright.training.config import TrainingConfig
-from chatwright.training.schedule import decay_scale, rate_scale
+from chatwright.training.schedule import rate_scale
 
 
 def config(**values: float) -> TrainingConfig:
@@ -35,4 +36,8 @@ def test_every_step_has_a_rate(n_steps: int, warmup: int, share: float, final: f
     for step in range(n_steps):
         assert 0 < rate_scale(step, settings) <= 1
         assert rate_scale(step, settings) >= min(final, 1 / (warmup + 1)) - 1e-12
-        assert 0 < decay_scale(step, settings) <= 1
+
+
+def test_a_setting_that_there_is_not_is_named() -> None:
+    with pytest.raises(TrainingError, match="unknown setting: cautious"):
+        TrainingConfig.from_dict(config().to_dict() | {"cautious": False})

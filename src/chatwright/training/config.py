@@ -10,7 +10,6 @@ from chatwright.errors import TrainingError
 
 Optimizer = Literal["muon", "adamw"]
 Precision = Literal["fp32", "bf16"]
-Decay = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +19,7 @@ class TrainingConfig:
     A step sees `batch_rows` rows over all ranks, `micro_rows` at a time. `lr` is AdamW's; with Muon it is that of
     embeddings, norms and biases, and `muon_lr` that of the hidden matrices. The learning rate rises over `warmup_steps`, is
     constant, and falls linearly to `final_lr_share` of itself over the last `warmdown_share` of the steps. `weight_decay` acts
-    on matrices of hidden layers; `decay` says whether it falls to zero with the steps; `cautious` keeps it to the weights that the
-    update moves towards zero anyway (Liang et al. 2024). `patience`: stop after so many evaluations without improvement; 0 never.
+    on matrices of hidden layers. `patience`: stop after so many evaluations without improvement; 0 never.
     """
 
     n_steps: int
@@ -36,8 +34,6 @@ class TrainingConfig:
     eps: float = 1e-8
     momentum: float = 0.95
     weight_decay: float = 0.1
-    decay: Decay = "constant"
-    cautious: bool = False
     warmup_steps: int = 0
     warmdown_share: float = 0.4
     final_lr_share: float = 0.0
@@ -61,7 +57,7 @@ class TrainingConfig:
                     least=least,
                     most=most,
                 )
-        for name, kind in (("optimizer", Optimizer), ("precision", Precision), ("decay", Decay)):
+        for name, kind in (("optimizer", Optimizer), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise TrainingError(
                     "{setting} is {value}; it must be one of: {choices}.",

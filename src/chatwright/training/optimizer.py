@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chatwright.training.config import TrainingConfig
 from chatwright.training.muon import Muon
-from chatwright.training.schedule import decay_scale, rate_scale
+from chatwright.training.schedule import rate_scale
 
 # The output layers of our models: matrices, but not hidden ones.
 _OUTPUT_LAYERS = frozenset({"head", "score", "classifier", "decoder"})
@@ -56,18 +56,12 @@ class Optimizers:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = scale * (self.config.muon_lr if name == "muon" else self.config.lr)
-        shrink = self.matrix_rate(step) * self.config.weight_decay * decay_scale(step, self.config)
+        shrink = self.matrix_rate(step) * self.config.weight_decay
         with torch.no_grad():
-            before = [p.detach().clone() for p in self.matrices] if self.config.cautious and shrink else None
-            if shrink and before is None:
+            if shrink:
                 torch._foreach_mul_(self.matrices, 1 - shrink)
             for optimizer in self.optimizers.values():
                 optimizer.step()
-            if before is not None:
-                for parameter, old in zip(self.matrices, before, strict=True):
-                    # only where the update itself moved the weight towards zero (Liang et al. 2024)
-                    towards_zero = ((parameter - old) * old) < 0
-                    parameter.sub_(old * towards_zero, alpha=shrink)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""

@@ -19,8 +19,3 @@ def rate_scale(step: int, config: TrainingConfig) -> float:
     if left > warmdown:
         return 1.0
     return config.final_lr_share + (1 - config.final_lr_share) * left / (warmdown + 1)
-
-
-def decay_scale(step: int, config: TrainingConfig) -> float:
-    """The factor on weight decay at `step`: constant, or linearly to zero (nanochat's gain is in the last steps)."""
-    return 1.0 if config.decay == "constant" else 1.0 - step / config.n_steps
