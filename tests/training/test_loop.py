@@ -318,7 +318,7 @@ def test_bfloat16_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def test_settings_are_read_back_as_they_were(tmp_path: Path) -> None:
-    settings = config(optimizer="muon", precision="bf16", cautious=True, lr=1.5e-3)
+    settings = config(optimizer="muon", precision="bf16", compile=True, lr=1.5e-3)
     run = toy_run(tmp_path / "run", settings)
     assert TrainingConfig.from_dict(Run.open(run.path).section("training")) == settings
     for wrong in ({"surprise": 1}, {"n_steps": "many"}, {"lr": -1.0}, {"optimizer": "sgd"}, {"n_steps": True}):
