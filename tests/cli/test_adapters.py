@@ -15,9 +15,10 @@ import torch
 from chatwright.cli.adapters import Chosen, with_adapters
 from chatwright.errors import UsageError
 from chatwright.model.load import load_model
-from chatwright.model.lora import LoraConfig, add_lora, lora_parameters, save_adapter
+from chatwright.model.lora import LoraConfig, add_lora, save_adapter
 from tests.cli.conftest import Run
 from tests.cli.test_serve import read_until
+from tests.model.tiny_models import factors
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def adapter(tiny_folder: Path, tiny: str, tmp_path: Path) -> Path:
     add_lora(model, config, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in lora_parameters(model):
+        for parameter in factors(model):
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     save_adapter(model, config, tmp_path / "my-run" / "adapter", tiny)
     return tmp_path / "my-run"

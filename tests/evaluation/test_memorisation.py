@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatwright.evaluation.memorisation import longest_copied_run, longest_copied_runs
+from chatwright.evaluation.memorisation import CopiedRun, longest_copied_runs
+
+
+def longest_copied_run(sample: str, corpus: Iterable[str]) -> CopiedRun:
+    [run] = longest_copied_runs([sample], corpus)
+    return run
 
 
 def slow(sample: str, corpus: list[str], shortest: int) -> int:

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertMode
 
 from chatwright.errors import InvalidModelError, ModelNotFoundError
 from chatwright.model.encoder import Encoder, EncoderConfig, mean_pooled
-from chatwright.model.encoder_hf import encoder_config_from_hf, encoder_config_to_hf, load_encoder, save_encoder
+from chatwright.model.encoder_hf import encoder_config_from_hf, encoder_config_to_hf, load_encoder
 from chatwright.model.init import initialise
 from chatwright.tokenizer.wordpiece import load_wordpiece
-from tests.model.tiny_models import random_ids, randomise
+from tests.model.tiny_models import random_ids, randomise, write_encoder
 
 TINY = {
     "vocab_size": 96,
@@ -77,7 +77,7 @@ def test_equal_to_bert_model(case: str, tmp_path: Path) -> None:
 def test_transformers_reads_what_is_written(case: str, tmp_path: Path) -> None:
     ours = Encoder(encoder_config_from_hf(CASES[case].to_dict())).eval()
     randomise(ours, seed=5)
-    save_encoder(ours, tmp_path / "out")
+    write_encoder(ours, tmp_path / "out")
     theirs, report = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]

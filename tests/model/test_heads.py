@@ -25,7 +25,7 @@ from chatwright.model.init import initialise
 from chatwright.model.presets import config_for_size
 from tests.model.test_encoder import CASES as ENCODERS
 from tests.model.tiny_models import CASES as DECODERS
-from tests.model.tiny_models import random_ids, randomise
+from tests.model.tiny_models import random_ids, randomise, write_encoder
 
 LABELS = ("好评", "差评", "中立")
 PAD = 95
@@ -163,11 +163,9 @@ def test_a_model_of_labels_is_not_taken_for_one_that_writes(tmp_path: Path) -> N
     save_head(head_over("qwen3", TextClassifier), tmp_path / "head")
     with pytest.raises(InvalidModelError, match=r"labels texts \(Qwen3ForSequenceClassification\) and writes none"):
         describe_model(tmp_path / "head")
-    from chatwright.model.encoder_hf import save_encoder
-
     base = BASES["bert"]()
     assert isinstance(base, Encoder)
-    save_encoder(base, tmp_path / "encoder")
+    write_encoder(base, tmp_path / "encoder")
     with pytest.raises(InvalidModelError, match="is an encoder"):
         describe_model(tmp_path / "encoder")
 

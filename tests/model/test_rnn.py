@@ -20,7 +20,7 @@ from chatwright.model.init import initialise
 from chatwright.model.load import load_language_model, load_model
 from chatwright.model.rnn import RNN
 from chatwright.model.rnn_config import Cell, RNNConfig, rnn_parameter_count, rnn_parameter_shapes
-from chatwright.model.rnn_folder import load_rnn, save_rnn
+from chatwright.model.rnn_folder import load_rnn, write_rnn
 from tests.model.tiny_models import random_ids, randomise
 
 CELLS = ["rnn", "lstm"]
@@ -112,11 +112,16 @@ def test_dropout_is_for_training_only(cell: Cell) -> None:
     assert not torch.allclose(model.train()(ids), model(ids), atol=1e-3)
 
 
+def save(model: RNN, folder: Path) -> None:
+    folder.mkdir()
+    write_rnn(model, folder)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @torch.no_grad()
 def test_folders_come_back(cell: Cell, tmp_path: Path) -> None:
     model = tiny(cell)
-    save_rnn(model, tmp_path / "out")
+    save(model, tmp_path / "out")
     again = load_language_model(tmp_path / "out")
     assert isinstance(again, RNN)
     assert again.config == model.config
@@ -140,7 +145,7 @@ def test_whole_folders_hold_a_tokenizer_and_a_card(tmp_path: Path) -> None:
 
 
 def test_nothing_else_takes_it_for_a_decoder(tmp_path: Path) -> None:
-    save_rnn(tiny("rnn"), tmp_path / "out")
+    save(tiny("rnn"), tmp_path / "out")
     for opened in (open_checkpoint, load_model):
         with pytest.raises(InvalidModelError, match="only Chatwright itself reads"):
             opened(tmp_path / "out")
@@ -177,7 +182,7 @@ def change_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[P
     ],
 )
 def test_broken_folders_are_refused(change: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
-    save_rnn(tiny("lstm"), tmp_path / "out")
+    save(tiny("lstm"), tmp_path / "out")
     change(tmp_path / "out")
     for opened in (describe_model, load_language_model):
         with pytest.raises(InvalidModelError, match=reason):

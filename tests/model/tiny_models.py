@@ -14,6 +14,10 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
 
+from chatwright.model.encoder import Encoder
+from chatwright.model.encoder_hf import encoder_config_to_hf, encoder_weights
+from chatwright.model.save import write_tensors
+
 GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512}
 LLAMA = {
     "vocab_size": 96,
@@ -111,6 +115,17 @@ _GGUF_NAMES = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
+
+
+def factors(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """What an adapter learns: A and B of each layer."""
+    return [parameter for name, parameter in model.named_parameters() if ".lora_" in name]
+
+
+def write_encoder(encoder: Encoder, folder: Path) -> None:
+    """A BERT folder without a head."""
+    folder.mkdir()
+    write_tensors(encoder_weights(encoder), encoder_config_to_hf(encoder.config, 0.1), folder)
 
 
 def write_gguf(model: Any, path: Path, kind: Type = Type.F32, extra: Mapping[str, Any] | None = None) -> None:

@@ -29,11 +29,6 @@ class CopiedRun:
     document: int | None
 
 
-def longest_copied_run(sample: str, corpus: Iterable[str], *, shortest: int = 16) -> CopiedRun:
-    """`longest_copied_runs` of one sample."""
-    return longest_copied_runs([sample], corpus, shortest=shortest)[0]
-
-
 def longest_copied_runs(samples: Sequence[str], corpus: Iterable[str], *, shortest: int = 16) -> list[CopiedRun]:
     """The longest run of each sample (the first found of equally long ones). Pass what the model wrote, without its prompt."""
     assert shortest >= 1

@@ -51,11 +51,6 @@ class KneserNey:
         """Length of the longest n-grams."""
         return len(self._orders)
 
-    @property
-    def n_grams(self) -> int:
-        """Different n-grams of all orders."""
-        return sum(len(order.keys) for order in self._orders)
-
     @classmethod
     def fit(cls, documents: Iterable[EncodedDocument], vocab_size: int, order: int = 5) -> KneserNey:
         """Counts the documents; the first id of each is context only, and ids lie in 0..vocab_size-1.
@@ -103,23 +98,6 @@ class KneserNey:
             n_bytes.append(document.n_bytes)
             n_tokens.append(max(0, len(document.ids) - document.n_context))
         return DocumentScores(np.array(nats), np.array(n_bytes, dtype=np.int64), np.array(n_tokens, dtype=np.int64))
-
-    def next_token_probabilities(self, history: Sequence[int]) -> NDArray[np.float64]:
-        """The distribution after `history`, which begins with the start token: (V,), summing to one."""
-        known = np.array(history[-(self.order - 1) :] if self.order > 1 else [], dtype=np.int64)
-        contexts = [0, *(self._row(known[len(known) - n :]) for n in range(1, len(known) + 1))]
-        tokens_V = np.arange(self.vocab_size, dtype=np.int64)
-        p_V = np.full(self.vocab_size, 1 / self.vocab_size)
-        for order, context in zip(self._orders, contexts, strict=False):
-            p_V = _interpolate(order, np.full_like(tokens_V, context), tokens_V, self.vocab_size, p_V)[0]
-        return p_V
-
-    def _row(self, ids: Ints) -> int:
-        row = 0
-        for order, token in zip(self._orders, ids.tolist(), strict=False):
-            if row >= 0:
-                row = int(_find(order.keys, np.array([row * self.vocab_size + token]))[0])
-        return row
 
     def _probabilities(self, ids_T: Ints, n_context: int) -> NDArray[np.float64]:
         """Of each token from `n_context` on, given all before it in its document."""

@@ -20,9 +20,7 @@ from chatwright.model.checkpoint import (
 )
 from chatwright.model.config import shown
 from chatwright.model.encoder import Encoder, EncoderConfig
-from chatwright.model.folder import new_folder
 from chatwright.model.hf import HF_ACTIVATIONS, activation_from_hf
-from chatwright.model.save import write_tensors
 from chatwright.model.tensors import place, read_tensors
 
 _NAMES = {
@@ -147,16 +145,6 @@ def build_encoder(
     for name, _ in list(encoder.named_parameters()):
         place(encoder, name, read.pop(names[name]), dtype, device, trainable)
     return encoder.eval()
-
-
-def save_encoder(encoder: Encoder, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
-    """Writes a new folder that `BertModel.from_pretrained` reads, whole or not at all.
-
-    Raises UsageError when the folder is not empty, StorageError.
-    """
-    raw = encoder_config_to_hf(encoder.config, encoder.dropout.p or 0.1) | dict(extra or {})
-    with new_folder(folder) as whole:
-        write_tensors(encoder_weights(encoder), raw, whole)
 
 
 def encoder_weights(encoder: Encoder, prefix: str = "") -> dict[str, Tensor]:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,15 +72,12 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.scale = scale
-        self.enabled = True
         self.dropout = nn.Dropout(dropout)
         self.lora_a = nn.Parameter(torch.zeros(r, base.in_features, device=base.weight.device))
         self.lora_b = nn.Parameter(torch.zeros(base.out_features, r, device=base.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if not self.enabled:
-            return y
         thin = F.linear(self.dropout(x.to(self.lora_a.dtype)), self.lora_a)
         return (y + F.linear(thin, self.lora_b) * self.scale).to(y.dtype)
 
@@ -116,25 +112,6 @@ def add_lora(model: nn.Module, config: LoraConfig, seed: int) -> None:
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     """The adapted layers by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-
-
-def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The factors, A and B of each layer: all that an optimizer needs."""
-    return [factor for layer in lora_layers(model).values() for factor in (layer.lora_a, layer.lora_b)]
-
-
-@contextmanager
-def lora_disabled(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model is its own base: the reference of DPO without a second copy."""
-    layers = list(lora_layers(model).values())
-    before = [layer.enabled for layer in layers]
-    for layer in layers:
-        layer.enabled = False
-    try:
-        yield
-    finally:
-        for layer, enabled in zip(layers, before, strict=True):
-            layer.enabled = enabled
 
 
 def merge_lora(model: nn.Module) -> None:

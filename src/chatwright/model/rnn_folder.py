@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from chatwright.model.folder import new_folder
 from chatwright.model.rnn import RNN
 from chatwright.model.rnn_checkpoint import open_rnn
 from chatwright.model.save import write_tensors
@@ -38,9 +37,3 @@ def write_rnn(model: RNN, folder: Path, *, extra: Mapping[str, Any] | None = Non
     """config.json and weights into a folder that is there; see `folder.write_model_folder` for a whole one."""
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     write_tensors(weights, model.config.to_dict() | dict(extra or {}), folder)
-
-
-def save_rnn(model: RNN, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
-    """`write_rnn` to a new folder, whole or not at all. Raises UsageError when it is not empty, StorageError."""
-    with new_folder(folder) as whole:
-        write_rnn(model, whole, extra=extra)
