@@ -55,3 +55,12 @@ def describe_error(error: ChatwrightError, language: Language | None = None) -> 
     """The error's sentence in the user's language."""
     template = catalogue(language or detect_language()).get(error.template, error.template)
     return template.format(**error.params)
+
+
+def format_size(n_bytes: float) -> str:
+    """`98.4 MB`: decimal units, as file managers and package indexes show them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

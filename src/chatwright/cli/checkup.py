@@ -18,8 +18,7 @@ from urllib.parse import urlsplit
 from chatwright import __version__
 from chatwright.errors import ChatwrightError
 from chatwright.hub import ModelsFolder
-from chatwright.hub.failures import format_size
-from chatwright.i18n import _, describe_error
+from chatwright.i18n import _, describe_error, format_size
 from chatwright.machine import available_cores, cpu_flags, cpu_quota, memory_limit_bytes
 from chatwright.settings import Settings, load_settings
 

@@ -9,7 +9,7 @@ import typer
 
 from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
-from chatwright.i18n import _, describe_error
+from chatwright.i18n import _, describe_error, format_size
 
 if TYPE_CHECKING:
     from chatwright.hub import InstalledModel, ModelsFolder
@@ -65,7 +65,7 @@ def ls(
         [
             [
                 entry["name"],
-                _size(entry["size_bytes"]),
+                format_size(entry["size_bytes"]),
                 _count(entry["parameters"]) if entry["error"] is None else _("broken"),
                 entry["quantization"] or "-",
                 str(entry["context_length"] or "-"),
@@ -108,11 +108,11 @@ def show(
     shown = {
         "languages": ", ".join(details["languages"]),
         "parameters": f"{details['parameters']:,}" if details["parameters"] else None,
-        "size_bytes": _size(details["size_bytes"]),
+        "size_bytes": format_size(details["size_bytes"]),
     }
     rows = [[label, str(shown.get(key, details.get(key)) or "-")] for key, label in labels.items()]
     for file, entry in files.items():
-        rows.append([file, f"{_size(entry['size_bytes'])}  sha256 {entry['sha256']}"])
+        rows.append([file, f"{format_size(entry['size_bytes'])}  sha256 {entry['sha256']}"])
     output.table(["", ""], rows)
     output.data(
         "\n"
@@ -141,7 +141,7 @@ def rm(
     if not yes:
         if not interactive():
             raise UsageError("Nobody can be asked whether to remove {name}: add --yes.", name=name)
-        question = _("Remove {name} ({size})?", name=name, size=_size(model.size_bytes))
+        question = _("Remove {name} ({size})?", name=name, size=format_size(model.size_bytes))
         if not typer.confirm(question, err=True):
             output.say(_("Nothing was removed."))
             raise typer.Exit(1)
@@ -224,12 +224,6 @@ def _chat_template(path: Path) -> str | None:
 
 def _bytes_on_disk(path: Path) -> int:
     return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-
-
-def _size(n_bytes: int) -> str:
-    from chatwright.hub.failures import format_size
-
-    return format_size(n_bytes)
 
 
 def _count(n: int | None) -> str:

@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from chatwright.cli.output import Output
-from chatwright.hub.failures import format_size
-from chatwright.i18n import _
+from chatwright.i18n import _, format_size
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn

@@ -15,7 +15,7 @@ import typer
 from chatwright.cli.adapters import Chosen, resolve_model, with_adapters
 from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InUseError, ModelNotFoundError, UsageError
-from chatwright.i18n import _
+from chatwright.i18n import _, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,6 @@ def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, 
 
 def loading_sentence(model: Chosen) -> str:
     """What is loaded; of an adapter also the memory it takes, as it becomes a model of its own."""
-    from chatwright.hub.failures import format_size
     from chatwright.model.describe import describe_model
 
     if model.adapter is None:

@@ -11,7 +11,7 @@ import typer
 from chatwright.cli.models import JSON_HELP
 from chatwright.cli.output import Output, number
 from chatwright.errors import UsageError
-from chatwright.i18n import _
+from chatwright.i18n import _, format_size
 
 if TYPE_CHECKING:
     from chatwright.text.dataset import Dataset
@@ -79,8 +79,8 @@ def train(
         output.say(
             _(
                 "Training on {limit} of the {total} of text, spread evenly over it: more hardly changes {size} tokens.",
-                limit=_size(limit),
-                total=_size(n_bytes),
+                limit=format_size(limit),
+                total=format_size(n_bytes),
                 size=wanted,
             )
         )
@@ -122,7 +122,7 @@ def _why(choice: VocabChoice, n_bytes: int, size: str) -> str:
             "{size} tokens: so many can {bytes} of text teach (the rarest should be seen 20 times); a model of {model} could "
             "afford {by_model}.",
             size=choice.size,
-            bytes=_size(n_bytes),
+            bytes=format_size(n_bytes),
             model=size,
             by_model=choice.by_model,
         )
@@ -131,7 +131,7 @@ def _why(choice: VocabChoice, n_bytes: int, size: str) -> str:
             "{size} tokens: so many can a model of {model} parameters afford (a quarter of them in the embedding); {bytes} of "
             "text could teach {by_text}.",
             size=choice.size,
-            bytes=_size(n_bytes),
+            bytes=format_size(n_bytes),
             model=size,
             by_text=choice.by_text,
         )
@@ -139,7 +139,7 @@ def _why(choice: VocabChoice, n_bytes: int, size: str) -> str:
         "{size} tokens, the limit of what is chosen by itself: {bytes} of text could teach {by_text}, and a model of {model} "
         "parameters could afford {by_model}.",
         size=choice.size,
-        bytes=_size(n_bytes),
+        bytes=format_size(n_bytes),
         by_text=choice.by_text,
         model=size,
         by_model=choice.by_model,
@@ -156,7 +156,7 @@ def _watched(texts: Iterable[str], n_bytes: int, output: Output) -> Iterator[str
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not drawn, transient=True) as bar:
         if not drawn:
-            output.say(_("Reading {bytes} of text…", bytes=_size(n_bytes)))
+            output.say(_("Reading {bytes} of text…", bytes=format_size(n_bytes)))
         task = bar.add_task(_("Reading"), total=n_bytes)
         for text in texts:
             yield text
@@ -192,13 +192,7 @@ def _print_table(output: Output, measured: dict[Split, dict[str, Fertility]]) ->
         row = [_("all") if language is None else language]
         for languages in measured.values():
             found = sum(languages.values(), Fertility()) if language is None else languages.get(language, Fertility())
-            row += [_size(found.n_bytes), f"{found.bytes_per_token:.2f}" if found.n_tokens else "-"]
+            row += [format_size(found.n_bytes), f"{found.bytes_per_token:.2f}" if found.n_tokens else "-"]
         rows.append(row)
     headings = [_("LANGUAGE"), _("TRAINING TEXT"), _("BYTES/TOKEN"), _("HELD-OUT TEXT"), _("BYTES/TOKEN")]
     output.table(headings, rows)
-
-
-def _size(n_bytes: int) -> str:
-    from chatwright.hub.failures import format_size
-
-    return format_size(n_bytes)

@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from chatwright.errors import PullError, StorageError
+from chatwright.i18n import format_size
 
 
 def host_of(url: str) -> str:
@@ -139,15 +140,6 @@ def need_space(folder: Path, needed_bytes: int, free_bytes: int) -> None:
             needed=format_size(needed_bytes),
             free=format_size(free_bytes),
         )
-
-
-def format_size(n_bytes: float) -> str:
-    """`98.4 MB`: decimal units, as file managers and package indexes show them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

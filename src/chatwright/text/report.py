@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatwright.i18n import _, detect_language
+from chatwright.i18n import _, detect_language, format_size
 from chatwright.text.manifest import SPLITS, Manifest
-from chatwright.text.work import size
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -50,7 +49,7 @@ def step_names() -> dict[str, str]:
 def tables(manifest: Manifest) -> Iterator[Table]:
     """The report as tables: for the terminal and for both files."""
     rows = [
-        (kind, split, f"{contents.rows:,}", size(contents.bytes))
+        (kind, split, f"{contents.rows:,}", format_size(contents.bytes))
         for kind, splits in manifest.kinds.items()
         for split, contents in splits.items()
     ]
@@ -65,7 +64,7 @@ def tables(manifest: Manifest) -> Iterator[Table]:
     yield Table(
         _("Languages"),
         (_("language"), _("text"), _("share")),
-        [(language, size(n), f"{n / total:.1%}") for language, n in ordered],
+        [(language, format_size(n), f"{n / total:.1%}") for language, n in ordered],
         [n / total for _language, n in ordered],
     )
     yield Table(
@@ -79,8 +78,8 @@ def tables(manifest: Manifest) -> Iterator[Table]:
             names.get(step.name, step.name),
             f"{step.rows_in:,}",
             f"{step.rows_out:,}",
-            size(step.bytes_in),
-            size(step.bytes_out),
+            format_size(step.bytes_in),
+            format_size(step.bytes_out),
             f"{step.changed:,}",
         )
         for step in manifest.steps
@@ -114,7 +113,7 @@ def _lines_above(manifest: Manifest) -> Iterator[str]:
         "{units:,} files or parts of files from {inputs}, {size} in all; made by {program}.",
         units=sources.units,
         inputs=", ".join(sources.inputs),
-        size=size(sources.size_bytes),
+        size=format_size(sources.size_bytes),
         program=manifest.created_by,
     )
     yield _(
@@ -127,7 +126,8 @@ def _lines_above(manifest: Manifest) -> Iterator[str]:
     else:
         yield _("Personal data was neither looked for nor masked: --mask does both.")
     yield _(
-        "While it was made, {size} of temporary files lay beside it on the disk.", size=size(manifest.temporary_bytes)
+        "While it was made, {size} of temporary files lay beside it on the disk.",
+        size=format_size(manifest.temporary_bytes),
     )
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 import orjson
 
 from chatwright.errors import InUseError, StorageError
+from chatwright.i18n import format_size
 
 if sys.platform != "win32":
     import fcntl
@@ -134,8 +135,8 @@ def need_space(folder: Path, needed_bytes: int) -> None:
             "Not enough disk space in {path}: {needed} needed for the dataset and its temporary files, {free} free. Free some, or "
             "choose a folder on another disk with --out.",
             path=folder,
-            needed=size(needed_bytes),
-            free=size(free),
+            needed=format_size(needed_bytes),
+            free=format_size(free),
         )
 
 
@@ -151,12 +152,3 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         path=path,
         reason=error.strerror or error,
     )
-
-
-def size(n_bytes: float) -> str:
-    """`98.4 MB`: decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
