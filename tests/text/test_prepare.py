@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -29,7 +30,7 @@ from chatwright.text.dataset import Dataset
 from chatwright.text.options import PrepareOptions
 from chatwright.text.prepare import prepare
 from chatwright.text.shingles import shingle
-from chatwright.text.work import locked, need_space, work_folder
+from chatwright.text.work import locked, need_space, work_folder, write_atomically
 from tests.text.readers.test_documents import PROSE, make_pdf
 
 VOCABULARY = """
@@ -468,6 +469,16 @@ def test_a_full_disk_leaves_nothing_half_written_and_can_be_gone_on_with(tmp_pat
     assert not out.exists()
     assert start(long_corpus, out, 1).wait() == 0
     Dataset.open(out).verify()
+
+
+def test_a_file_that_did_not_get_to_the_disk_leaves_no_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "marker", b"finished")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_space_is_said_before_the_work(tmp_path: Path) -> None:

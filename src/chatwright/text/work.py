@@ -108,23 +108,42 @@ class Work:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or none, also after a power cut. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    """The whole file or none, also after a kill or a power cut. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_names(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Flush every file below, and the folders themselves, to the disk. Raises OSError."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_names(path)
+        elif path.is_file():
+            _sync(path)
+    sync_names(folder)
+
+
+def sync_names(folder: Path) -> None:
+    """Flush the names in a folder to the disk; a no-op where the system has no way to. Raises OSError."""
+    if sys.platform != "win32":
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def need_space(folder: Path, needed_bytes: int) -> None:

@@ -16,7 +16,8 @@ import torch
 
 from chatwright import __version__
 from chatwright.errors import StorageError, TrainingError
-from chatwright.training.run import ENVIRONMENT, write_atomically
+from chatwright.text.work import write_atomically
+from chatwright.training.run import ENVIRONMENT
 
 # What changes the last digits of a sum, and with them, after some thousand steps, all of them.
 DECISIVE = ("torch", "numpy", "processor", "instructions", "device", "threads", "world_size", "deterministic")

@@ -10,11 +10,12 @@ from typing import Any
 
 from chatwright.errors import StorageError
 from chatwright.i18n import _, detect_language
+from chatwright.text.work import write_atomically
 from chatwright.training.curves import curves_svg
 from chatwright.training.environment import read_environment
 from chatwright.training.fold_report import fold_tables
 from chatwright.training.history import History, status_name
-from chatwright.training.run import REPORT, SAMPLES, Run, write_atomically
+from chatwright.training.run import REPORT, SAMPLES, Run
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }

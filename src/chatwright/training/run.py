@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from tomlkit.items import Item, Table
 
 from chatwright.errors import InUseError, StorageError, TrainingError, UsageError
+from chatwright.text.work import sync_folder, sync_names, write_atomically
 from chatwright.training.journal import Journal
 
 CONFIG, ENVIRONMENT, EVENTS, REPORT = "config.toml", "environment.json", "events.jsonl", "report.html"
@@ -38,7 +39,7 @@ RESULT, CHECKPOINTS, SAMPLES, TENSORBOARD, TOKENIZER, TOKENS = (
 )
 LOCK, HOLDER = "lock", "lock.json"
 # What a start that was killed has prepared, and the file in it that says what it was made of.
-_MARKS = {TOKENIZER: "origin.json", TOKENS: "tokens.json"}
+MARKS = {TOKENIZER: "origin.json", TOKENS: "tokens.json"}
 FORMAT = 1
 
 
@@ -83,7 +84,7 @@ class Run:
         try:
             config = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            if (path / TOKENIZER / _MARKS[TOKENIZER]).is_file():
+            if (path / TOKENIZER / MARKS[TOKENIZER]).is_file():
                 raise TrainingError(
                     "The run {path} was ended before its first step: start it again as you did before; what is ready is kept.",
                     path=path,
@@ -198,24 +199,9 @@ def check_new(path: Path) -> None:
 
 def _is_foreign(entry: Path) -> bool:
     """A tokenizer that somebody made there has no origin file of ours: a new run would put its own in its place."""
-    if entry.name in _MARKS:
-        return not (entry / _MARKS[entry.name]).is_file()
+    if entry.name in MARKS:
+        return not (entry / MARKS[entry.name]).is_file()
     return entry.name not in (LOCK, HOLDER) and not (entry.name.startswith(".") and entry.name.endswith(".writing"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that after any kill it is there whole or not at all. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -231,16 +217,7 @@ def publish(temporary: Path, path: Path) -> None:
 
     A folder that is there is replaced. Raises OSError.
     """
-    for entry in sorted(temporary.rglob("*")):
-        if entry.is_file():
-            fd = os.open(entry, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        elif entry.is_dir():
-            fsync_folder(entry)
-    fsync_folder(temporary)
+    sync_folder(temporary)
     if path.exists():
         grave = path.with_name(f".{path.name}.old")
         shutil.rmtree(grave, ignore_errors=True)
@@ -249,18 +226,7 @@ def publish(temporary: Path, path: Path) -> None:
         shutil.rmtree(grave, ignore_errors=True)
     else:
         temporary.rename(path)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Puts the names in a folder on disk; a no-op where the system has no way to."""
-    if os.name == "nt":
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_names(path.parent)
 
 
 def _document(

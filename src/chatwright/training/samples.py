@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatwright.errors import StorageError
+from chatwright.text.work import write_atomically
 from chatwright.training.objective import Sample
-from chatwright.training.run import SAMPLES, Run, write_atomically
+from chatwright.training.run import SAMPLES, Run
 
 
 def write_samples(run: Run, step: int, samples: Sequence[Sample]) -> None:

@@ -27,11 +27,9 @@ from chatwright.tokenizer.train import Pattern, train_tokenizer
 from chatwright.training.memory import give_back
 from chatwright.training.progress import Progress
 from chatwright.training.recipe import Recipe
-from chatwright.training.run import TOKENIZER, TOKENS, publish
+from chatwright.training.run import MARKS, TOKENIZER, TOKENS, publish
 from chatwright.training.stats import TextStats
 from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
-
-_ORIGIN = "origin.json"  # beside a run's tokenizer: what it was made of
 
 
 def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Recipe, progress: Progress) -> None:
@@ -44,7 +42,7 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
         "pattern": _pattern(recipe),
     }
     try:
-        if json.loads((folder / _ORIGIN).read_text(encoding="utf-8")) == wanted:
+        if json.loads((folder / MARKS[TOKENIZER]).read_text(encoding="utf-8")) == wanted:
             return
     except (OSError, ValueError):
         pass
@@ -62,7 +60,7 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
             )
             train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
             give_back()
-        (temporary / _ORIGIN).write_text(json.dumps(wanted), encoding="utf-8")
+        (temporary / MARKS[TOKENIZER]).write_text(json.dumps(wanted), encoding="utf-8")
         publish(temporary, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
