@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from chatwright.training.head_rows import EncodeText, LabelledText, TaggedText
 from chatwright.training.loss import IGNORE
 from chatwright.training.objective import Sample
 from chatwright.training.spans import Span, spans_of, tag_names, tags_of
+from chatwright.training.tune_task import spread
 
-Text = TypeVar("Text")
-
-# Held-out texts looked at while training, and tokens of one forward pass without gradients.
+# Held-out texts looked at while training, texts shown with what was found, and tokens of one forward pass without gradients.
 GLANCE_TEXTS = 512
+SAMPLE_TEXTS = 5
 FORWARD_TOKENS = 8192
 
 
@@ -100,7 +100,7 @@ class ClassTuning:
 
     def samples(self) -> Sequence[Sample]:
         """See Objective: a few held-out texts with the label they get."""
-        texts = _spread(self.held_out or self.train)
+        texts = spread(self.held_out or self.train, SAMPLE_TEXTS)
         with torch.no_grad():
             _nats, predicted = self._predict(texts)
         return [
@@ -221,7 +221,7 @@ class TagTuning:
 
     def samples(self) -> Sequence[Sample]:
         """See Objective: a few held-out texts with the entities found in them."""
-        texts = _spread(self.held_out or self.train)
+        texts = spread(self.held_out or self.train, SAMPLE_TEXTS)
         with torch.no_grad():
             _nats, _n_tokens, found = self._predict(texts)
         return [
@@ -303,8 +303,3 @@ def _groups(lengths: Sequence[int]) -> list[list[int]]:
             groups.append([])
         groups[-1].append(number)
     return groups
-
-
-def _spread(texts: Sequence[Text], n: int = 5) -> list[Text]:
-    """A few, evenly from the whole."""
-    return [texts[i * len(texts) // min(n, len(texts))] for i in range(min(n, len(texts)))]

@@ -17,7 +17,7 @@ from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.presets import config_for_size, rnn_config_for_size
 from chatwright.model.rnn_config import RNNConfig, rnn_parameter_count
 from chatwright.tokenizer.vocab_size import explain_vocab_size
-from chatwright.training.config import TrainingConfig
+from chatwright.training.config import Precision, TrainingConfig
 from chatwright.training.measure import StepCost
 from chatwright.training.request import Request
 from chatwright.training.speed import Machine
@@ -29,6 +29,8 @@ EFFICIENCY = 0.4
 # Below, Muon's five products of square matrices a step cost more than they gain (5m/T of a step, see `optimizer`).
 MUON_FROM_TOKENS = 2048
 MUON_LR = 0.04
+# bf16 is worth its rounding from this many times the speed on.
+BF16_FROM = 1.3
 # Of --minutes: held-out figures on the way, and of the whole held-out data at the end.
 EVALUATION_SHARE, FINAL_SHARE = 0.04, 0.06
 N_EVALUATIONS = 12
@@ -356,13 +358,19 @@ def _micro_rows(request: Request, batch_rows: int, context: int, machine: Machin
     return max(1, min(batch_rows, tokens // context))
 
 
-def _precision(request: Request, machine: Machine, why: dict[str, str]) -> Any:
+def _precision(request: Request, machine: Machine, why: dict[str, str]) -> Precision:
     if request.precision != "auto":
         why["precision"] = _("as asked")
         return request.precision
+    precision, why["precision"] = precision_for(machine)
+    return precision
+
+
+def precision_for(machine: Machine) -> tuple[Precision, str]:
+    """bf16 where the machine multiplies it clearly faster, and why: weights and their updates are fp32 either way."""
     ratio = machine.bf16_flops / machine.fp32_flops
-    why["precision"] = _("bf16 products are {ratio:.1f} times as fast as fp32 here", ratio=ratio)
-    return "bf16" if ratio >= 1.3 else "fp32"
+    why = _("bf16 products are {ratio:.1f} times as fast as fp32 here", ratio=ratio)
+    return ("bf16" if ratio >= BF16_FROM else "fp32"), why
 
 
 def _patience(request: Request, epochs: float, why: dict[str, str]) -> int:

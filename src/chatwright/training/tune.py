@@ -30,6 +30,7 @@ from chatwright.training.loop import Result, train
 from chatwright.training.memory import out_of_memory
 from chatwright.training.objective import Objective
 from chatwright.training.progress import Progress, Silent
+from chatwright.training.recipe import precision_for
 from chatwright.training.report import write_report
 from chatwright.training.run import Run, write_json
 from chatwright.training.speed import measure_machine
@@ -39,8 +40,6 @@ from chatwright.training.tune_task import Rows, Task
 DETAILS = "held_out.json"
 # A label this many times as frequent as another is said: accuracy then flatters.
 IMBALANCE = 10
-# bf16 is worth its rounding from this many times the speed on.
-BF16_FROM = 1.3
 
 
 @dataclass(frozen=True)
@@ -262,13 +261,10 @@ def _objective(run: Run, task: Task) -> Objective:
 
 
 def _precision(options: TuneOptions, device: torch.device) -> tuple[Precision, str]:
-    """As asked, or bf16 where this machine multiplies it clearly faster: weights and their updates are fp32 either way."""
+    """As asked, or what is faster on this machine."""
     if options.precision != "auto":
         return options.precision, _("as asked")
-    machine = measure_machine(device)
-    ratio = machine.bf16_flops / machine.fp32_flops
-    why = _("bf16 products are {ratio:.1f} times as fast as fp32 here", ratio=ratio)
-    return ("bf16" if ratio >= BF16_FROM else "fp32"), why
+    return precision_for(measure_machine(device))
 
 
 def _note_data(run: Run, task: Task, progress: Progress) -> None:

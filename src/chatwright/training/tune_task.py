@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from chatwright.errors import InvalidDatasetError
 from chatwright.i18n import _
@@ -19,6 +19,7 @@ from chatwright.training.progress import Progress
 from chatwright.training.tune_recipe import KIND_OF, Method, Shape
 
 Items = Sequence[Any]
+Item = TypeVar("Item")
 
 
 class Task(Protocol):
@@ -111,6 +112,6 @@ def _is_span(entry: Mapping[str, Any]) -> bool:
     return all(isinstance(place, int) for place in places) and isinstance(entry.get("label"), str)
 
 
-def spread(items: Items, n: int) -> list[Any]:
+def spread(items: Sequence[Item], n: int) -> list[Item]:
     """At most `n`, evenly from the whole."""
     return [items[i * len(items) // min(n, len(items))] for i in range(min(n, len(items)))]
