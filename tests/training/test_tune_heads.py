@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
     BertConfig,
     BertModel,
     PreTrainedTokenizerFast,
@@ -164,7 +165,7 @@ def test_a_text_longer_than_the_context_loses_no_entity(base: Path, tmp_path: Pa
         "data": "",
     }
     objective = task.objective(task.train, task.held_out, tune_section, 0, tmp_path)
-    n_tokens = sum(len(item.ids) for item in task.train)
+    n_tokens = sum(item.n_tokens for item in task.train)
     assert objective.n_rows == task.shape(task.train, [], True).n_rows > len(task.train)
     batch = objective.batch(range(objective.n_rows), 0)
     assert batch.ids.shape[1] <= 16
@@ -232,6 +233,42 @@ def test_texts_are_cut_but_keep_the_mark_of_their_end(encoder: Path) -> None:
     [tagged_text] = tagged_texts(
         [{"id": "a", "cluster": 0, "text": "Ann 北京", "spans": [{"start": 4, "end": 6, "label": "place"}]}],
         encode,
+        8,
         Notes(),
     )
-    assert tagged_text.tags == ("O", "O", "B-place", "I-place", "O")
+    assert [window.tags for window in tagged_text.windows] == [("O", "O", "B-place", "I-place", "O")]
+
+
+@pytest.mark.parametrize("context", [5, 8, 16, 64])
+@pytest.mark.parametrize("n_words", [0, 1, 6, 40])
+def test_an_encoder_reads_long_texts_as_transformers_cuts_them(
+    encoder: Path, tmp_path: Path, context: int, n_words: int
+) -> None:
+    text = " ".join(WORDS[i % len(WORDS)] for i in range(n_words))
+    row = {"id": "a", "cluster": 0, "text": text, "label": "x", "spans": []}
+    encode = BaseModel.open(encoder, "").encode_text()
+    theirs = AutoTokenizer.from_pretrained(encoder)
+    [ours] = labelled_texts([row], encode, context, Notes())
+    assert list(ours.ids) == theirs(text, truncation=True, max_length=context).input_ids
+    cut = theirs(text, truncation=True, max_length=context, return_overflowing_tokens=True, return_offsets_mapping=True)
+    [tagged_text] = tagged_texts([row], encode, context, Notes())
+    assert [list(window.ids) for window in tagged_text.windows] == cut.input_ids
+    assert [list(window.ranges) for window in tagged_text.windows] == cut.offset_mapping
+
+
+def test_a_reworded_text_is_cut_as_the_others_are(encoder: Path, tmp_path: Path) -> None:
+    rows = [{"text": "good food and fine service " * 10, "label": label} for label in ("x", "y")]
+    task = task_of(ClassTask, encoder, write_dataset(tmp_path / "data", {"labelled": {"train": rows}}), 16)
+    section = {"labels": ["x", "y"], "augmentations": ["word-swap"], "dropout": 0.0, "method": "classify"}
+    section |= {"epochs": 1.0, "data": ""}
+    batch = task.objective(task.train, [], section, 0, tmp_path).batch([0, 1], 0)
+    assert batch.ids.shape == (2, 16)
+    assert batch.ids[:, 0].tolist() == [2, 2]  # [CLS]
+    assert batch.ids[:, -1].tolist() == [3, 3]  # [SEP]
+
+
+def test_a_decoder_keeps_the_beginning_of_a_long_text(decoder: Path) -> None:
+    encode = BaseModel.open(decoder, "").encode_text()
+    text = "the food was good and the service was bad"
+    [ours] = labelled_texts([{"id": "a", "cluster": 0, "text": text, "label": "x"}], encode, 8, Notes())
+    assert list(ours.ids) == encode(text)[0][:8]

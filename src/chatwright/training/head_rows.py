@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from chatwright.errors import InvalidDatasetError
 from chatwright.training.chat_rows import Notes, row_name
-from chatwright.training.spans import Range, Span, compose, read_spans, tags_of
+from chatwright.training.spans import OUTSIDE, Range, Span, compose, read_spans, tags_of
 
 EMPTY = "texts without any token"
 LONG = "texts longer than the context, their end cut off"
@@ -26,6 +26,38 @@ class EncodeText(Protocol):
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What a model wants around every text: an encoder [CLS] and [SEP], many a decoder a token of the beginning, or nothing."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @classmethod
+    def of(cls, encode: EncodeText) -> Self:
+        """As the tokenizer puts it around a text of one letter, and around none."""
+        around, some = encode("")[0], encode("a")[0]
+        n = 0
+        while n < min(len(around), len(some)) and some[n] == around[n]:
+            n += 1
+        return cls(tuple(around[:n]), tuple(around[n:]))
+
+    def windows(self, ids: Sequence[int], length: int) -> list[range]:
+        """The places in `ids`, a text in its frame, of parts that with a frame of their own have at most `length` ids."""
+        start, end = len(self.before), len(ids) - len(self.after)
+        room = max(1, length - len(self.before) - len(self.after))
+        return [range(first, min(first + room, end)) for first in range(start, end, room)] or [range(start, end)]
+
+    def around(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """A part of a text in a frame of its own."""
+        return (*self.before, *ids, *self.after)
+
+    def cut(self, ids: Sequence[int], length: int) -> tuple[int, ...]:
+        """The beginning of a text, with what belongs behind it: as Transformers truncates."""
+        first = self.windows(ids, length)[0]
+        return self.around(ids[first.start : first.stop])
+
+
+@dataclass(frozen=True)
 class LabelledText:
     """A text and its label."""
 
@@ -38,9 +70,18 @@ class LabelledText:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Part of a tagged text, in a frame of its own: ids with the characters and the tag of each."""
+
+    ids: tuple[int, ...]
+    ranges: tuple[Range, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TaggedText:
-    """A text and its entities. `windows`: its ids with the characters and the tag of each, in parts that fit the context; a text
-    longer than that is several windows, so that no entity is lost.
+    """A text and its entities. `windows`: its parts that fit the context; a text longer than that is several windows, so that no
+    entity is lost.
     """
 
     name: str
@@ -48,9 +89,12 @@ class TaggedText:
     cluster: int
     text: str
     spans: tuple[Span, ...]
-    ids: tuple[int, ...]
-    ranges: tuple[Range, ...]
-    tags: tuple[str, ...]
+    windows: tuple[Window, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all windows."""
+        return sum(len(window.ids) for window in self.windows)
 
 
 def labelled_texts(
@@ -58,6 +102,7 @@ def labelled_texts(
 ) -> list[LabelledText]:
     """Rows of kind labelled. A text longer than the context keeps its beginning."""
     texts = []
+    frame = Frame.of(encode)
     for row in rows:
         ids, _ranges = encode(row["text"])
         if not ids:
@@ -65,7 +110,6 @@ def labelled_texts(
             continue
         if len(ids) > context_length:
             notes.add(LONG, row_name(row))
-            ids = [*ids[: context_length - 1], ids[-1]]  # an encoder's last token is the mark of the end
         texts.append(
             LabelledText(
                 name=row_name(row),
@@ -73,15 +117,18 @@ def labelled_texts(
                 cluster=int(row["cluster"]),
                 text=row["text"],
                 label=str(row["label"]),
-                ids=tuple(ids),
+                ids=frame.cut(ids, context_length),
             )
         )
     return texts
 
 
-def tagged_texts(rows: Iterable[Mapping[str, Any]], encode: EncodeText, notes: Notes) -> list[TaggedText]:
-    """Rows of kind tagged, whole; `windows_of` cuts them."""
+def tagged_texts(
+    rows: Iterable[Mapping[str, Any]], encode: EncodeText, context_length: int, notes: Notes
+) -> list[TaggedText]:
+    """Rows of kind tagged, whole: in windows where they are longer than the context."""
     texts = []
+    frame = Frame.of(encode)
     for row in rows:
         name = row_name(row)
         text, spans = compose(row["text"], read_spans(row))
@@ -98,12 +145,24 @@ def tagged_texts(rows: Iterable[Mapping[str, Any]], encode: EncodeText, notes: N
                     cluster=int(row["cluster"]),
                     text=text,
                     spans=tuple(spans),
-                    ids=tuple(ids),
-                    ranges=tuple(ranges),
-                    tags=tuple(tags_of(text, ranges, spans)),
+                    windows=tuple(windows_of(ids, ranges, tags_of(text, ranges, spans), frame, context_length)),
                 )
             )
     return texts
+
+
+def windows_of(
+    ids: Sequence[int], ranges: Sequence[Range], tags: Sequence[str], frame: Frame, context_length: int
+) -> Iterator[Window]:
+    """A text that is longer than the context in parts, each as if it were a text."""
+    before, after = len(frame.before), len(frame.after)
+    for place in frame.windows(ids, context_length):
+        part = slice(place.start, place.stop)
+        yield Window(
+            frame.around(ids[part]),
+            ((0, 0),) * before + tuple(ranges[part]) + ((0, 0),) * after,  # a frame has no characters
+            (OUTSIDE,) * before + tuple(tags[part]) + (OUTSIDE,) * after,
+        )
 
 
 def class_labels(texts: Sequence[LabelledText]) -> tuple[str, ...]:

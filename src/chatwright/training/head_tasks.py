@@ -114,9 +114,9 @@ class TagTask(_ForHeads):
 
     def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
         super().__init__(base, context_length, device)
-        self.train = tagged_texts(rows.read("train"), self.encode, self.notes["train"])
+        self.train = tagged_texts(rows.read("train"), self.encode, context_length, self.notes["train"])
         self.names = entity_labels(self.train) if self.train else ()
-        self.held_out = tagged_texts(rows.read("held_out"), self.encode, self.notes["held_out"])
+        self.held_out = tagged_texts(rows.read("held_out"), self.encode, context_length, self.notes["held_out"])
 
     def settings(self) -> dict[str, Any]:
         """See Task."""
@@ -124,9 +124,8 @@ class TagTask(_ForHeads):
 
     def shape(self, train: Items, held_out: Items, packed: bool) -> Shape:
         """See Task."""
-        n_windows = sum(-(-len(text.ids) // self.context_length) for text in train)
-        longest = min(self.context_length, max(len(text.ids) for text in train))
-        return Shape(n_windows, longest, len(held_out), self.base.config.d_model)
+        lengths = [len(window.ids) for text in train for window in text.windows]
+        return Shape(len(lengths), max(lengths), len(held_out), self.base.config.d_model)
 
     def labels(self) -> Sequence[str] | None:
         """See Task: a text has many."""
@@ -134,7 +133,7 @@ class TagTask(_ForHeads):
 
     def sizes(self) -> Sequence[int]:
         """See Task."""
-        return [len(text.ids) for text in self.train]
+        return [text.n_tokens for text in self.train]
 
     def objective(
         self,

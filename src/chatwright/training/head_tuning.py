@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from chatwright.evaluation.labels import accuracy, confusion_matrix, entity_scores, f1_by_label, macro_f1
 from chatwright.training.augmentation import augment
-from chatwright.training.head_rows import EncodeText, LabelledText, TaggedText
+from chatwright.training.head_rows import EncodeText, Frame, LabelledText, TaggedText
 from chatwright.training.loss import IGNORE
 from chatwright.training.objective import Sample
 from chatwright.training.spans import Span, spans_of, tag_names, tags_of
@@ -58,7 +58,7 @@ class ClassTuning:
         self.model, self.train, self.held_out = model, train, held_out
         self.labels = tuple(labels)
         self.number = {label: number for number, label in enumerate(self.labels)}
-        self.encode, self.context_length = encode, context_length
+        self.encode, self.frame, self.context_length = encode, Frame.of(encode), context_length
         self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
         self.details: dict[str, Any] = {}
         self.device = next(model.parameters()).device
@@ -116,7 +116,7 @@ class ClassTuning:
         if not self.augmentations:
             return text.ids
         changed, _spans = augment(text.text, self.augmentations, (self.seed, epoch, text.id))
-        return tuple(self.encode(changed)[0][: self.context_length]) or text.ids
+        return self.frame.cut(self.encode(changed)[0], self.context_length) or text.ids
 
     def _collate(self, ids: Sequence[Sequence[int]], texts: Sequence[LabelledText]) -> HeadBatch:
         padded, mask = _padded(ids, self.device)
@@ -134,15 +134,6 @@ class ClassTuning:
             for number, label in zip(numbers, logits_BC.argmax(-1).tolist(), strict=True):
                 predicted[number] = label
         return nats, predicted
-
-
-@dataclass(frozen=True)
-class Window:
-    """Part of a tagged text that fits the context: tokens `start`..`end` of text number `text`."""
-
-    text: int
-    start: int
-    end: int
 
 
 class TagTuning:
@@ -171,7 +162,7 @@ class TagTuning:
         self.augmentations, self.seed, self.write = tuple(augmentations), seed, write
         self.details: dict[str, Any] = {}
         self.device = next(model.parameters()).device
-        self.windows = _windows(train, context_length)
+        self.windows = [(text, window) for text in train for window in text.windows]
 
     @property
     def n_rows(self) -> int:
@@ -182,13 +173,9 @@ class TagTuning:
         """See Objective."""
         parts = []
         for row in rows:
-            window = self.windows[row]
-            text = self.train[window.text]
-            ids: Sequence[int] = text.ids[window.start : window.end]
-            tags: Sequence[str] = text.tags[window.start : window.end]
-            if self.augmentations and window.end - window.start == len(text.ids):
-                ids, tags = self._reworded(text, epoch)
-            parts.append((ids, tags))
+            text, window = self.windows[row]
+            whole = len(text.windows) == 1
+            parts.append(self._reworded(text, epoch) if self.augmentations and whole else (window.ids, window.tags))
         return self._collate(parts)
 
     def weight(self, batch: HeadBatch) -> int:
@@ -201,7 +188,7 @@ class TagTuning:
 
     def documents(self, rows: Sequence[int], epoch: int) -> list[str]:
         """See Objective."""
-        return list(dict.fromkeys(self.train[self.windows[row].text].name for row in rows))
+        return list(dict.fromkeys(self.windows[row][0].name for row in rows))
 
     @torch.no_grad()
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
@@ -238,7 +225,7 @@ class TagTuning:
         changed, moved = augment(text.text, self.augmentations, (self.seed, epoch, text.id), places)
         ids, ranges = self.encode(changed)
         if ranges is None or not 0 < len(ids) <= self.context_length:
-            return text.ids, text.tags
+            return text.windows[0].ids, text.windows[0].tags
         spans = [(start, end, label) for (start, end), (_s, _e, label) in zip(moved, text.spans, strict=True)]
         return ids, tags_of(changed, ranges, spans)
 
@@ -257,33 +244,24 @@ class TagTuning:
     def _predict(self, texts: Sequence[TaggedText]) -> tuple[float, int, list[list[Span]]]:
         """Nats and number of all tokens, and the entities found in each text."""
         nats, n_tokens = 0.0, 0
-        windows = _windows(texts, self.context_length)
-        tags = [[""] * len(text.ids) for text in texts]
-        for numbers in _groups([window.end - window.start for window in windows]):
-            group = [windows[number] for number in numbers]
-            batch = self._collate(
-                [(texts[w.text].ids[w.start : w.end], texts[w.text].tags[w.start : w.end]) for w in group]
-            )
+        windows = [window for text in texts for window in text.windows]
+        tags: list[list[str]] = [[] for _ in windows]
+        for numbers in _groups([len(window.ids) for window in windows]):
+            batch = self._collate([(windows[number].ids, windows[number].tags) for number in numbers])
             logits_BTC = self.model(batch.ids, batch.mask)
             nats += float(self._nats(logits_BTC, batch))
             n_tokens += int((batch.targets != IGNORE).sum())
-            for window, best in zip(group, logits_BTC.argmax(-1).tolist(), strict=True):
-                n = window.end - window.start
-                tags[window.text][window.start : window.end] = [self.tags[number] for number in best[:n]]
-        found = [spans_of(text.text, text.ranges, own) for text, own in zip(texts, tags, strict=True)]
+            for number, best in zip(numbers, logits_BTC.argmax(-1).tolist(), strict=True):
+                tags[number] = [self.tags[tag] for tag in best[: len(windows[number].ids)]]
+        found, read = [], iter(tags)
+        for text in texts:
+            ranges = [each for window in text.windows for each in window.ranges]
+            found.append(spans_of(text.text, ranges, [tag for _window in text.windows for tag in next(read)]))
         return nats, max(1, n_tokens), found
 
 
 def _only(label: str, texts: Sequence[Sequence[Span]]) -> list[list[Span]]:
     return [[span for span in spans if span[2] == label] for spans in texts]
-
-
-def _windows(texts: Sequence[TaggedText], context_length: int) -> list[Window]:
-    return [
-        Window(number, start, min(start + context_length, len(text.ids)))
-        for number, text in enumerate(texts)
-        for start in range(0, len(text.ids), context_length)
-    ]
 
 
 def _padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
