@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
@@ -157,6 +158,20 @@ def test_a_run_goes_on_to_the_same_bits(model_folder: Path, tmp_path: Path) -> N
             resume_tuning(Run.open(run.path))
         weights.append((run.path / "adapter" / "adapter_model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_a_weaker_adapter_lies_between_the_base_and_the_whole(model_folder: Path, tmp_path: Path) -> None:
+    """The figure of the run is that of the adapter as it is written, and its factors are those of the whole one."""
+    rows = [{"messages": messages} for messages in CONVERSATIONS]
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": rows, "held_out": rows}})
+    whole = tune(model_folder, data, tmp_path / "whole", method="lora", lr=1e-2)
+    weak = tune(model_folder, data, tmp_path / "weak", method="lora", lr=1e-2, strength=0.5)
+    configs = [json.loads((tmp_path / name / "adapter/adapter_config.json").read_text()) for name in ("whole", "weak")]
+    assert configs[1]["lora_alpha"] == configs[0]["lora_alpha"] / 2
+    tensors = [load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "weak")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+    before, after, between = (each["bits_per_byte"] for each in (whole.before, whole.metrics, weak.metrics))
+    assert after < between < before
 
 
 def test_folds_are_runs_with_a_summary_and_finished_ones_are_not_repeated(model_folder: Path, tmp_path: Path) -> None:

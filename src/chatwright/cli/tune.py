@@ -58,6 +58,12 @@ def tune(
     alpha: Annotated[
         str | None, typer.Option(metavar="X", help="Of the adapter. Default: twice the rank.", show_default=False)
     ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X", help="Share of the adapter that is kept; less forgets less. Default: 1.", show_default=False
+        ),
+    ] = None,
     beta: Annotated[
         str | None,
         typer.Option(metavar="X", help="Of dpo: how dear the reference is. Default: 0.1.", show_default=False),
@@ -101,6 +107,7 @@ def tune(
         lr=number(lr, "--lr", least=1e-9, most=10),
         rank=number(rank, "--rank", least=0, most=1024, whole=True),
         alpha=number(alpha, "--alpha", least=1e-3, most=1e6),
+        strength=number(strength, "--strength", least=0.01, most=1),
         dropout=number(dropout, "--dropout", least=0, most=0.9),
         weight_decay=number(weight_decay, "--weight-decay", least=0, most=100),
         context=number(length, "--context", least=16, most=1 << 20, whole=True),

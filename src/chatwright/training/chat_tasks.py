@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class _ForChat:
         add_lora(model, config, seed)
 
         def write(folder: Path) -> None:
-            save_adapter(model, config, folder, self.base.reference, card=card(adapter=True))
+            kept = replace(config, alpha=config.alpha * tune.get("strength", 1.0))
+            save_adapter(model, kept, folder, self.base.reference, card=card(adapter=True))
 
         return model, write, "adapter"
 
@@ -131,6 +133,7 @@ class ChatTask(_ForChat):
             ask=lambda: self.ask(model, prompts),
             write=write,
             result_name=result_name,
+            strength=tune.get("strength", 1.0),
         )
 
     def _n_bytes(self, row: Supervised) -> int:

@@ -231,6 +231,8 @@ class _Loop:
         """The best weights become the result, and are measured on all held-out data."""
         if self.state.best_step not in (None, self.state.step):
             load_parameters(self.run.path / CHECKPOINTS / checkpoint_name(self.state.best_step or 0), self.optimizers)
+        if (finish := getattr(self.objective, "finish", None)) is not None:
+            finish()
         metrics: Mapping[str, float] = {}
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}

@@ -26,8 +26,9 @@ class Sample:
 class Objective(Protocol):
     """See the module. `model`'s parameters with `requires_grad` are trained; the loop puts it into train and eval mode.
 
-    Two more names are read where they are there: `unit`, what `weight` counts ("tokens" unless said otherwise, "answer_tokens",
-    "pairs", "texts"), and `result_name`, the folder of the result within the run ("model" unless said otherwise).
+    Three more names are read where they are there: `unit`, what `weight` counts ("tokens" unless said otherwise, "answer_tokens",
+    "pairs", "texts"); `result_name`, the folder of the result within the run ("model" unless said otherwise); and `finish()`,
+    called once when training is over, before the result is measured and written.
     """
 
     @property

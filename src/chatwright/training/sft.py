@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from chatwright.model.gpt import GPT
+from chatwright.model.lora import lora_layers
 from chatwright.training.chat_rows import EncodeChat, Example, arrays_of, reworded
 from chatwright.training.loss import chunked_cross_entropy
 from chatwright.training.objective import Sample
@@ -77,7 +78,7 @@ def answer_loss(model: GPT, batch: ChatBatch) -> Tensor:
 
 class ChatTuning:
     """An `Objective`. `encode` encodes messages again for an augmentation; `ask` answers a few held-out questions;
-    `write` saves what is trained.
+    `write` saves what is trained; `strength` is the share of the adapter that is kept.
     """
 
     metric = "bits_per_byte"
@@ -97,8 +98,9 @@ class ChatTuning:
         ask: Callable[[], Sequence[Sample]],
         write: Callable[[Path], None],
         result_name: str,
+        strength: float = 1.0,
     ) -> None:
-        self.model = model
+        self.model, self.strength = model, strength
         self.train, self.held_out = train, held_out
         self.context_length = context_length
         self.augmentations, self.seed = tuple(augmentations), seed
@@ -143,6 +145,11 @@ class ChatTuning:
         if not n_tokens:
             return {}
         return {"bits_per_byte": nats / math.log(2) / max(1, n_bytes), "loss": nats / n_tokens}
+
+    def finish(self) -> None:
+        """See Objective: from here on the adapter counts for its strength."""
+        for layer in lora_layers(self.model).values():
+            layer.scale *= self.strength
 
     def samples(self) -> Sequence[Sample]:
         """See Objective."""

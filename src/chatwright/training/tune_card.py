@@ -31,6 +31,7 @@ def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool, run: 
         "method": method,
         "epochs": f"{tune['epochs']:g}, at most",
         "rank and alpha": f"{tune['rank']}, {tune['alpha']:g}" if tune.get("rank") else "",
+        "strength of the adapter": f"{tune['strength']:g}" if tune.get("strength", 1.0) != 1.0 else "",
         "beta": tune.get("beta", ""),
         "dropout": tune["dropout"] or "",
         "augmentations": ", ".join(tune["augmentations"]),

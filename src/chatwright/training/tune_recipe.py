@@ -52,7 +52,9 @@ LARGEST_CONTEXT = 1 << 20
 class TuneOptions:
     """What the user asked for; None: decide. `batch`: rows a step (packs of conversations, pairs, texts). `micro`: at a time.
 
-    `rank` 0 trains all weights (dpo only). `final`: after folds, train on all training data too.
+    `rank` 0 trains all weights (dpo only). `strength`: the share of the adapter that is kept when training is over; between the
+    base and the tuned weights lie models that are almost as good at what was learned and forgot less (Wortsman et al. 2022).
+    `final`: after folds, train on all training data too.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class TuneOptions:
     lr: float | None = None
     rank: int | None = None
     alpha: float | None = None
+    strength: float | None = None
     dropout: float | None = None
     weight_decay: float | None = None
     context: int | None = None
@@ -81,6 +84,7 @@ class TuneOptions:
             ("--lr", self.lr, 1e-9, 10.0),
             ("--rank", self.rank, 0 if self.method == "dpo" else 1, 1024),
             ("--alpha", self.alpha, 1e-3, 1e6),
+            ("--strength", self.strength, 0.01, 1.0),
             ("--dropout", self.dropout, 0.0, 0.9),
             ("--weight-decay", self.weight_decay, 0.0, 100.0),
             ("--context", self.context, 16, LARGEST_CONTEXT),
@@ -102,6 +106,7 @@ class TuneOptions:
         for option, given, methods in (
             ("--rank", self.rank is not None, ("lora", "dpo")),
             ("--alpha", self.alpha is not None, ("lora", "dpo")),
+            ("--strength", self.strength is not None, ("lora",)),
             ("--beta", self.beta is not None, ("dpo",)),
             ("--augment", bool(self.augmentations), ("full", "lora", "classify", "tag")),
         ):
@@ -229,6 +234,8 @@ def resolve(options: TuneOptions, shape: Shape, precision: Precision) -> Recipe:
     }
     if adapts:
         tune["alpha"] = float(options.alpha if options.alpha is not None else 2 * options.lora_rank)
+    if method == "lora":
+        tune["strength"] = options.strength if options.strength is not None else 1.0
     if method == "dpo":
         tune["beta"] = options.beta if options.beta is not None else 0.1
     reasons = {"tune": {"epochs": why.pop("epochs")}, "training": why}
