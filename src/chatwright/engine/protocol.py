@@ -38,11 +38,24 @@ class SamplingParams:
     stop_ids: frozenset[int] = frozenset()
 
 
+GrammarKind = Literal["json_schema", "lark", "regex"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like: a JSON Schema (as JSON text), a grammar in llguidance's Lark, or a regular expression."""
+
+    kind: GrammarKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One prompt to be continued `n` times. `id` is unique among the living requests of an engine.
 
-    `prompt_logprobs`: how many alternatives to report for each prompt token (None: do not score the prompt).
+    `prompt_logprobs`: how many alternatives to report for each prompt token (None: do not score the prompt). `owner`: on whose
+    behalf; places in the queue are shared out among owners, and cached prompts are never shared between them. `adapter`: the name
+    of a loaded adapter, or None for the model as it is. `grammar`: what every choice must look like.
     """
 
     id: str
@@ -50,6 +63,9 @@ class GenerateRequest:
     sampling: SamplingParams
     n: int = 1
     prompt_logprobs: int | None = None
+    owner: str = ""
+    adapter: str | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
