@@ -1,0 +1,107 @@
+"""What the server needs of a model beside its weights: what it is, its tokenizer and its chat template. No torch.
+
+Opening a model checks all of its files but the weights; whoever has an engine for it makes a `TextModel` of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from chatwright import __version__
+from chatwright.engine.protocol import Engine
+from chatwright.engine.text import TextModel
+from chatwright.errors import InvalidModelError
+from chatwright.model.adapter import Adapter, check_fits, open_adapter
+from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.config import ModelConfig
+from chatwright.model.describe import ModelInfo, describe_model
+from chatwright.model.rnn_checkpoint import is_recurrent, open_rnn
+from chatwright.model.rnn_config import RNNConfig
+from chatwright.settings import Settings
+from chatwright.tokenizer.chat import ChatTemplate, load_chat_template
+from chatwright.tokenizer.fim import FimTokens
+from chatwright.tokenizer.load import load_tokenizer
+from chatwright.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model whose files were opened and checked. `fingerprint` is OpenAI's `system_fingerprint`, `created` a Unix time."""
+
+    path: Path
+    name: str
+    adapter: Path | None
+    info: ModelInfo
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    created: int
+    fingerprint: str
+
+    def with_engine(self, engine: Engine) -> TextModel:
+        """The model that talks, when this engine runs it."""
+        return TextModel(
+            self.name,
+            engine,
+            self.tokenizer,
+            self.template,
+            languages=self.info.languages,
+            fim=FimTokens.of(self.tokenizer) if self.info.fills_in else None,
+            created=self.created,
+            fingerprint=self.fingerprint,
+        )
+
+
+def open_model(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> OpenedModel:
+    """The model at `path` (a folder or a .gguf file), with the LoRA adapter that will be merged into it, if any.
+
+    Raises ModelNotFoundError, InvalidModelError.
+    """
+    info = describe_model(path)
+    checkpoint = open_rnn(path) if is_recurrent(path) else open_checkpoint(path)
+    if isinstance(checkpoint, GGUFCheckpoint):
+        weights, metadata = [checkpoint.path], checkpoint.file.metadata
+    else:
+        weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
+    if adapter is not None:
+        weights.append(_checked_adapter(adapter, info.config).weights)
+    folder = path if path.is_dir() else path.parent
+    tokenizer = load_tokenizer(folder, metadata)
+    template = load_chat_template(folder, metadata)
+    if tokenizer.vocab_size > info.config.vocab_size:
+        raise InvalidModelError(
+            "{path}: the tokenizer has {n_tokens} tokens, but the model knows {vocab_size}. They do not belong together.",
+            path=path,
+            n_tokens=tokenizer.vocab_size,
+            vocab_size=info.config.vocab_size,
+        )
+    return OpenedModel(
+        path,
+        name,
+        adapter,
+        info,
+        tokenizer,
+        template,
+        created=int(weights[0].stat().st_mtime),
+        fingerprint=_fingerprint(weights, settings),
+    )
+
+
+def _checked_adapter(path: Path, config: ModelConfig | RNNConfig) -> Adapter:
+    """The adapter, refused before the seconds of loading when it was made for another model."""
+    adapter = open_adapter(path)
+    if not isinstance(config, ModelConfig):
+        raise InvalidModelError("A recurrent model cannot have the adapter in {folder}.", folder=adapter.path)
+    check_fits(adapter, config)
+    return adapter
+
+
+def _fingerprint(weights: list[Path], settings: Settings) -> str:
+    """Changes with whatever can change an answer: weights, code, precision, threads (OpenAI's `system_fingerprint`)."""
+    parts = [__version__, version("torch"), "float32", str(settings.n_threads)]
+    for file in weights:
+        stat = file.stat()
+        parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]
+    return "fp_" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
