@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from chatwright.model.encoder import Encoder
 from chatwright.model.encoder_hf import encoder_config_to_hf, encoder_weights
@@ -36,6 +45,7 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 64,
     "rope_theta": 500.0,
 }
+LOCAL = ["sliding_attention", "full_attention", "sliding_attention"]
 
 CASES: Mapping[str, PretrainedConfig] = {
     "gpt2": GPT2Config(**GPT2),
@@ -66,6 +76,26 @@ CASES: Mapping[str, PretrainedConfig] = {
         sliding_window=30,
         layer_types=["full_attention", "sliding_attention", "full_attention"],
     ),
+    "qwen2": Qwen2Config(**LLAMA),
+    "qwen2, tied, window in the last layers": Qwen2Config(
+        **LLAMA, tie_word_embeddings=True, use_sliding_window=True, sliding_window=9, max_window_layers=1
+    ),
+    "gemma3": Gemma3TextConfig(**LLAMA, head_dim=32, query_pre_attn_scalar=32, sliding_window=20, layer_types=LOCAL),
+    "gemma3, other scale, stretched, biases": Gemma3TextConfig(
+        **LLAMA | {"num_key_value_heads": 1},
+        head_dim=32,
+        query_pre_attn_scalar=21,
+        sliding_window=7,
+        layer_types=LOCAL,
+        attention_bias=True,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    ),
+    "gemma3, untied, no window": Gemma3TextConfig(
+        **LLAMA, head_dim=16, query_pre_attn_scalar=16, tie_word_embeddings=False, layer_types=["full_attention"] * 3
+    ),
 }
 
 
@@ -76,7 +106,9 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             is_norm = "norm" in name or ".ln_" in name
-            parameter.copy_(1 + 0.3 * noise if is_norm and name.endswith("weight") else 0.2 * noise)
+            # Transformers' Gemma keeps the weight of a norm as its distance from one
+            one = 0.0 if getattr(getattr(model, "config", None), "model_type", "") == "gemma3_text" else 1.0
+            parameter.copy_(one + 0.3 * noise if is_norm and name.endswith("weight") else 0.2 * noise)
 
 
 def reference(case: str) -> Any:

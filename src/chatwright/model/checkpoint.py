@@ -141,7 +141,8 @@ def _open_hf(folder: Path) -> SafetensorsCheckpoint:
     layout = hf_layout(config)
     expected = tensor_shapes(config, layout)
     stored: dict[str, StoredTensor] = {}
-    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file, is_leftover)):
+    left_out = is_leftover_or_vision if config.family == "gemma3" else is_leftover
+    for tensor in (tensor for file in weight_files(folder) for tensor in read_header(file, left_out)):
         name = _in_full(tensor.name, expected)
         if name in stored:
             raise InvalidModelError("{path} holds the tensor {tensor} twice.", path=folder, tensor=shown(name))
@@ -234,7 +235,9 @@ def read_header(file: Path, left_out: Callable[[str], bool] = lambda name: False
 
 
 def _in_full(name: str, expected: Mapping[str, Shape]) -> str:
-    """Files written from the bare decoder (as OpenAI's GPT-2) leave out the prefix of the causal model around it."""
+    """Files written from the bare decoder (as OpenAI's GPT-2) leave out the prefix of the causal model around it; in models of
+    text and images the decoder has a prefix of its own, in Transformers 4 and 5 at different places."""
+    name = name.removeprefix("language_model.").replace("model.language_model.", "model.", 1)
     if name not in expected:
         for prefix in ("transformer.", "model."):
             if prefix + name in expected:
@@ -245,6 +248,12 @@ def _in_full(name: str, expected: Mapping[str, Shape]) -> str:
 def is_leftover(name: str) -> bool:
     """Constants that old versions of Transformers wrote among the weights: causal masks, rotary frequencies."""
     return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
+
+
+def is_leftover_or_vision(name: str) -> bool:
+    """`is_leftover`, or what turns images into tokens in a model of text and images, whose decoder is read alone."""
+    part = name.removeprefix("model.")
+    return is_leftover(name) or part.startswith(("vision_tower.", "multi_modal_projector."))
 
 
 def check_tensors(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:

@@ -1,4 +1,4 @@
-"""What a decoder is, as one frozen value: the choices that turn one definition into GPT-2, Llama, Mistral or Qwen3."""
+"""What a decoder is, as one frozen value: the choices that turn one definition into GPT-2, Llama, Mistral, Qwen or Gemma."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from chatwright.errors import InvalidModelError
 
-Family = Literal["gpt2", "llama", "mistral", "qwen3"]
+Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3"]
 Norm = Literal["layernorm", "rmsnorm"]
 Positions = Literal["learned", "sinusoidal", "rotary"]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
@@ -64,6 +64,10 @@ class ModelConfig:
 
     `windows` has one entry a layer: how many positions back a token sees, itself included, or None for all; an empty
     tuple means None everywhere. `qkv_bias` and `out_bias` belong to attention's projections into and out of its heads.
+    `post_norms`: whether the output of attention and of the feed-forward is normed before it is added to the residual stream.
+    `embed_scale`: what embeddings are multiplied with on their way in (the head that shares them does not see it).
+    `query_scale`: what the products of queries and keys are multiplied with; None is 1 / √head_dim. `local_rope_theta`: the
+    base of the rotary frequencies, never stretched, of layers with a window; None: `rope_theta` and `rope_scaling` as all have.
     """
 
     family: Family
@@ -82,7 +86,11 @@ class ModelConfig:
     gated: bool
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    local_rope_theta: float | None = None
     qk_norm: bool = False
+    query_scale: float | None = None
+    post_norms: bool = False
+    embed_scale: float = 1.0
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -98,6 +106,11 @@ class ModelConfig:
         _check_choice("activation", self.activation, get_args(Activation))
         _check_float("norm_eps", self.norm_eps, 0.0, 1.0)
         _check_float("rope_theta", self.rope_theta, 1.0, 1e15)
+        if self.local_rope_theta is not None:
+            _check_float("local_rope_theta", self.local_rope_theta, 1.0, 1e15)
+        if self.query_scale is not None:
+            _check_float("query_scale", self.query_scale, 1e-6, 1e6)
+        _check_float("embed_scale", self.embed_scale, 1e-6, 1e6)
         if self.n_head % self.n_kv_head:
             raise InvalidModelError(
                 "In the model's configuration, n_head ({n_head}) is not a multiple of n_kv_head ({n_kv_head}).",
@@ -117,6 +130,12 @@ class ModelConfig:
         for window in self.windows:
             if window is not None:
                 _check_int("window", window, _LARGEST["context_length"])
+
+    def layer_rope(self, index: int) -> tuple[float, RopeScaling | None]:
+        """The base of a layer's rotary frequencies, and how they are stretched."""
+        if self.local_rope_theta is not None and self.windows[index] is not None:
+            return self.local_rope_theta, None
+        return self.rope_theta, self.rope_scaling
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -147,11 +166,15 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         if c.qk_norm:
             shapes[f"{layer}.attention.q_norm.weight"] = (c.head_dim,)
             shapes[f"{layer}.attention.k_norm.weight"] = (c.head_dim,)
+        if c.post_norms:
+            add_norm(f"{layer}.attention_post_norm", c.d_model)
         add_norm(f"{layer}.feed_forward_norm", c.d_model)
         if c.gated:
             add_linear(f"{layer}.feed_forward.gate", c.d_ff, c.d_model, c.mlp_bias)
         add_linear(f"{layer}.feed_forward.up", c.d_ff, c.d_model, c.mlp_bias)
         add_linear(f"{layer}.feed_forward.down", c.d_model, c.d_ff, c.mlp_bias)
+        if c.post_norms:
+            add_norm(f"{layer}.feed_forward_post_norm", c.d_model)
     add_norm("norm", c.d_model)
     if not c.tied:
         shapes["head.weight"] = (c.vocab_size, c.d_model)

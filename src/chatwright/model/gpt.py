@@ -2,7 +2,8 @@
 
 Read from top to bottom it is the paper (Vaswani et al. 2017; Radford et al. 2019 for pre-norm), with the later choices
 that `ModelConfig` names: RMSNorm (Zhang & Sennrich 2019), rotary positions (Su et al. 2021), grouped-query attention
-(Ainslie et al. 2023), gated feed-forward (Shazeer 2020), q/k-norm (Henry et al. 2020), windows (Beltagy et al. 2020).
+(Ainslie et al. 2023), gated feed-forward (Shazeer 2020), q/k-norm (Henry et al. 2020), windows (Beltagy et al. 2020), norms
+after the branches too and rotary frequencies of their own for windowed layers (Gemma Team 2025).
 
 Letters in names are axes: B sequences, T tokens of each, V vocabulary, H query heads, G key/value heads (which divide
 H), F d_ff; D is d_model in x_BTD and head_dim in q_BHTD, k_BGTD, v_BGTD, o_BHTD; R is head_dim / 2.
@@ -31,7 +32,9 @@ class Attend(Protocol):
     def __call__(
         self, layer_index: int, q_BHTD: Tensor, k_BGTD: Tensor, v_BGTD: Tensor, window: int | None
     ) -> Tensor:  # o_BHTD
-        """q and k come after q/k-norm and rotary. `window`: how many positions back, itself included; None is all."""
+        """q and k come after q/k-norm and rotary; scores are q · k / √head_dim, whatever the family. `window`: how many positions
+        back, itself included; None is all.
+        """
 
 
 class GPT(nn.Module):
@@ -49,7 +52,9 @@ class GPT(nn.Module):
         if config.positions == "learned":
             self.position_embed = nn.Embedding(config.context_length, config.d_model)
         elif config.positions == "rotary":
-            self.rotary = Rotary(config)
+            self.rotary = Rotary(config, config.rope_theta, config.rope_scaling)
+            if config.local_rope_theta is not None:
+                self.local_rotary = Rotary(config, config.local_rope_theta)
         self.layers = nn.ModuleList(Layer(config, index, dropout) for index in range(config.n_layer))
         self.norm = make_norm(config, config.d_model)
         self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -68,17 +73,22 @@ class GPT(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         x_BTD: Tensor = self.embed(ids_BT)
+        if self.config.embed_scale != 1:
+            x_BTD = x_BTD * self.config.embed_scale
         rotation: Rotation | None = None
+        local_rotation: Rotation | None = None
         match self.config.positions:
             case "learned":
                 x_BTD = x_BTD + self.position_embed(positions_BT)
             case "sinusoidal":
                 x_BTD = x_BTD + fixed_positions(positions_BT, self.config.d_model).to(x_BTD.dtype)
             case "rotary":
-                rotation = self.rotary(positions_BT, x_BTD.dtype)
+                rotation = local_rotation = self.rotary(positions_BT, x_BTD.dtype)
+                if self.config.local_rope_theta is not None:
+                    local_rotation = self.local_rotary(positions_BT, x_BTD.dtype)
         x_BTD = self.dropout(x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, rotation, attend)
+        for layer, window in zip(self.layers, self.config.windows, strict=True):
+            x_BTD = layer(x_BTD, rotation if window is None else local_rotation, attend)
         normed_BTD: Tensor = self.norm(x_BTD)
         return normed_BTD
 
@@ -107,19 +117,27 @@ class GPT(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); with `post_norms` the branches are normed once more."""
 
     def __init__(self, config: ModelConfig, index: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.attention_norm = make_norm(config, config.d_model)
         self.attention = Attention(config, index)
+        self.attention_post_norm = make_norm(config, config.d_model) if config.post_norms else None
         self.feed_forward_norm = make_norm(config, config.d_model)
         self.feed_forward = FeedForward(config)
+        self.feed_forward_post_norm = make_norm(config, config.d_model) if config.post_norms else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), rotation, attend))
-        x_BTD = x_BTD + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
+        branch_BTD = self.attention(self.attention_norm(x_BTD), rotation, attend)
+        if self.attention_post_norm is not None:
+            branch_BTD = self.attention_post_norm(branch_BTD)
+        x_BTD = x_BTD + self.dropout(branch_BTD)
+        branch_BTD = self.feed_forward(self.feed_forward_norm(x_BTD))
+        if self.feed_forward_post_norm is not None:
+            branch_BTD = self.feed_forward_post_norm(branch_BTD)
+        x_BTD = x_BTD + self.dropout(branch_BTD)
         return x_BTD
 
 
@@ -131,6 +149,8 @@ class Attention(nn.Module):
         self.index = index
         self.window = config.windows[index]
         self.head_dim = config.head_dim
+        # an `Attend` divides by √head_dim; a family that scales otherwise has the difference in its queries
+        self.query_factor = 1.0 if config.query_scale is None else config.query_scale * math.sqrt(config.head_dim)
         d_q, d_kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
         self.q = nn.Linear(config.d_model, d_q, bias=config.qkv_bias)
         self.k = nn.Linear(config.d_model, d_kv, bias=config.qkv_bias)
@@ -148,6 +168,8 @@ class Attention(nn.Module):
         q_BHTD, k_BGTD, v_BGTD = (heads.transpose(1, 2) for heads in (q_BTHD, k_BTGD, v_BTGD))
         if rotation is not None:
             q_BHTD, k_BGTD = rotate(q_BHTD, rotation), rotate(k_BGTD, rotation)
+        if self.query_factor != 1:
+            q_BHTD = q_BHTD * self.query_factor
         o_BHTD = attend(self.index, q_BHTD, k_BGTD, v_BGTD, self.window)
         projected_BTD: Tensor = self.out(o_BHTD.transpose(1, 2).flatten(2))
         return projected_BTD
@@ -226,11 +248,11 @@ class Rotary(nn.Module):
 
     frequencies: Tensor  # (R,)
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, theta: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.head_dim, self.theta, self.scaling = config.head_dim, theta, scaling
         # on the CPU even while parameters are being built on the meta device: no file holds these numbers
-        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
+        self.register_buffer("frequencies", self.exact_frequencies(), persistent=False)
 
     def forward(self, positions_BT: Tensor, dtype: torch.dtype) -> Rotation:
         angles_B1TR = positions_BT[:, None, :, None].float() * self.frequencies
@@ -239,8 +261,12 @@ class Rotary(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         # `.to(torch.bfloat16)` must not round the frequencies: at position 10,000 that is whole turns
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.frequencies = rotary_frequencies(self.config).to(self.frequencies.device)
+        self.frequencies = self.exact_frequencies().to(self.frequencies.device)
         return self
+
+    def exact_frequencies(self) -> Tensor:
+        """See `rotary_frequencies`."""
+        return rotary_frequencies(self.head_dim, self.theta, self.scaling)
 
 
 def rotate(x_BHTD: Tensor, rotation: Rotation) -> Tensor:
@@ -250,10 +276,10 @@ def rotate(x_BHTD: Tensor, rotation: Rotation) -> Tensor:
     return torch.cat((a * cos_B1TR - b * sin_B1TR, b * cos_B1TR + a * sin_B1TR), dim=-1)
 
 
-def rotary_frequencies(config: ModelConfig) -> Tensor:
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Radians a position, (head_dim / 2,), float32 on the CPU, scaling included."""
-    r = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu")
-    return scale_frequencies(1.0 / config.rope_theta ** (r / config.head_dim), config.rope_scaling)
+    r = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
+    return scale_frequencies(1.0 / theta ** (r / head_dim), scaling)
 
 
 def scale_frequencies(frequencies_R: Tensor, scaling: RopeScaling | None) -> Tensor:

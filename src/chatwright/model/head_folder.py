@@ -37,8 +37,10 @@ from chatwright.model.load import unpacked
 from chatwright.model.save import packed, write_tensors
 from chatwright.model.tensors import place, read_tensors
 
-_ARCHITECTURE = re.compile(r"(GPT2|Llama|Mistral|Qwen3|Bert)For(Sequence|Token)Classification")
-_PREFIXES = {"gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
+_ARCHITECTURE = re.compile(r"(GPT2|Llama|Mistral|Qwen2|Qwen3|Gemma3Text|Bert)For(Sequence|Token)Classification")
+_PREFIXES = {
+    "gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma3": "Gemma3Text",
+}  # fmt: skip
 
 
 def save_head(

@@ -7,6 +7,7 @@ than Transformers is refused, not ignored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -31,9 +32,13 @@ _ARCHITECTURES: Mapping[Family, str] = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
 }
-SUPPORTED = "GPT-2, Llama, Mistral, Qwen3"
+# What Transformers calls a family where it is not our name: "gemma3" is the model of text and images around the decoder.
+_MODEL_TYPES: Mapping[Family, str] = {"gemma3": "gemma3_text"}
+SUPPORTED = "GPT-2, Llama, Mistral, Qwen2, Qwen3, Gemma 3"
 
 
 def config_from_hf(raw: Mapping[str, Any]) -> ModelConfig:
@@ -52,8 +57,12 @@ def config_from_hf(raw: Mapping[str, Any]) -> ModelConfig:
     family = raw.get("model_type")
     if family == "gpt2":
         return _gpt2(raw)
-    if family in ("llama", "mistral", "qwen3"):
+    if family in ("llama", "mistral", "qwen2", "qwen3"):
         return _llama_like(family, raw)
+    if family == "gemma3":
+        return _gemma3(_text_part(raw))
+    if family == "gemma3_text":
+        return _gemma3(raw)
     raise InvalidModelError(
         "The architecture {architecture} is not supported (supported: {supported}).",
         architecture=shown(family or raw.get("architectures")),
@@ -100,7 +109,7 @@ def _llama_like(family: Family, raw: Mapping[str, Any]) -> ModelConfig:
     n_layer = _required(raw, "num_hidden_layers")
     head_dim = _optional(raw, "head_dim", 128 if family == "qwen3" and "head_dim" not in raw else None)
     n_kv_head = _optional(raw, "num_key_value_heads", 8 if family == "mistral" and not _has_kv(raw) else n_head)
-    attention_bias = family != "mistral" and _flag(raw, "attention_bias", False)
+    attention_bias = family in ("llama", "qwen3") and _flag(raw, "attention_bias", False)
     theta, scaling = _rope(raw)
     return ModelConfig(
         family=family,
@@ -120,12 +129,101 @@ def _llama_like(family: Family, raw: Mapping[str, Any]) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         qk_norm=family == "qwen3",
-        qkv_bias=attention_bias,
+        qkv_bias=attention_bias or family == "qwen2",
         out_bias=attention_bias,
         mlp_bias=family == "llama" and _flag(raw, "mlp_bias", False),
         windows=_windows(family, raw, n_layer),
         tied=_flag(raw, "tie_word_embeddings", False),
     )
+
+
+def _text_part(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the configuration of a model of text and images says of its decoder."""
+    text = raw.get("text_config")
+    if not isinstance(text, Mapping):
+        raise InvalidModelError("The model's config.json lacks {key}.", key="text_config")
+    tied = raw.get("tie_word_embeddings")
+    return dict(text) if tied is None else {"tie_word_embeddings": tied} | dict(text)
+
+
+def _gemma3(raw: Mapping[str, Any]) -> ModelConfig:
+    for option in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if raw.get(option) is not None:
+            _refuse_option(option, raw[option])
+    if raw.get("use_bidirectional_attention"):
+        _refuse_option("use_bidirectional_attention", raw["use_bidirectional_attention"])
+    defaults: dict[str, Any] = {  # of Transformers' Gemma3TextConfig
+        "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    }  # fmt: skip
+    value = {key: _optional(raw, key, default) for key, default in defaults.items()}
+    d_model, head_dim, scalar = value["hidden_size"], value["head_dim"], value["query_pre_attn_scalar"]
+    if not isinstance(d_model, int) or d_model < 1:
+        _refuse_option("hidden_size", d_model)
+    if not isinstance(scalar, int | float) or isinstance(scalar, bool) or not scalar > 0:
+        _refuse_option("query_pre_attn_scalar", scalar)
+    bias = _flag(raw, "attention_bias", False)
+    theta, local_theta, scaling = _gemma3_rope(raw)
+    return ModelConfig(
+        family="gemma3",
+        vocab_size=value["vocab_size"],
+        n_layer=value["num_hidden_layers"],
+        d_model=d_model,
+        n_head=value["num_attention_heads"],
+        n_kv_head=value["num_key_value_heads"],
+        head_dim=head_dim,
+        d_ff=value["intermediate_size"],
+        context_length=value["max_position_embeddings"],
+        norm="rmsnorm",
+        norm_eps=value["rms_norm_eps"],
+        positions="rotary",
+        activation=activation_from_hf(value["hidden_activation"]),
+        gated=True,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        local_rope_theta=local_theta,
+        qk_norm=True,
+        query_scale=None if scalar == head_dim else scalar**-0.5,
+        post_norms=True,
+        embed_scale=math.sqrt(d_model),
+        qkv_bias=bias,
+        out_bias=bias,
+        windows=_gemma3_windows(raw, value["num_hidden_layers"], value["sliding_window"]),
+        tied=_flag(raw, "tie_word_embeddings", True),
+    )
+
+
+def _gemma3_rope(raw: Mapping[str, Any]) -> tuple[float, float, RopeScaling | None]:
+    """The base of layers that see all, that of layers with a window, and how the first is stretched."""
+    theta, local_theta = raw.get("rope_theta", 1_000_000.0), raw.get("rope_local_base_freq", 10_000.0)
+    sets = raw.get("rope_parameters")
+    if sets is None:
+        theta, scaling = _rope({"rope_theta": theta} | dict(raw))
+        return theta, local_theta, scaling
+    if not isinstance(sets, Mapping):
+        _refuse_option("rope_parameters", sets)
+    whole, local = (sets.get(kind) or {} for kind in ("full_attention", "sliding_attention"))
+    if not isinstance(whole, Mapping) or not isinstance(local, Mapping):
+        _refuse_option("rope_parameters", dict(sets))
+    theta, scaling = _rope(dict(raw) | {"rope_theta": theta, "rope_parameters": whole, "rope_scaling": None})
+    local_theta, stretched = _rope({"rope_theta": local_theta, "rope_parameters": local})
+    if stretched is not None:
+        _refuse_option("rope_parameters", dict(sets))
+    return theta, local_theta, scaling
+
+
+def _gemma3_windows(raw: Mapping[str, Any], n_layer: Any, window: Any) -> tuple[int | None, ...]:
+    if not isinstance(n_layer, int) or n_layer > 1 << 10:
+        return ()  # a bad n_layer is refused by ModelConfig itself
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        period = _optional(raw, "sliding_window_pattern", 6)
+        if not isinstance(period, int) or period < 1:
+            _refuse_option("sliding_window_pattern", period)
+        return tuple(window if (i + 1) % period else None for i in range(n_layer))
+    return tuple(window if slide else None for slide in _slides(kinds))
 
 
 def _has_kv(raw: Mapping[str, Any]) -> bool:
@@ -147,12 +245,17 @@ def _windows(family: Family, raw: Mapping[str, Any], n_layer: Any) -> tuple[int 
             _refuse_option("max_window_layers", first)
         slides = [window is not None and i >= first for i in range(n_layer)]
     else:
-        if not isinstance(kinds, list) or any(kind not in ("full_attention", "sliding_attention") for kind in kinds):
-            _refuse_option("layer_types", kinds)
-        slides = [kind == "sliding_attention" for kind in kinds]
+        slides = _slides(kinds)
         if any(slides) and window is None:
             _refuse_option("sliding_window", None)
     return tuple(window if slide else None for slide in slides)
+
+
+def _slides(kinds: object) -> list[bool]:
+    """`layer_types`: which layers have a window."""
+    if not isinstance(kinds, list) or any(kind not in ("full_attention", "sliding_attention") for kind in kinds):
+        _refuse_option("layer_types", kinds)
+    return [kind == "sliding_attention" for kind in kinds]
 
 
 def _rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
@@ -190,7 +293,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     c = config
     common = {
         "architectures": [_ARCHITECTURES[c.family]],
-        "model_type": c.family,
+        "model_type": _MODEL_TYPES.get(c.family, c.family),
         "vocab_size": c.vocab_size,
         "tie_word_embeddings": c.tied,
     }
@@ -218,17 +321,24 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
             "rope_theta": c.rope_theta,
             "rope_scaling": _rope_to_hf(c.rope_scaling),
         }
+        window = next((window for window in c.windows if window is not None), None)
+        layer_types = ["full_attention" if w is None else "sliding_attention" for w in c.windows]
         if c.family == "mistral":
             raw["sliding_window"] = c.windows[0]
-        else:
+        if c.family in ("llama", "qwen3", "gemma3"):
             raw["attention_bias"] = c.qkv_bias
         if c.family == "llama":
             raw["mlp_bias"] = c.mlp_bias
-        if c.family == "qwen3":
-            window = next((window for window in c.windows if window is not None), None)
-            raw["use_sliding_window"] = window is not None
-            raw["sliding_window"] = window
-            raw["layer_types"] = ["full_attention" if w is None else "sliding_attention" for w in c.windows]
+        if c.family in ("qwen2", "qwen3"):
+            raw |= {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": layer_types}
+        if c.family == "gemma3":
+            raw |= {
+                "hidden_activation": raw.pop("hidden_act"),
+                "query_pre_attn_scalar": c.head_dim if c.query_scale is None else round(c.query_scale**-2),
+                "rope_local_base_freq": c.local_rope_theta,
+                "sliding_window": 4096 if window is None else window,
+                "layer_types": layer_types,
+            }
     if config_from_hf(raw) != config:
         raise InvalidModelError(
             "This model cannot be written in the layout of Transformers, whose {family} models lack one of its choices"

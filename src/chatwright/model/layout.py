@@ -19,13 +19,15 @@ class Slot:
     """A parameter's place.
 
     `rows`: its share of the output axis of a fused tensor, (start, stop). `transposed`: the file has (in, out).
-    `interleaved_heads`: of so many heads, the two halves of the channels lie interleaved, as in GGUF's Llama.
+    `interleaved_heads`: of so many heads, the two halves of the channels lie interleaved, as in GGUF's Llama. `offset`: what is
+    added to the stored numbers: Gemma keeps the weight of a norm as its distance from one.
     """
 
     tensor: str
     rows: tuple[int, int] | None = None
     transposed: bool = False
     interleaved_heads: int = 0
+    offset: float = 0.0
 
 
 Layout = Mapping[str, Slot]
@@ -45,6 +47,11 @@ _HF_LLAMA = {
     "feed_forward.gate": "mlp.gate_proj",
     "feed_forward.up": "mlp.up_proj",
     "feed_forward.down": "mlp.down_proj",
+}
+_HF_GEMMA3 = _HF_LLAMA | {
+    "attention_post_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_post_norm": "post_feedforward_layernorm",
 }
 _HF_GPT2 = {
     "embed": "transformer.wte",
@@ -72,10 +79,12 @@ _GGUF = {
     "attention.out": "attn_output",
     "attention.q_norm": "attn_q_norm",
     "attention.k_norm": "attn_k_norm",
+    "attention_post_norm": "post_attention_norm",
     "feed_forward_norm": "ffn_norm",
     "feed_forward.gate": "ffn_gate",
     "feed_forward.up": "ffn_up",
     "feed_forward.down": "ffn_down",
+    "feed_forward_post_norm": "post_ffw_norm",
 }
 _GGUF_GPT2 = _GGUF | {"attention.q": "attn_qkv", "attention.k": "attn_qkv", "attention.v": "attn_qkv"}
 
@@ -85,6 +94,8 @@ def hf_layout(config: ModelConfig) -> dict[str, Slot]:
     if config.family == "gpt2":
         # Transformers keeps GPT-2's matrices as TensorFlow had them, (in, out), in "Conv1D" layers
         return _layout(config, _HF_GPT2, "transformer.h.{}.", transposes=("attention.", "feed_forward."))
+    if config.family == "gemma3":
+        return _layout(config, _HF_GEMMA3, "model.layers.{}.", norm_offset=1.0)
     return _layout(config, _HF_LLAMA, "model.layers.{}.")
 
 
@@ -92,7 +103,8 @@ def gguf_layout(config: ModelConfig) -> dict[str, Slot]:
     """Parameter → place in a GGUF file."""
     if config.family == "gpt2":
         return _layout(config, _GGUF_GPT2, "blk.{}.")
-    # llama.cpp rotates neighbouring channels for Llama and Mistral, the two halves of a head for Qwen
+    # llama.cpp rotates neighbouring channels for Llama and Mistral, the two halves of a head for Qwen and Gemma, whose norms it
+    # keeps with the one added
     interleaves = config.family in ("llama", "mistral")
     return _layout(config, _GGUF, "blk.{}.", interleaves=interleaves)
 
@@ -103,6 +115,7 @@ def _layout(
     layer_prefix: str,
     transposes: tuple[str, ...] = (),
     interleaves: bool = False,
+    norm_offset: float = 0.0,
 ) -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
     filled: dict[str, int] = {}
@@ -119,7 +132,8 @@ def _layout(
             rows = (start, start + shape[0])
             filled[tensor] = rows[1]
         heads = {"attention.q": config.n_head, "attention.k": config.n_kv_head}.get(module, 0) if interleaves else 0
-        slots[parameter] = Slot(tensor, rows, len(shape) == 2 and module.startswith(transposes), heads)
+        offset = norm_offset if module.endswith("norm") else 0.0
+        slots[parameter] = Slot(tensor, rows, len(shape) == 2 and module.startswith(transposes), heads, offset)
     return slots
 
 

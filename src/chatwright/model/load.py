@@ -78,4 +78,6 @@ def unpacked(stored: Tensor, slot: Slot) -> Tensor:
     if slot.interleaved_heads:
         # rows of a head lie as 0, R, 1, R + 1, …; the decoder pairs channel r with r + R
         stored = stored.reshape(slot.interleaved_heads, -1, 2, *stored.shape[1:]).transpose(1, 2).reshape(stored.shape)
+    if slot.offset:
+        stored = stored.float() + slot.offset  # in bfloat16 the sum would lose what the difference holds
     return stored

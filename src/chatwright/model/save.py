@@ -69,5 +69,7 @@ def packed(model: GPT) -> dict[str, Tensor]:
         # the parts of a fused tensor stand in the layout in their order
         parts = [parameters[name].detach() for name, _ in held]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if offset := held[0][1].offset:
+            whole = (whole.float() - offset).to(whole.dtype)
         weights[tensor] = whole.T.contiguous() if held[0][1].transposed else whole
     return weights
