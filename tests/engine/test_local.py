@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from chatwright.engine import FinishEvent, GenerateRequest, PromptEvent, SamplingParams, TokenEvent
+from chatwright.engine.blocks import BLOCK_TOKENS
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.scheduler import Chunk
 from chatwright.errors import EngineError, OverloadedError
@@ -38,10 +39,11 @@ def prompts(n: int, seed: int = 1) -> list[list[int]]:
 async def idle(engine: LocalEngine) -> None:
     for _ in range(200):
         stats = engine.stats()
-        if stats.running == stats.waiting == stats.cached_tokens == 0 and not engine._runner.caches:
+        if stats.running == stats.waiting == stats.cached_tokens == stats.blocks_used == 0:
+            assert not getattr(engine._runner, "caches", None), "the runner still holds something"
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"the engine still holds something: {engine.stats()}, {len(engine._runner.caches)} caches")
+    raise AssertionError(f"the engine still holds something: {engine.stats()}")
 
 
 @pytest.mark.parametrize("window", [None, 7])
@@ -98,7 +100,7 @@ async def test_a_seeded_choice_does_not_depend_on_n_or_load(make_engine: MakeEng
     assert len({tuple(tokens) for tokens in five.values()}) > 1, "all choices are the same"
 
 
-async def test_siblings_borrow_the_prompt_and_still_agree(make_engine: MakeEngine) -> None:
+async def test_siblings_share_the_prompt_and_still_agree(make_engine: MakeEngine) -> None:
     model = tiny_model()
     engine = make_engine(model, max_batch=3)
     prompt = prompts(1, seed=5)[0] * 3
@@ -106,6 +108,7 @@ async def test_siblings_borrow_the_prompt_and_still_agree(make_engine: MakeEngin
     assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, prompt, 12))}
     assert reasons == dict.fromkeys(range(10), "length")
     await idle(engine)
+    assert engine.stats().reused_tokens == 9 * ((len(prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS)
 
 
 async def test_scores_are_the_models_log_probabilities(make_engine: MakeEngine) -> None:
@@ -238,25 +241,26 @@ async def test_probe_makes_a_round_trip_while_the_engine_works(make_engine: Make
     await task
 
 
-async def test_a_failing_step_with_a_borrowed_prompt_loses_nobody(
+async def test_a_failing_step_with_a_shared_prompt_loses_nobody(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parts of a failed step are tried one by one; a sibling still gets the prompt of one that ends meanwhile."""
+    """The parts of a failed step are tried one by one; a sibling keeps the prompt of one that ends meanwhile."""
     model = tiny_model()
     engine = make_engine(model)
     step = engine._runner.step
     failures = []
 
     def fail_once(chunks: list[Chunk]) -> object:
-        if not failures and any(chunk.lender for chunk in chunks):
+        if not failures and any(chunk.sequence.n_reused for chunk in chunks):
             failures.append(len(chunks))
             raise RuntimeError("out of memory")
         return step(chunks)
 
     monkeypatch.setattr(engine._runner, "step", fail_once)
+    prompt = prompts(1, seed=4)[0][:1] * 40
     sampling = SamplingParams(max_tokens=2, temperature=0.0)
-    tokens, reasons = await run(engine, GenerateRequest("r", [1, 2, 3], sampling, n=3))
-    assert failures, "no step with a borrowed prompt failed, so this test showed nothing"
+    tokens, reasons = await run(engine, GenerateRequest("r", prompt, sampling, n=3))
+    assert failures, "no step with a shared prompt failed, so this test showed nothing"
     assert reasons == dict.fromkeys(range(3), "length")
-    assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, [1, 2, 3], 2))}
+    assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, prompt, 2))}
     await idle(engine)

@@ -47,7 +47,7 @@ async def make_engine() -> AsyncIterator[MakeRecurrent]:
     engines = []
 
     def make(model: RNN, *, cache_tokens: int = 4096) -> LocalEngine:
-        scheduler = Scheduler(max_batch=16, max_step_tokens=16, cache_tokens=cache_tokens)
+        scheduler = Scheduler(max_batch=16, max_step_tokens=16, cache_tokens=cache_tokens, prefix_cache=False)
         engines.append(LocalEngine(RecurrentRunner(model), scheduler, max_context=512, max_queue=256))
         return engines[-1]
 
@@ -73,7 +73,7 @@ async def test_many_at_once_equal_the_plain_model(make_engine: MakeRecurrent, ce
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 33])
-async def test_choices_share_a_prompt(make_engine: MakeRecurrent, cell: Cell, length: int) -> None:
+async def test_choices_of_one_prompt_agree(make_engine: MakeRecurrent, cell: Cell, length: int) -> None:
     model = tiny(cell)
     engine = make_engine(model)
     prompt = prompts(1, seed=5)[0][:1] * length
@@ -132,4 +132,4 @@ async def test_a_state_does_not_grow_with_the_text(make_engine: MakeRecurrent) -
 
     engine._runner.step = watched  # type: ignore[method-assign,assignment]
     await run(engine, GenerateRequest("a", prompts(1)[0], SamplingParams(max_tokens=100, temperature=0.0)))
-    assert max(kept) <= 3
+    assert max(kept) <= 2

@@ -63,5 +63,6 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         max_batch=settings.max_batch,
         max_step_tokens=MAX_STEP_TOKENS,
         cache_tokens=min(settings.kv_cache_tokens, affordable),
+        prefix_cache=not isinstance(runner, RecurrentRunner),
     )
     return LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)

@@ -41,14 +41,18 @@ STEP_FAILURES = (RuntimeError, MemoryError, IndexError)
 class Runner(Protocol):
     """The model as the engine sees it: `runner.ModelRunner` or `recurrent.RecurrentRunner`."""
 
+    def allocate(self, n_blocks: int) -> None:
+        """Make room for blocks 0 … n_blocks - 1 of BLOCK_TOKENS tokens. Called once, before the first step."""
+
     def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
-        """Logits of each chunk: (n, V) of its last token, of all its tokens where the prompt is scored, or of none."""
+        """Keys and values of the chunks go to the blocks of their sequences. Logits of each chunk: (n, V) of its last token, of
+        all its tokens where the prompt is scored, or of none."""
 
     def embed(self, ids: Sequence[int]) -> list[float]:
         """One vector for a text."""
 
     def free(self, sequence: Choice) -> None:
-        """Drop what is kept for a sequence that is over or preempted."""
+        """Drop what is kept for a sequence beside its blocks: it is over, or preempted and begins again."""
 
 
 class _Subscriber:
@@ -65,6 +69,7 @@ class LocalEngine:
     """Serves several requests at once on one model (see `Engine` for what each call does)."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, *, max_context: int, max_queue: int) -> None:
+        runner.allocate(scheduler.pool.n_blocks)
         self._runner = runner
         self._scheduler = scheduler
         self._max_context = min(max_context, scheduler.cache_tokens)
@@ -130,12 +135,18 @@ class LocalEngine:
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`. Read without a lock: the figures may be one step old."""
+        scheduler = self._scheduler
         return EngineStats(
-            running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
-            cached_tokens=self._scheduler.cached_tokens(),
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            cached_tokens=scheduler.cached_tokens(),
             heartbeat_age_s=time.monotonic() - self._heartbeat,
             alive=self._thread.is_alive() and not self._closed,
+            blocks_total=scheduler.pool.n_blocks,
+            blocks_used=scheduler.pool.n_used,
+            blocks_cached=scheduler.pool.n_idle,
+            reused_tokens=scheduler.n_reused_tokens,
+            preemptions=scheduler.n_preempted,
         )
 
     async def probe(self) -> float:
@@ -230,10 +241,9 @@ class LocalEngine:
         except STEP_FAILURES as failure:
             if len(chunks) > 1:
                 # Who of them was it? One after the other they need less memory, and only the culprit is lost. What the
-                # failed step already wrote into a cache is written again, at the same places. Those that borrow a prompt go
-                # first, while the cache that they borrow from is surely there.
+                # failed step already wrote into blocks is written again, at the same places.
                 log.warning("a step of the engine failed (%s); its parts are tried one by one", type(failure).__name__)
-                for chunk in sorted(chunks, key=lambda chunk: chunk.lender is None):
+                for chunk in chunks:
                     if not chunk.sequence.finished:
                         self._run_chunks([chunk])
                 return
@@ -290,9 +300,9 @@ class LocalEngine:
     ) -> None:
         if choice.finished:
             return
-        self._scheduler.remove(choice)
+        self._scheduler.remove(choice, spoilt=reason == "error")
         self._runner.free(choice)
-        self._emit(choice, FinishEvent(choice.index, reason, error, stop_token))
+        self._emit(choice, FinishEvent(choice.index, reason, error, stop_token, choice.n_reused or 0))
         if all(sibling.finished for sibling in choice.group.sequences):
             del self._groups[choice.group.request.id]
 

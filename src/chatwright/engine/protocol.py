@@ -96,12 +96,14 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """Choice `index` is over. "stop": a token of `stop_ids` came; it is no token event of its own, but comes with this one."""
+    """Choice `index` is over. "stop": a token of `stop_ids` came; it is no token event of its own, but comes with this one.
+    `reused_tokens`: how many tokens of the prompt were found in the cache instead of being computed."""
 
     index: int
     reason: FinishReason
     error: str | None = None
     stop_token: TokenEvent | None = None
+    reused_tokens: int = 0
 
 
 EngineEvent = PromptEvent | TokenEvent | FinishEvent
@@ -109,13 +111,23 @@ EngineEvent = PromptEvent | TokenEvent | FinishEvent
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot. `heartbeat_age_s` is the time since the engine's loop last turned: large means that it hangs or died."""
+    """A snapshot. `heartbeat_age_s` is the time since the engine's loop last turned: large means that it hangs or died.
+
+    `blocks_used`: blocks of the cache that running choices hold; `blocks_cached`: those that nobody holds and that keep a
+    beginning for the next who comes with it; the others of `blocks_total` are free. `reused_tokens` (found in the cache instead
+    of being computed) and `preemptions` count since the engine started.
+    """
 
     running: int
     waiting: int
     cached_tokens: int
     heartbeat_age_s: float
     alive: bool
+    blocks_total: int = 0
+    blocks_used: int = 0
+    blocks_cached: int = 0
+    reused_tokens: int = 0
+    preemptions: int = 0
 
 
 class Engine(Protocol):

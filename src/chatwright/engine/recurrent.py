@@ -1,13 +1,12 @@
 """The runner of recurrent models: a state of fixed size for each sequence, where the Transformer's runner keeps keys and values.
 
-Beside the newest state, two older ones are kept: of the beginning of the last chunk, so that a step that failed can be computed
-again, and of the prompt but its last token, which sequences with the same prompt take over.
+Beside the newest state, that of the beginning of the last chunk is kept, so that a step that failed can be computed again. There
+are no blocks to find a beginning in, so every choice computes its prompt: the scheduler's prefix cache must be off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Ids
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from chatwright.engine.sequence import Sequence
 from chatwright.model.rnn import RNN, State
 from chatwright.model.rnn_folder import load_rnn
 
-KEPT_STATES = 3
+KEPT_STATES = 2
 
 
 class RecurrentRunner:
@@ -50,6 +49,9 @@ class RecurrentRunner:
         state_bytes = n_parts * config.n_layer * config.d_model * self.dtype.itemsize
         return max(1, KEPT_STATES * state_bytes // config.context_length)
 
+    def allocate(self, n_blocks: int) -> None:
+        """Nothing to make: a state is there as soon as its sequence is. The scheduler's blocks bound how many there are."""
+
     def free(self, sequence: Sequence) -> None:
         """Drop the states of a sequence that is over or preempted."""
         self.caches.pop(sequence, None)
@@ -69,18 +71,11 @@ class RecurrentRunner:
     def _run(self, chunk: Chunk) -> NDArray[np.float32]:
         sequence = chunk.sequence
         states = self.caches.setdefault(sequence, {0: None})
-        if chunk.lender is not None:
-            states[chunk.n_copied] = self.caches[chunk.lender][chunk.n_copied]
-        state, outputs = states[chunk.start], []
-        lent = sequence.n_prompt - 1
-        cuts = [chunk.start, *([lent] if chunk.start < lent < chunk.end else []), chunk.end]
-        for start, end in pairwise(cuts):
-            ids_1T = torch.tensor([sequence.token_ids[start:end]], device=self.device)
-            x_1TD, state = self.model.advance(ids_1T, state)
-            outputs.append(x_1TD[0])
-            states[end] = state
-        self.caches[sequence] = {n: states[n] for n in (chunk.start, lent, chunk.end) if n in states}
-        x_TD = torch.cat(outputs)
+        state = states[chunk.start]
+        ids_1T = torch.tensor([sequence.token_ids[chunk.start : chunk.end]], device=self.device)
+        x_1TD, new_state = self.model.advance(ids_1T, state)
+        self.caches[sequence] = {chunk.start: state, chunk.end: new_state}
+        x_TD = x_1TD[0]
         if not (sequence.wants_prompt_scores and chunk.start < sequence.n_prompt):
             x_TD = x_TD[-1:] if chunk.reaches_end else x_TD[:0]
         return self.model.logits(x_TD).float().cpu().numpy()

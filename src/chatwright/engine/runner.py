@@ -3,9 +3,10 @@
 Recurrent models have a runner of their own (`engine.recurrent`); nothing else in the engine knows torch.
 
 A step is one flat batch: the tokens of all chunks one after the other, B = 1. Linear layers see them together; attention
-goes sequence by sequence over that sequence's own cache, so what a sequence attends to never depends on the batch.
+goes sequence by sequence over that sequence's own blocks, so what a sequence attends to never depends on the batch.
 
-Shapes: T tokens of the step, t of one chunk, S cached tokens, H query heads, G key heads, D head dimension, V vocabulary.
+Shapes: T tokens of the step, t of one chunk or of a block, b blocks, S cached tokens, H query heads, G key heads, D head
+dimension, L layers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,48 +20,37 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
 from chatwright.errors import UsageError
+from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.model.lora import load_adapter, merge_lora
 
-# Caches grow by this many tokens at a time: rarely enough that copying costs nothing, little enough that no memory is wasted.
-GROWTH_TOKENS = 256
 
+class PagedCache:
+    """Keys and values of all blocks: two tensors (L, G, n_blocks, BLOCK_TOKENS, D).
 
-class SequenceCache:
-    """Keys and values of one sequence: two tensors (L, G, S, D), grown as it gets longer."""
+    On the CPU the system hands out the memory as blocks are first written to.
+    """
 
-    def __init__(self, n_layer: int, n_kv_head: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.keys = torch.empty(n_layer, n_kv_head, 0, head_dim, dtype=dtype, device=device)
+    def __init__(self, config: ModelConfig, n_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (config.n_layer, config.n_kv_head, n_blocks, BLOCK_TOKENS, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys)
-
-    def reserve(self, n_tokens: int) -> None:
-        """Make room for `n_tokens` in total."""
-        capacity = self.keys.shape[2]
-        if n_tokens > capacity:
-            extra = -(-(n_tokens - capacity) // GROWTH_TOKENS) * GROWTH_TOKENS
-            self.keys = F.pad(self.keys, (0, 0, 0, extra))
-            self.values = F.pad(self.values, (0, 0, 0, extra))
-
-    def copy_from(self, other: SequenceCache, n_tokens: int) -> None:
-        """Take over the first `n_tokens` of another sequence with the same beginning."""
-        self.reserve(n_tokens)
-        self.keys[:, :, :n_tokens] = other.keys[:, :, :n_tokens]
-        self.values[:, :, :n_tokens] = other.values[:, :, :n_tokens]
 
 
 class ModelRunner:
-    """Runs steps on one model and owns the caches of its sequences."""
+    """Runs steps on one model and owns the memory of the cache's blocks."""
 
     def __init__(self, model: GPT) -> None:
         self.model = model
         self.config = model.config
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.caches: dict[Sequence, SequenceCache] = {}
+        self.cache: PagedCache | None = None
 
     @classmethod
     def load(cls, path: Path, *, device: str, n_threads: int, adapter: Path | None = None) -> ModelRunner:
@@ -83,22 +73,23 @@ class ModelRunner:
         """Memory of one cached token, in bytes."""
         return 2 * self.config.n_layer * self.config.n_kv_head * self.config.head_dim * self.dtype.itemsize
 
+    def allocate(self, n_blocks: int) -> None:
+        """Make the cache: blocks 0 … n_blocks - 1. Once, before the first step."""
+        self.cache = PagedCache(self.config, n_blocks, self.dtype, self.device)
+
     def free(self, sequence: Sequence) -> None:
-        """Drop the cache of a sequence that is over or preempted."""
-        self.caches.pop(sequence, None)
+        """Nothing to drop: what a sequence has lies in its blocks, and those are the scheduler's."""
 
     @torch.inference_mode()
     def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
         """Compute all chunks. For each: logits (n, V) of its last token (n = 1), of all its tokens where the prompt is
         scored (n = t), or of none (n = 0) where the prompt goes on."""
-        for chunk in chunks:
-            self._prepare(chunk)
+        assert self.cache is not None, "allocate comes first"
         ids = [i for chunk in chunks for i in chunk.sequence.token_ids[chunk.start : chunk.end]]
         positions = [i for chunk in chunks for i in range(chunk.start, chunk.end)]
         ids_1T = torch.tensor([ids], device=self.device)
         positions_1T = torch.tensor([positions], device=self.device)
-        caches = [self.caches[chunk.sequence] for chunk in chunks]
-        x_TD = self.model.hidden(ids_1T, positions_1T, _RaggedAttention(chunks, caches))[0]
+        x_TD = self.model.hidden(ids_1T, positions_1T, _PagedAttention(chunks, self.cache))[0]
 
         rows: list[int] = []
         counts = []
@@ -121,16 +112,6 @@ class ModelRunner:
         x_TD = self.model.hidden(torch.tensor([list(ids)], device=self.device))[0]
         mean: list[float] = x_TD.float().mean(dim=0).tolist()
         return mean
-
-    def _prepare(self, chunk: Chunk) -> None:
-        cache = self.caches.get(chunk.sequence)
-        if cache is None:
-            config = self.config
-            cache = SequenceCache(config.n_layer, config.n_kv_head, config.head_dim, self.dtype, self.device)
-            self.caches[chunk.sequence] = cache
-        if chunk.lender is not None:
-            cache.copy_from(self.caches[chunk.lender], chunk.n_copied)
-        cache.reserve(chunk.end)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -158,16 +139,24 @@ def find_device(wanted: str) -> torch.device:
     return device
 
 
-class _RaggedAttention:
-    """How the model's layers attend in a step: store the new keys and values, then look back over each sequence's own."""
+class _PagedAttention:
+    """How the model's layers attend in a step: store the new keys and values, then look back over each sequence's own blocks."""
 
-    def __init__(self, chunks: list[Chunk], caches: list[SequenceCache]) -> None:
+    def __init__(self, chunks: list[Chunk], cache: PagedCache) -> None:
+        self.cache = cache
         self.spans = []
+        slots: list[int] = []
         offset = 0
-        for chunk, cache in zip(chunks, caches, strict=True):
+        for chunk in chunks:
             n_tokens = chunk.end - chunk.start
-            self.spans.append((slice(offset, offset + n_tokens), chunk.start, chunk.end, cache))
+            blocks = chunk.sequence.blocks[: blocks_for(chunk.end)]
+            slots += [
+                blocks[i // BLOCK_TOKENS] * BLOCK_TOKENS + i % BLOCK_TOKENS for i in range(chunk.start, chunk.end)
+            ]
+            blocks_b = torch.tensor(blocks, device=cache.keys.device)
+            self.spans.append((slice(offset, offset + n_tokens), chunk.start, chunk.end, blocks_b))
             offset += n_tokens
+        self.slots_T = torch.tensor(slots, device=cache.keys.device)
 
     def __call__(
         self,
@@ -178,12 +167,17 @@ class _RaggedAttention:
         window: int | None,
     ) -> torch.Tensor:
         """B = 1: (1, H, T, D) queries, (1, G, T, D) keys and values of the new tokens → (1, H, T, D)."""
+        keys_GbtD, values_GbtD = self.cache.keys[layer_index], self.cache.values[layer_index]
+        keys_GbtD.flatten(1, 2).index_copy_(1, self.slots_T, k_BGTD[0])
+        values_GbtD.flatten(1, 2).index_copy_(1, self.slots_T, v_BGTD[0])
         outputs = []
-        for tokens, start, end, cache in self.spans:
-            keys_GSD, values_GSD = cache.keys[layer_index, :, :end], cache.values[layer_index, :, :end]
-            keys_GSD[:, start:] = k_BGTD[0, :, tokens]
-            values_GSD[:, start:] = v_BGTD[0, :, tokens]
-            outputs.append(_attend(q_BHTD[0, :, tokens], keys_GSD, values_GSD, start, window))
+        for tokens, start, end, blocks_b in self.spans:
+            # The first query sees this far back; what lies before need not be fetched.
+            first = max(0, start + 1 - window) // BLOCK_TOKENS if window else 0
+            blocks, offset = blocks_b[first:], first * BLOCK_TOKENS
+            keys_GSD = keys_GbtD.index_select(1, blocks).flatten(1, 2)[:, : end - offset]
+            values_GSD = values_GbtD.index_select(1, blocks).flatten(1, 2)[:, : end - offset]
+            outputs.append(_attend(q_BHTD[0, :, tokens], keys_GSD, values_GSD, start - offset, window))
         return torch.cat(outputs, dim=1)[None] if len(outputs) > 1 else outputs[0][None]
 
 

@@ -1,27 +1,26 @@
-"""Which tokens the next step computes: continuous batching with chunked prefill, preemption, and a bounded cache.
+"""Which tokens the next step computes: continuous batching with chunked prefill over a paged cache.
 
-Plain Python, no torch. Each step takes one token of every choice that is decoding and fills up with chunks of prompts, so
-that a long prompt never stops the others. When the cache is full, the choice that came last gives its place back and is
-computed again later.
+Plain Python, no torch. Each step takes one token of every choice that is decoding and adds chunks of prompts, no more than lets
+the step stay short, so that a long prompt never stops the others. Blocks of the cache are handed out as tokens need them; when
+there are none left, the choice that came last gives its own back and goes on later.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
+from chatwright.engine.blocks import BLOCK_TOKENS, BlockPool, Prefix, blocks_for
+from chatwright.engine.fair_queue import FairQueue
 from chatwright.engine.sequence import Group, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Compute tokens `start`..`end` of a sequence. Before that, `n_copied` cached tokens come from `lender`, if any."""
+    """Compute tokens `start`..`end` of a sequence, whose `blocks` cover them and hold all before them."""
 
     sequence: Sequence
     start: int
     end: int
-    lender: Sequence | None = None
-    n_copied: int = 0
 
     @property
     def reaches_end(self) -> bool:
@@ -30,88 +29,163 @@ class Chunk:
 
 
 class Scheduler:
-    """`waiting` and `running` choices, and how many tokens the cache may hold."""
+    """`waiting` and `running` choices, and the blocks of the cache.
 
-    def __init__(self, *, max_batch: int, max_step_tokens: int, cache_tokens: int) -> None:
+    max_batch: choices that run at the same time. max_step_tokens: prompt tokens of one step. cache_tokens: what the cache holds,
+    in whole blocks of BLOCK_TOKENS. prefix_cache: whether a beginning that was computed before is found again; off for runners
+    that keep no blocks.
+    """
+
+    def __init__(self, *, max_batch: int, max_step_tokens: int, cache_tokens: int, prefix_cache: bool = True) -> None:
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens
-        self.cache_tokens = cache_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.pool = BlockPool(cache_tokens // BLOCK_TOKENS)
+        self.prefix_cache = prefix_cache
+        self.waiting = FairQueue()
         self.running: list[Sequence] = []
+        self.n_reused_tokens = 0
+        self.n_preempted = 0
+        # Whether the next in the queue did not fit: it is looked at again when somebody has ended, not in every step.
+        self._blocked = False
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the whole cache holds: the longest that one choice can be."""
+        return self.pool.n_blocks * BLOCK_TOKENS
 
     def add(self, group: Group) -> None:
         """Queue all choices of a request."""
-        self.waiting.extend(group.sequences)
+        for sequence in group.sequences:
+            self.waiting.add(sequence)
 
     def has_work(self) -> bool:
         """Whether `schedule` would return anything."""
-        return bool(self.waiting or self.running)
+        return bool(self.running or len(self.waiting))
 
     def cached_tokens(self) -> int:
-        """Places of the cache that running choices hold or are about to fill."""
+        """Tokens of running choices that are in the cache or about to be."""
         return sum(len(s.token_ids) for s in self.running)
 
     def schedule(self) -> tuple[list[Chunk], list[Sequence]]:
-        """The chunks of the next step, and the choices whose cache must be dropped first."""
-        preempted = self._preempt()
-        chunks = []
+        """The chunks of the next step, and the choices that were preempted: what a runner keeps for them must be dropped first."""
+        chunks: list[Chunk] = []
+        preempted: list[Sequence] = []
         budget = self.max_step_tokens
+        # The list gets shorter from its end when there are too few blocks.
         for sequence in self.running:
             n_missing = len(sequence.token_ids) - sequence.n_cached
-            # Decoding always goes on; only prompts queue for what is left of the budget.
+            # Decoding always goes on; only prompts queue for the budget.
             n_tokens = 1 if n_missing == 1 else min(n_missing, budget)
-            if n_tokens:
+            if n_tokens and self._cover(sequence, sequence.n_cached + n_tokens, preempted):
                 chunks.append(Chunk(sequence, sequence.n_cached, sequence.n_cached + n_tokens))
-                budget = max(0, budget - n_tokens)
-        for sequence in list(self.waiting):
-            if not budget or not self._has_place(sequence):
+                if n_missing > 1:
+                    budget -= n_tokens
+        while budget and not self._blocked and not preempted and len(self.running) < self.max_batch:
+            sequence_or_none = self.waiting.next()
+            if sequence_or_none is None:
                 break
-            if sequence.group.prompt_under_way():
-                continue  # a sibling is just computing the same prompt, and will lend it
-            chunk = self._admit(sequence, budget)
+            chunk = self._admit(sequence_or_none, budget)
+            if chunk is None:
+                self._blocked = True
+                break
             chunks.append(chunk)
-            budget = max(0, budget - (chunk.end - chunk.start))
+            budget -= chunk.end - chunk.start
         return chunks, preempted
 
     def advance(self, chunk: Chunk) -> None:
-        """The chunk was computed."""
-        chunk.sequence.n_cached = chunk.end
+        """The chunk was computed: its full blocks can be found from now on."""
+        sequence = chunk.sequence
+        sequence.n_cached = chunk.end
+        if self.prefix_cache:
+            for i in range(sequence.n_kept, chunk.end // BLOCK_TOKENS):
+                self.pool.keep(sequence.blocks[i], self._prefix(sequence, i))
+                sequence.n_kept = i + 1
 
-    def remove(self, sequence: Sequence) -> None:
-        """The choice is over, for whatever reason."""
+    def remove(self, sequence: Sequence, *, spoilt: bool = False) -> None:
+        """The choice is over, for whatever reason. `spoilt`: what was computed for it is wrong, and nobody may find it."""
+        if spoilt:
+            self.pool.forget(sequence.blocks)
         sequence.finished = True
-        sequence.n_cached = 0
         if sequence.running:
-            sequence.running = False
             self.running.remove(sequence)
+            self._give_back(sequence)
         else:
             self.waiting.remove(sequence)
+        self._blocked = False
 
-    def _preempt(self) -> list[Sequence]:
-        """Send back the choices that came last until the others fit. One alone always fits: longer ones are refused early."""
-        preempted = []
-        while self.cached_tokens() > self.cache_tokens and len(self.running) > 1:
-            sequence = self.running.pop()
-            sequence.running = False
-            sequence.n_cached = 0
-            self.waiting.appendleft(sequence)
-            preempted.append(sequence)
-        return preempted
+    def _cover(self, sequence: Sequence, n_tokens: int, preempted: list[Sequence]) -> bool:
+        """See that the sequence's blocks hold `n_tokens`. Those that came last give theirs back until there are enough; False
+        where the sequence itself is the last. One alone always fits: longer ones are refused early."""
+        n_new = blocks_for(n_tokens) - len(sequence.blocks)
+        if n_new <= 0:
+            return True
+        while n_new > self.pool.n_available:
+            last = self.running.pop()
+            assert self.running, "a choice that does not fit into the cache alone was let in"
+            self._give_back(last)
+            self.waiting.put_back(last)
+            self.n_preempted += 1
+            preempted.append(last)
+            if last is sequence:
+                return False
+        sequence.blocks += self.pool.allocate(n_new)
+        return True
 
-    def _has_place(self, sequence: Sequence) -> bool:
-        """Whether a waiting choice may start. One free token is left to each, lest the next step preempt it again."""
-        n_needed = self.cached_tokens() + len(sequence.token_ids) + len(self.running) + 1
-        return len(self.running) < self.max_batch and (not self.running or n_needed <= self.cache_tokens)
+    def _give_back(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.n_cached = sequence.n_kept = 0
+        sequence.running = False
 
-    def _admit(self, sequence: Sequence, budget: int) -> Chunk:
-        """Start a waiting choice, with the prompt of a sibling where one has it."""
-        self.waiting.remove(sequence)
-        sequence.running = True
+    def _admit(self, sequence: Sequence, budget: int) -> Chunk | None:
+        """Start a waiting choice behind what the cache has of it; None where it does not fit beside those that run."""
+        blocks = self._find(sequence)
+        self.pool.share(blocks)
+        if self.running:
+            # Everybody, also the newcomer, keeps room for one more token, lest the next step preempt it again.
+            n_promised = sum(blocks_for(len(s.token_ids) + 1) - len(s.blocks) for s in self.running)
+            n_new = blocks_for(len(sequence.token_ids) + 1) - len(blocks)
+            if n_promised + n_new > self.pool.n_available:
+                self.pool.release(blocks)
+                return None
+        self.waiting.take(sequence)
         self.running.append(sequence)
-        # A prompt to be scored must be computed: the scores are not kept.
-        scored = not sequence.wants_prompt_scores or sequence.n_scored >= sequence.n_prompt
-        lender = sequence.group.lender() if scored else None
-        # The last prompt token is computed again: its logits are needed, and they are not kept either.
-        n_copied = sequence.n_prompt - 1 if lender else 0
-        end = min(len(sequence.token_ids), n_copied + budget)
-        return Chunk(sequence, n_copied, end, lender, n_copied)
+        sequence.running = True
+        sequence.blocks = blocks
+        sequence.n_kept = len(blocks)
+        sequence.n_cached = len(blocks) * BLOCK_TOKENS
+        if sequence.n_reused is None:
+            sequence.n_reused = sequence.n_cached
+            self.n_reused_tokens += sequence.n_cached
+        end = min(len(sequence.token_ids), sequence.n_cached + budget)
+        sequence.blocks += self.pool.allocate(blocks_for(end) - len(sequence.blocks))
+        return Chunk(sequence, sequence.n_cached, end)
+
+    def _find(self, sequence: Sequence) -> list[int]:
+        """The blocks of the longest beginning that was computed before."""
+        # A prompt to be scored is computed in full: its scores are not kept.
+        if not self.prefix_cache or (sequence.wants_prompt_scores and sequence.n_scored < sequence.n_prompt):
+            return []
+        blocks = []
+        # Without the last token: its logits are needed, and they are not kept either.
+        for i in range((len(sequence.token_ids) - 1) // BLOCK_TOKENS):
+            block = self.pool.find(self._prefix(sequence, i))
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def _prefix(self, sequence: Sequence, i: int) -> Prefix:
+        """What block `i` of a sequence holds once it is full. Those before it are known, or this one is the next."""
+        prefixes = sequence.prefixes
+        if not prefixes and sequence.index:
+            # the prompt's are the same for all choices
+            prefixes.extend(sequence.group.sequences[0].prefixes[: sequence.n_prompt // BLOCK_TOKENS])
+        if i == len(prefixes):
+            if prefixes:
+                parent = prefixes[-1].key
+            else:
+                request = sequence.group.request
+                parent = self.pool.root(repr((request.owner, request.adapter)))
+            prefixes.append(self.pool.prefix(parent, sequence.token_ids[i * BLOCK_TOKENS : (i + 1) * BLOCK_TOKENS]))
+        return prefixes[i]

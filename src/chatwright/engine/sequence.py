@@ -1,22 +1,19 @@
-"""One choice of one request on its way through the engine: its tokens, and how far the cache has come."""
+"""One choice of one request on its way through the engine: its tokens, its blocks, and how far the cache has come."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+from chatwright.engine.blocks import Prefix
 from chatwright.engine.protocol import GenerateRequest
 
 
 class Group:
-    """The choices of one request. They share a prompt, so the first that has it in the cache lends it to the others."""
+    """The choices of one request. They share a prompt: the first computes it, the others find its blocks."""
 
     def __init__(self, request: GenerateRequest) -> None:
         self.request = request
         self.sequences = [Sequence(self, index) for index in range(request.n)]
-
-    def lender(self) -> Sequence | None:
-        """A choice whose cache holds the whole prompt."""
-        return next((s for s in self.sequences if s.n_cached >= s.n_prompt), None)
 
     def prompt_under_way(self) -> bool:
         """Whether a choice is computing the prompt just now; the others wait for it."""
@@ -27,7 +24,11 @@ class Sequence:
     """Prompt and output tokens of one choice.
 
     `n_cached` tokens have their keys and values in the cache; the others must still be computed. In decoding, exactly one
-    is missing: the token chosen last. Preemption sets it back to 0, and everything is computed again.
+    is missing: the token chosen last. Preemption sets it back to 0, and what is not found again is computed again.
+
+    `blocks`: the blocks of the cache that hold its tokens in order, block i those from i x BLOCK_TOKENS on. They cover at least
+    the tokens of the chunk that is being computed. Only the scheduler changes them; a block that others share is full, and
+    nobody writes into it.
     """
 
     def __init__(self, group: Group, index: int) -> None:
@@ -37,6 +38,12 @@ class Sequence:
         self.token_ids: list[int] = list(group.request.prompt_ids)
         self.output_counts: Counter[int] = Counter()
         self.n_cached = 0
+        self.blocks: list[int] = []
+        # What the full blocks hold, as far as it was needed; stays right through preemption, since tokens never change.
+        self.prefixes: list[Prefix] = []
+        self.n_kept = 0  # how many of `blocks` were handed to the prefix cache or came from it
+        # Prompt tokens that were found in the cache when the choice first started.
+        self.n_reused: int | None = None
         # Prompt positions whose scores were already reported; a preempted prompt is not reported twice.
         self.n_scored = 0
         self.running = False

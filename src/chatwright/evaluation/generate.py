@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.sampler import adjust_logits, sample
@@ -71,7 +72,7 @@ def generate_answers(
     model.eval()
     try:
         if isinstance(model, GPT):
-            done = _with_engine(model, requests, max_batch, context_length)
+            done = _with_engine(model, requests, max_batch)
         else:
             done = [_alone(model, Group(request).sequences[0]) for request in requests]
     finally:
@@ -82,10 +83,19 @@ def generate_answers(
     ]
 
 
-def _with_engine(model: GPT, requests: Sequence[GenerateRequest], max_batch: int, context_length: int) -> list[Choice]:
+def _with_engine(model: GPT, requests: Sequence[GenerateRequest], max_batch: int) -> list[Choice]:
     """What the engine's thread does, step by step and in this one. `finished` then says: by a stop token."""
     runner = ModelRunner(model)
-    scheduler = Scheduler(max_batch=max_batch, max_step_tokens=MAX_STEP_TOKENS, cache_tokens=max_batch * context_length)
+    # Room for the longest that can run at the same time, and no more: the GPU may be full of a model in training. Without the
+    # prefix cache an answer depends on nothing that was asked before, not even in its rounding.
+    n_blocks = sum(sorted(blocks_for(len(r.prompt_ids) + r.sampling.max_tokens + 1) for r in requests)[-max_batch:])
+    runner.allocate(n_blocks)
+    scheduler = Scheduler(
+        max_batch=max_batch,
+        max_step_tokens=MAX_STEP_TOKENS,
+        cache_tokens=n_blocks * BLOCK_TOKENS,
+        prefix_cache=False,
+    )
     choices = []
     for request in requests:
         group = Group(request)
