@@ -264,3 +264,122 @@ async def test_a_failing_step_with_a_shared_prompt_loses_nobody(
     assert reasons == dict.fromkeys(range(3), "length")
     assert set(map(tuple, tokens.values())) == {tuple(greedy_reference(model, prompt, 2))}
     await idle(engine)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+async def test_a_beginning_from_the_cache_equals_computing_it(make_engine: MakeEngine, window: int | None) -> None:
+    """Tokens and log probabilities after a cache hit, against a fresh engine that has nothing."""
+    model = tiny_model(window)
+    engine = make_engine(model)
+    beginning = prompts(1, seed=11)[0] * 3
+    sampling = SamplingParams(max_tokens=20, temperature=0.0, logprobs=3)
+
+    async def scores(engine: LocalEngine, name: str, prompt: list[int]) -> tuple[list[TokenEvent], int]:
+        events = [event async for event in engine.generate(GenerateRequest(name, prompt, sampling))]
+        finish = events[-1]
+        assert isinstance(finish, FinishEvent)
+        return [event for event in events if isinstance(event, TokenEvent)], finish.reused_tokens
+
+    await scores(engine, "first", [*beginning, 1])
+    for i, end in enumerate(([2], [3, 4, 5], [*range(40)])):
+        prompt = beginning + end
+        warm, n_reused = await scores(engine, f"warm{i}", prompt)
+        cold, n_nothing = await scores(make_engine(model), f"cold{i}", prompt)
+        assert n_reused == len(beginning) // BLOCK_TOKENS * BLOCK_TOKENS
+        assert n_nothing == 0
+        assert (
+            [event.token_id for event in warm]
+            == [event.token_id for event in cold]
+            == greedy_reference(model, prompt, 20)
+        )
+        for event, expected in zip(warm, cold, strict=True):
+            assert event.scores is not None
+            assert expected.scores is not None
+            assert event.scores.logprob == pytest.approx(expected.scores.logprob, abs=1e-4)
+
+
+async def test_nothing_crosses_between_owners(make_engine: MakeEngine) -> None:
+    """32 users with a secret each behind a shared beginning: none reuses what another left, each gets its own answer."""
+    model = tiny_model()
+    engine = make_engine(model, cache_tokens=8192)
+    shared = prompts(1, seed=12)[0][:20] * 3
+
+    async def ask(user: int, turn: int) -> tuple[list[int], int]:
+        request = GenerateRequest(f"{user}.{turn}", [*shared, user, turn], GREEDY, owner=f"user {user}")
+        events = [event async for event in engine.generate(request)]
+        assert isinstance(events[-1], FinishEvent)
+        return [event.token_id for event in events if isinstance(event, TokenEvent)], events[-1].reused_tokens
+
+    for turn, expected_reuse in ((0, 0), (1, len(shared) // BLOCK_TOKENS * BLOCK_TOKENS)):
+        results = await asyncio.gather(*(ask(user, turn) for user in range(32)))
+        for user, (tokens, n_reused) in enumerate(results):
+            assert tokens == greedy_reference(model, [*shared, user, turn], 12)
+            assert n_reused == expected_reuse
+    await idle(engine)
+
+
+async def test_200_aborted_streams_leave_no_block_in_use(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model(), max_batch=32, cache_tokens=16_384)
+    endless = SamplingParams(max_tokens=400, temperature=1.0)
+
+    async def hang_up(number: int) -> None:
+        events = engine.generate(GenerateRequest(str(number), prompts(1, number)[0], endless, owner=str(number % 7)))
+        n_read = 0
+        async for _ in events:
+            n_read += 1
+            if n_read > number % 5:
+                break
+        await events.aclose()
+
+    await asyncio.gather(*(hang_up(i) for i in range(200)))
+    await asyncio.wait_for(idle(engine), timeout=2)
+    assert not engine._places
+
+
+async def test_a_reader_who_stalls_holds_neither_blocks_nor_a_place(make_engine: MakeEngine) -> None:
+    """Generation waits for no reader; when it is over its blocks and its place are free, and the reader finds all events."""
+    model = tiny_model()
+    engine = make_engine(model, max_batch=2, max_queue=0)
+    stalled = [engine.generate(GenerateRequest(f"stalled {i}", [i, 2, 3], GREEDY, n=2)) for i in range(2)]
+    first = [await anext(events) for events in stalled]
+    await idle(engine)
+    for i in range(3):
+        tokens, _ = await run(engine, GenerateRequest(f"quick {i}", [4, 5], GREEDY))
+        assert len(tokens[0]) == 12
+    for i, events in enumerate(stalled):
+        rest = [first[i], *[event async for event in events]]
+        answers = [[e.token_id for e in rest if isinstance(e, TokenEvent) and e.index == index] for index in range(2)]
+        assert answers == [greedy_reference(model, [i, 2, 3], 12)] * 2
+        assert len(rest) <= 2 * (GREEDY.max_tokens + 1)
+
+
+async def test_one_user_can_not_fill_the_queue(make_engine: MakeEngine) -> None:
+    engine = make_engine(tiny_model(), max_batch=1, max_queue=8)
+    slow = SamplingParams(max_tokens=60, temperature=0.0)
+    flood = [
+        asyncio.create_task(run(engine, GenerateRequest(f"ann {i}", [1, 2], slow, owner="ann"))) for i in range(20)
+    ]
+    await asyncio.sleep(0)
+    late = [asyncio.create_task(run(engine, GenerateRequest(f"bob {i}", [3], slow, owner="bob"))) for i in range(3)]
+    outcomes = await asyncio.gather(*flood, *late, return_exceptions=True)
+    refused = [isinstance(outcome, OverloadedError) for outcome in outcomes]
+    assert sum(refused[:20]) == 20 - 7, "one running and six of eight places"
+    assert sum(refused[20:]) == 1, "two places were kept for others"
+    assert not any(
+        isinstance(outcome, BaseException) and not isinstance(outcome, OverloadedError) for outcome in outcomes
+    )
+
+
+async def test_what_fits_the_cache_only_alone_is_served_among_others(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engine = make_engine(model, cache_tokens=130)
+    assert engine.max_context == 128, "whole blocks"
+    longest = SamplingParams(max_tokens=engine.max_context - 60, temperature=0.0)
+    batch = [prompt * 60 for prompt in ([1], [2], [3])]
+    results = await asyncio.gather(
+        *(run(engine, GenerateRequest(str(i), prompt, longest, n=2)) for i, prompt in enumerate(batch))
+    )
+    for prompt, (tokens, reasons) in zip(batch, results, strict=True):
+        assert tokens[0] == tokens[1] == greedy_reference(model, prompt, 68)
+        assert reasons == {0: "length", 1: "length"}
+    await idle(engine)

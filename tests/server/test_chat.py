@@ -8,7 +8,9 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.completion_usage import PromptTokensDetails
 
+from chatwright.engine.blocks import BLOCK_TOKENS
 from tests.server.harness import MODEL, RunningServer, assert_error, events_of
 from tests.server.tiny import CONTEXT
 
@@ -52,9 +54,15 @@ def test_a_stream_says_what_the_whole_answer_says(server: RunningServer, name: s
     assert len({chunk.id for chunk in chunks}) == 1
     assert {(chunk.model, chunk.object) for chunk in chunks} == {(MODEL, "chat.completion.chunk")}
     assert chunks[-1].choices == []
-    assert chunks[-1].usage == completion.usage
     assert all(event["usage"] is None for event in events[:-1])
     assert completion.usage is not None
+    assert chunks[-1].usage is not None
+    # All but the last block of the prompt is in the cache now.
+    n_cached = (completion.usage.prompt_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+    assert chunks[-1].usage.prompt_tokens_details == PromptTokensDetails(cached_tokens=n_cached)
+    assert chunks[-1].usage.model_copy(update={"prompt_tokens_details": None}) == completion.usage.model_copy(
+        update={"prompt_tokens_details": None}
+    )
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
 
     for choice in completion.choices:
@@ -187,3 +195,15 @@ async def test_the_official_async_client_reads_it(async_client: openai.AsyncOpen
     stream = await async_client.chat.completions.create(model=MODEL, messages=messages, max_tokens=8, stream=True)
     assert [chunk async for chunk in stream]
     assert MODEL in [model.id async for model in async_client.models.list()]
+
+
+def test_users_of_one_key_do_not_find_each_others_prompts(server: RunningServer) -> None:
+    """Neither by what `usage` tells nor by the time it takes: what one's prompt left in the cache is nobody else's."""
+    secret = [{"role": "user", "content": "The code of the safe is 4711. " * 4}]
+
+    def n_cached(user: str | None) -> int:
+        answer = chat(server, messages=secret, max_tokens=1, user=user)
+        return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    assert [n_cached("ann"), n_cached("bob"), n_cached(None)] == [0, 0, 0]
+    assert n_cached("ann") == n_cached("bob") == n_cached(None) > 0

@@ -106,7 +106,7 @@ def test_instruct_names_take_a_prompt_as_an_instruction(server: RunningServer) -
     for name in ("text-davinci-002", "text-davinci-003", "text-ada-001", "gpt-3.5-turbo-instruct"):
         answer = server.complete(model=name, prompt=prompt, max_tokens=12, temperature=0)
         assert answer["model"] == name
-        assert answer["usage"] == chat["usage"]
+        assert answer["usage"].items() <= chat["usage"].items()
         assert answer["choices"][0]["text"] == chat["choices"][0]["message"]["content"]
         assert n_prompt(model=name, prompt=[prompt]) == chat["usage"]["prompt_tokens"]
         assert n_prompt(model=name, prompt=prompt, echo=True) == n_plain

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.opened import open_model
+from chatwright.engine.pacing import Pacer
 from chatwright.engine.recurrent import RecurrentRunner
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
@@ -18,8 +19,8 @@ from chatwright.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Prompt tokens computed beside the decoding of others in one step: long enough for efficient matrix products, short enough
-# (a second or so on two cores for the default model) that nobody's answer stutters.
+# Prompt tokens of one step while nobody's answer is under way (else the pacer makes it fewer): long enough for efficient matrix
+# products, short enough (a second or so on two cores for the default model) that a newcomer gets his turn.
 MAX_STEP_TOKENS = 256
 # Below this not even a short conversation fits.
 MIN_CACHE_TOKENS = 256
@@ -64,5 +65,6 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         max_step_tokens=MAX_STEP_TOKENS,
         cache_tokens=min(settings.kv_cache_tokens, affordable),
         prefix_cache=not isinstance(runner, RecurrentRunner),
+        pacer=Pacer(max_tokens=MAX_STEP_TOKENS),
     )
     return LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
 
@@ -56,13 +57,35 @@ class Runner(Protocol):
 
 
 class _Subscriber:
-    """Where the events of one request go: a queue on the event loop that asked."""
+    """Where the events of one request go: a queue on the event loop that asked.
 
-    def __init__(self, n: int) -> None:
+    `n_running` choices are not over; when the last is, the request leaves its place to the next, whether its events were read
+    or not.
+    """
+
+    def __init__(self, n: int, places: Counter[str], owner: str) -> None:
         self.loop = asyncio.get_running_loop()
         # Bounded by n x max_tokens: a reader that stalls delays nobody, the engine does not wait for it.
         self.events: asyncio.Queue[EngineEvent] = asyncio.Queue()
-        self.n_open = n
+        self.n_running = n
+        self.places, self.owner, self.has_place = places, owner, True
+        places[owner] += 1
+
+    def put(self, event: EngineEvent) -> None:
+        """Hand an event to the reader."""
+        self.events.put_nowait(event)
+        if isinstance(event, FinishEvent):
+            self.n_running -= 1
+            if not self.n_running:
+                self.leave()
+
+    def leave(self) -> None:
+        """Give the place back, once."""
+        if self.has_place:
+            self.has_place = False
+            self.places[self.owner] -= 1
+            if not self.places[self.owner]:
+                del self.places[self.owner]
 
 
 class LocalEngine:
@@ -74,6 +97,10 @@ class LocalEngine:
         self._scheduler = scheduler
         self._max_context = min(max_context, scheduler.cache_tokens)
         self._max_requests = scheduler.max_batch + max_queue
+        # The last quarter of the queue is for others than whoever filled the rest.
+        self._max_requests_each = self._max_requests - max_queue // 4
+        # owner → requests that are being answered or waiting
+        self._places: Counter[str] = Counter()
         # Commands run in the engine's thread between two steps: everything but this queue belongs to that thread.
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._subscribers: dict[str, _Subscriber] = {}
@@ -92,23 +119,20 @@ class LocalEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `Engine.generate`."""
         self._check_alive()
-        if len(self._subscribers) >= self._max_requests:
-            raise OverloadedError(
-                "The server is busy: {n} requests are being answered or waiting. Try again in a moment.",
-                n=len(self._subscribers),
-            )
+        self._check_room(request.owner)
         assert request.prompt_ids, "an empty prompt has no last token to continue"
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
-        subscriber = self._subscribers[request.id] = _Subscriber(request.n)
+        subscriber = self._subscribers[request.id] = _Subscriber(request.n, self._places, request.owner)
         self._commands.put(lambda: self._add(request))
         try:
-            while subscriber.n_open:
+            n_open = request.n
+            while n_open:
                 event = await subscriber.events.get()
-                if isinstance(event, FinishEvent):
-                    subscriber.n_open -= 1
+                n_open -= isinstance(event, FinishEvent)
                 yield event
         finally:
             del self._subscribers[request.id]
+            subscriber.leave()
             self.abort(request.id)
 
     async def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[TokenLogprobs | None]:
@@ -160,6 +184,19 @@ class LocalEngine:
         self._closed = True
         self._commands.put(lambda: None)
         await asyncio.to_thread(self._thread.join)
+
+    def _check_room(self, owner: str) -> None:
+        """Raise OverloadedError where no request more is taken, or none more of this owner."""
+        n = self._places.total()
+        if n >= self._max_requests:
+            raise OverloadedError(
+                "The server is busy: {n} requests are being answered or waiting. Try again in a moment.", n=n
+            )
+        if self._places[owner] >= self._max_requests_each:
+            raise OverloadedError(
+                "{n} of your requests are being answered or waiting, as many as one user may have here. Try again in a moment.",
+                n=self._places[owner],
+            )
 
     def _check_alive(self) -> None:
         if self._closed or not self._thread.is_alive():
@@ -233,7 +270,10 @@ class LocalEngine:
         chunks, preempted = self._scheduler.schedule()
         for choice in preempted:
             self._runner.free(choice)
+        start = time.perf_counter()
         self._run_chunks(chunks)
+        # With what follows a forward pass, the choosing of tokens: users wait for both.
+        self._scheduler.observe(chunks, time.perf_counter() - start)
 
     def _run_chunks(self, chunks: list[Chunk]) -> None:
         try:
@@ -326,4 +366,4 @@ class LocalEngine:
 
 def _put_all(events: list[tuple[_Subscriber, EngineEvent]]) -> None:
     for subscriber, event in events:
-        subscriber.events.put_nowait(event)
+        subscriber.put(event)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from chatwright.engine.blocks import BLOCK_TOKENS, BlockPool, Prefix, blocks_for
 from chatwright.engine.fair_queue import FairQueue
+from chatwright.engine.pacing import Pacer
 from chatwright.engine.sequence import Group, Sequence
 
 
@@ -33,14 +34,23 @@ class Scheduler:
 
     max_batch: choices that run at the same time. max_step_tokens: prompt tokens of one step. cache_tokens: what the cache holds,
     in whole blocks of BLOCK_TOKENS. prefix_cache: whether a beginning that was computed before is found again; off for runners
-    that keep no blocks.
+    that keep no blocks. pacer: makes it fewer prompt tokens where answers are under way; None where nobody waits for tokens.
     """
 
-    def __init__(self, *, max_batch: int, max_step_tokens: int, cache_tokens: int, prefix_cache: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_step_tokens: int,
+        cache_tokens: int,
+        prefix_cache: bool = True,
+        pacer: Pacer | None = None,
+    ) -> None:
         self.max_batch = max_batch
         self.max_step_tokens = max_step_tokens
         self.pool = BlockPool(cache_tokens // BLOCK_TOKENS)
         self.prefix_cache = prefix_cache
+        self.pacer = pacer
         self.waiting = FairQueue()
         self.running: list[Sequence] = []
         self.n_reused_tokens = 0
@@ -70,7 +80,7 @@ class Scheduler:
         """The chunks of the next step, and the choices that were preempted: what a runner keeps for them must be dropped first."""
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
-        budget = self.max_step_tokens
+        budget = self._budget()
         # The list gets shorter from its end when there are too few blocks.
         for sequence in self.running:
             n_missing = len(sequence.token_ids) - sequence.n_cached
@@ -92,6 +102,13 @@ class Scheduler:
             budget -= chunk.end - chunk.start
         return chunks, preempted
 
+    def observe(self, chunks: list[Chunk], seconds: float) -> None:
+        """A step with these chunks took so long."""
+        if self.pacer is not None:
+            n_decoding = sum(chunk.end - chunk.start == 1 for chunk in chunks)
+            n_tokens = sum(chunk.end - chunk.start for chunk in chunks)
+            self.pacer.observe(n_decoding, n_tokens - n_decoding, seconds)
+
     def advance(self, chunk: Chunk) -> None:
         """The chunk was computed: its full blocks can be found from now on."""
         sequence = chunk.sequence
@@ -112,6 +129,13 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         self._blocked = False
+
+    def _budget(self) -> int:
+        """Prompt tokens of the next step."""
+        if self.pacer is None:
+            return self.max_step_tokens
+        n_decoding = sum(len(s.token_ids) - s.n_cached == 1 for s in self.running)
+        return min(self.max_step_tokens, self.pacer.budget(n_decoding))
 
     def _cover(self, sequence: Sequence, n_tokens: int, preempted: list[Sequence]) -> bool:
         """See that the sequence's blocks hold `n_tokens`. Those that came last give theirs back until there are enough; False

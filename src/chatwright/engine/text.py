@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from chatwright.engine.protocol import (
     Engine,
+    FinishEvent,
     GenerateRequest,
     PromptEvent,
     SamplingParams,
@@ -71,13 +72,14 @@ class TextFinish:
     """Choice `index` is over. "stop": end token or stop string; "length": max_tokens; "abort": ended from outside.
 
     `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
-    is the end token, if one came; its text is "".
+    is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its cache.
     """
 
     index: int
     reason: Literal["stop", "length", "abort"]
     n_tokens: int
     end_token: TokenText | None = None
+    reused_tokens: int = 0
 
 
 TextEvent = PromptText | TextDelta | TextFinish
@@ -87,7 +89,7 @@ TextEvent = PromptText | TextDelta | TextFinish
 class TextRequest:
     """A prompt in token ids (`TextModel.encode…` makes them) and how to continue it.
 
-    `sampling.stop_ids` is filled with the model's end tokens. `seed=None` takes a fresh random seed.
+    `sampling.stop_ids` is filled with the model's end tokens. `owner`: on whose behalf (see `GenerateRequest`).
     """
 
     prompt_ids: Sequence[int]
@@ -95,6 +97,7 @@ class TextRequest:
     stop: Sequence[str] = ()
     n: int = 1
     prompt_logprobs: int | None = None
+    owner: str = ""
 
 
 class TextModel:
@@ -197,6 +200,7 @@ class TextModel:
             sampling=replace(request.sampling, stop_ids=request.sampling.stop_ids | self._end_ids),
             n=request.n,
             prompt_logprobs=request.prompt_logprobs,
+            owner=request.owner,
         )
         choices = [_Choice(self.tokenizer, index, request.stop) for index in range(request.n)]
         prompt_tokens: list[TokenText] = []
@@ -212,6 +216,9 @@ class TextModel:
                     continue
                 choice = choices[event.index]
                 if choice.stopped:
+                    # The engine's own end of it, a step later at most, knows what came from the cache.
+                    if isinstance(event, FinishEvent):
+                        yield TextFinish(event.index, "stop", choice.n_tokens, reused_tokens=event.reused_tokens)
                     continue
                 if isinstance(event, TokenEvent):
                     text_token = self._token_text(event.token_id, choice.decoder.push(event.token_id), event.scores)
@@ -219,7 +226,6 @@ class TextModel:
                         yield delta
                     if choice.stopped:
                         self.engine.abort(engine_request.id, event.index)
-                        yield TextFinish(event.index, "stop", choice.n_tokens)
                 else:
                     if event.reason == "error":
                         raise EngineError("The engine failed in the middle of an answer: {reason}.", reason=event.error)
@@ -227,7 +233,7 @@ class TextModel:
                         yield delta
                     end = event.stop_token
                     end_token = self._token_text(end.token_id, "", end.scores) if end else None
-                    yield TextFinish(event.index, event.reason, choice.n_tokens, end_token)
+                    yield TextFinish(event.index, event.reason, choice.n_tokens, end_token, event.reused_tokens)
 
     async def close(self) -> None:
         """Stop the engine."""

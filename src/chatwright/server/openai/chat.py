@@ -20,7 +20,14 @@ from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextModel, TextRequest, TokenText
 from chatwright.server.json_body import JsonRoute
-from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage, wire_reason
+from chatwright.server.openai.generation import (
+    generate_all,
+    owner_of,
+    sampling_params,
+    unless_client_leaves,
+    usage,
+    wire_reason,
+)
 from chatwright.server.openai.requests import ChatBody
 from chatwright.server.openai.streaming import sse, start_stream
 from chatwright.server.state import ServerState, State
@@ -72,7 +79,9 @@ class _Job:
         model.check_length(len(prompt), max_tokens, param="messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         sampling = sampling_params(body, model, max_tokens=max_tokens, logprobs=logprobs)
-        self.requests = [TextRequest(prompt_ids=prompt, sampling=sampling, stop=body.stops, n=self.n)]
+        self.requests = [
+            TextRequest(prompt_ids=prompt, sampling=sampling, stop=body.stops, n=self.n, owner=owner_of(body))
+        ]
 
     @classmethod
     async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
@@ -85,7 +94,7 @@ class _Job:
         texts = [""] * self.n
         tokens: list[list[TokenText]] = [[] for _ in range(self.n)]
         reasons: list[Any] = [None] * self.n
-        n_completion = 0
+        n_completion = n_reused = 0
         async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
@@ -94,6 +103,8 @@ class _Job:
                 elif isinstance(event, TextFinish):
                     reasons[event.index] = wire_reason(event)
                     n_completion += event.n_tokens
+                    if event.index == 0:  # the others found what this one computed
+                        n_reused = event.reused_tokens
         choices = [
             Choice(
                 index=index,
@@ -107,13 +118,13 @@ class _Job:
             **self.head,  # type: ignore[arg-type]
             object="chat.completion",
             choices=choices,
-            usage=usage(self.n_prompt, n_completion),
+            usage=usage(self.n_prompt, n_completion, n_reused),
         )
 
     async def stream(self, *, include_usage: bool) -> AsyncGenerator[str, None]:
         """The answer as events; the same texts, tokens and reasons as `run`."""
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
-        n_completion = 0
+        n_completion = n_reused = 0
         started: set[int] = set()
         async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
             async for _, event in events:
@@ -131,9 +142,11 @@ class _Job:
                     yield self._chunk(event.index, ChoiceDelta(content=event.text), logprobs, None, no_usage)
                 else:
                     n_completion += event.n_tokens
+                    if event.index == 0:  # the others found what this one computed
+                        n_reused = event.reused_tokens
                     yield self._chunk(event.index, ChoiceDelta(), None, wire_reason(event), no_usage)
         if include_usage:
-            yield self._sse([], {"usage": usage(self.n_prompt, n_completion)})
+            yield self._sse([], {"usage": usage(self.n_prompt, n_completion, n_reused)})
 
     def _chunk(
         self, index: int, delta: ChoiceDelta, logprobs: ChunkLogprobs | None, reason: Any, extra: dict[str, Any]

@@ -19,7 +19,14 @@ from chatwright.engine.text import PromptText, TextDelta, TextModel, TextRequest
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.aliases import is_instruct
-from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage, wire_reason
+from chatwright.server.openai.generation import (
+    generate_all,
+    owner_of,
+    sampling_params,
+    unless_client_leaves,
+    usage,
+    wire_reason,
+)
 from chatwright.server.openai.requests import MAX_SEQUENCES, CompletionBody
 from chatwright.server.openai.streaming import sse, start_stream
 from chatwright.server.state import ServerState, State
@@ -103,6 +110,7 @@ class _Job:
                 stop=body.stops,
                 n=self.best_of,
                 prompt_logprobs=body.logprobs if body.echo else None,
+                owner=owner_of(body),
             )
             for prompt in prompts
         ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
 from typing import Literal, TypeVar
 
 from openai.types import CompletionUsage
+from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import Request
 
 from chatwright.engine.protocol import SamplingParams
@@ -60,9 +62,22 @@ def wire_reason(event: TextFinish) -> Literal["stop", "length"]:
     return "stop" if event.reason == "abort" else event.reason
 
 
-def usage(n_prompt: int, n_completion: int) -> CompletionUsage:
-    """Token counts that add up."""
-    return CompletionUsage(prompt_tokens=n_prompt, completion_tokens=n_completion, total_tokens=n_prompt + n_completion)
+def owner_of(body: SamplingBody) -> str:
+    """On whose behalf a request is: the end user whom the client names, if any, in a name of bounded length.
+
+    Users of one key take turns in the queue, and none finds, or times, what the prompts of another left in the cache.
+    """
+    return hashlib.blake2b(body.user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() if body.user else ""
+
+
+def usage(n_prompt: int, n_completion: int, n_reused: int | None = None) -> CompletionUsage:
+    """Token counts that add up. `n_reused`: tokens of the prompt that came from the cache, where that is told."""
+    counts = CompletionUsage(
+        prompt_tokens=n_prompt, completion_tokens=n_completion, total_tokens=n_prompt + n_completion
+    )
+    if n_reused is not None:
+        counts.prompt_tokens_details = PromptTokensDetails(cached_tokens=n_reused)
+    return counts
 
 
 async def generate_all(

@@ -1,0 +1,87 @@
+"""How many prompt tokens a step may compute beside answers under way, so that nobody's answer stutters.
+
+A step's time is about what its answers alone would take, plus so much a prompt token. Both depend on model, precision, machine and
+load, from 2 ms and 0.3 ms to 50 ms and 2 ms for the same model, so they are measured as the engine runs, and prompts get what
+keeps the step below `max_slowdown` times that of the answers alone. The rest of the prompt comes in the next steps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+
+# Until both times are known.
+FIRST_TOKENS = 16
+# However slow it looks, a prompt comes forward.
+MIN_TOKENS = 8
+# Shorter chunks are mostly the fixed cost of a step: they say little about the cost of a token.
+TELLING_TOKENS = 16
+# Weight of a new measurement, and how far one may lie above what is expected: a hiccup of the machine is not the model's pace.
+WEIGHT = 0.2
+MAX_SURPRISE = 3.0
+# A chunk beside answers takes at least this share of its step: the measured difference of two noisy times can be nothing.
+MIN_SHARE = 0.25
+# Clocks that tick slowly call short times 0.
+CLOCK_S = 1e-6
+
+
+class Pacer:
+    """The measured pace, and the budget that follows. Times in seconds.
+
+    max_tokens: the budget where nobody's answer is under way. max_slowdown: how many times longer a step may take with prompts
+    than without; below the 3 that users are promised, for steps vary.
+    """
+
+    def __init__(self, *, max_tokens: int, max_slowdown: float = 2.5) -> None:
+        self.max_tokens = max_tokens
+        self.max_slowdown = max_slowdown
+        self._token_s: float | None = None
+        # Time of a step that decodes so many answers and nothing else.
+        self._decode_s: dict[int, float] = {}
+        self._known: list[int] = []
+
+    def budget(self, n_decoding: int) -> int:
+        """Prompt tokens for a step beside `n_decoding` answers."""
+        if not n_decoding:
+            return self.max_tokens
+        decode_s = self._decoding(n_decoding)
+        if decode_s is None or self._token_s is None:
+            return min(FIRST_TOKENS, self.max_tokens)
+        n_tokens = int((self.max_slowdown - 1) * decode_s / self._token_s)
+        return min(max(n_tokens, MIN_TOKENS), self.max_tokens)
+
+    def observe(self, n_decoding: int, n_prompt: int, seconds: float) -> None:
+        """A step with so many answers and prompt tokens took so long."""
+        seconds = max(seconds, CLOCK_S)
+        if not n_prompt:
+            self._learn_decoding(n_decoding, seconds)
+        elif not n_decoding:
+            if n_prompt >= TELLING_TOKENS:
+                self._learn_token(seconds / n_prompt)
+        elif n_decoding in self._decode_s or self._token_s is None:
+            decode_s = self._decoding(n_decoding)
+            if decode_s is not None:
+                self._learn_token(max(seconds - decode_s, MIN_SHARE * seconds) / n_prompt)
+        else:
+            self._learn_decoding(n_decoding, max(seconds - self._token_s * n_prompt, MIN_SHARE * seconds))
+
+    def _decoding(self, n: int) -> float | None:
+        """The time of `n` answers; where it was never measured, less than it can be: one answer costs no less than its share of
+        more, and more cost no less than one."""
+        if n in self._decode_s:
+            return self._decode_s[n]
+        i = bisect_right(self._known, n)
+        below = [self._decode_s[self._known[i - 1]]] if i else []
+        above = [self._decode_s[self._known[i]] * n / self._known[i]] if i < len(self._known) else []
+        return max(below + above, default=None)
+
+    def _learn_decoding(self, n: int, seconds: float) -> None:
+        if n not in self._decode_s:
+            insort(self._known, n)
+        self._decode_s[n] = _mixed(self._decode_s.get(n), seconds)
+
+    def _learn_token(self, seconds: float) -> None:
+        self._token_s = _mixed(self._token_s, seconds)
+
+
+def _mixed(known: float | None, measured: float) -> float:
+    return measured if known is None else known + WEIGHT * (min(measured, MAX_SURPRISE * known) - known)
