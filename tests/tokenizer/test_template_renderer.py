@@ -91,7 +91,7 @@ def test_a_killed_worker_is_replaced():
     renderer = TemplateRenderer()
     assert renderer.render("a", {}) == "a"
     for child in psutil.Process().children():
-        if "template_worker.py" in " ".join(child.cmdline()) and child.pid == renderer._worker.pid:
+        if "template_worker.py" in " ".join(child.cmdline()) and child.pid == renderer._worker.process.pid:
             child.kill()
             child.wait()
     assert renderer.render("b", {}) == "b"
@@ -116,7 +116,7 @@ def test_the_worker_sees_no_secrets_of_the_environment(monkeypatch):
     monkeypatch.setenv("SECRET_KEY", "hunter2")
     renderer = TemplateRenderer()
     renderer.render("a", {})
-    assert "SECRET_KEY" not in psutil.Process(renderer._worker.pid).environ()
+    assert "SECRET_KEY" not in psutil.Process(renderer._worker.process.pid).environ()
     renderer.close()
 
 
@@ -129,7 +129,7 @@ def test_the_worker_dies_with_its_parent_even_in_the_middle_of_a_loop(template):
         "from chatwright.tokenizer.renderer import TemplateRenderer\n"
         "renderer = TemplateRenderer(time_limit_s=1)\n"
         "renderer.render('a', {})\n"
-        "print(renderer._worker.pid, flush=True)\n"
+        "print(renderer._worker.process.pid, flush=True)\n"
         f"threading.Thread(target=renderer.render, args=({template!r}, {{}}), daemon=True).start()\n"
         "time.sleep(0.2)\n"
         "os._exit(0)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from chatwright.engine.grammar import GrammarCompiler
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.opened import open_model
 from chatwright.engine.pacing import Pacer
@@ -12,6 +13,7 @@ from chatwright.engine.recurrent import RecurrentRunner
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
+from chatwright.engine.tokenizers import load_model_tokenizer
 from chatwright.errors import StorageError
 from chatwright.model.describe import describe_model
 from chatwright.model.rnn_checkpoint import is_recurrent
@@ -67,4 +69,10 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         prefix_cache=not isinstance(runner, RecurrentRunner),
         pacer=Pacer(max_tokens=MAX_STEP_TOKENS),
     )
-    return LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)
+    return LocalEngine(
+        runner,
+        scheduler,
+        max_context=info.config.context_length,
+        max_queue=settings.max_queue,
+        grammars=GrammarCompiler(lambda: load_model_tokenizer(path)),
+    )

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from chatwright.engine.grammar import Constraint, GrammarCompiler, GrammarFailedError
 from chatwright.engine.protocol import (
     EngineEvent,
     EngineStats,
@@ -29,7 +30,7 @@ from chatwright.engine.sampler import adjust_logits, sample, score_token
 from chatwright.engine.scheduler import Chunk, Scheduler
 from chatwright.engine.sequence import Group
 from chatwright.engine.sequence import Sequence as Choice
-from chatwright.errors import EngineError, OverloadedError
+from chatwright.errors import EngineError, InvalidRequestError, OverloadedError
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +92,19 @@ class _Subscriber:
 class LocalEngine:
     """Serves several requests at once on one model (see `Engine` for what each call does)."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, *, max_context: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        *,
+        max_context: int,
+        max_queue: int,
+        grammars: GrammarCompiler | None = None,
+    ) -> None:
         runner.allocate(scheduler.pool.n_blocks)
         self._runner = runner
         self._scheduler = scheduler
+        self._grammars = grammars
         self._max_context = min(max_context, scheduler.cache_tokens)
         self._max_requests = scheduler.max_batch + max_queue
         # The last quarter of the queue is for others than whoever filled the rest.
@@ -123,8 +133,11 @@ class LocalEngine:
         assert request.prompt_ids, "an empty prompt has no last token to continue"
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
         subscriber = self._subscribers[request.id] = _Subscriber(request.n, self._places, request.owner)
-        self._commands.put(lambda: self._add(request))
         try:
+            # Outside of the engine's queue until its grammar is compiled: nobody waits for that but the request itself.
+            constraints = await self._constraints(request)
+            self._check_alive()
+            self._commands.put(lambda: self._add(request, constraints))
             n_open = request.n
             while n_open:
                 event = await subscriber.events.get()
@@ -184,6 +197,16 @@ class LocalEngine:
         self._closed = True
         self._commands.put(lambda: None)
         await asyncio.to_thread(self._thread.join)
+        if self._grammars is not None:
+            self._grammars.close()
+
+    async def _constraints(self, request: GenerateRequest) -> list[Constraint]:
+        """One for each choice, none where the request has no grammar. Raises InvalidRequestError."""
+        if request.grammar is None:
+            return []
+        if self._grammars is None:
+            raise InvalidRequestError("This engine cannot hold answers to a grammar.", code="unsupported_parameter")
+        return await self._grammars.constraints(request.grammar, request.n)
 
     def _check_room(self, owner: str) -> None:
         """Raise OverloadedError where no request more is taken, or none more of this owner."""
@@ -256,8 +279,10 @@ class LocalEngine:
             command()
             wait = False
 
-    def _add(self, request: GenerateRequest) -> None:
+    def _add(self, request: GenerateRequest, constraints: Sequence[Constraint]) -> None:
         group = self._groups[request.id] = Group(request)
+        for choice, constraint in zip(group.sequences, constraints, strict=False):
+            choice.constraint = constraint
         self._scheduler.add(group)
 
     def _abort(self, request_id: str, index: int | None) -> None:
@@ -311,6 +336,12 @@ class LocalEngine:
             return
         logits_V = logits_nV[-1]
         adjusted = adjust_logits(logits_V, sampling, choice.group.request.prompt_ids, choice.output_counts)
+        try:
+            if choice.constraint:
+                adjusted = choice.constraint.mask(adjusted)
+        except GrammarFailedError as failure:
+            self._finish(choice, "grammar", str(failure))
+            return
         token_id = sample(adjusted, sampling, choice.index, choice.n_output)
         scores = None if sampling.logprobs is None else score_token(logits_V, token_id, sampling.logprobs)
         event = TokenEvent(choice.index, token_id, scores)
@@ -319,6 +350,11 @@ class LocalEngine:
             return
         choice.append(token_id)
         self._emit(choice, event)
+        try:
+            if choice.constraint and choice.constraint.advance(token_id):
+                self._finish(choice, "stop")
+        except GrammarFailedError as failure:
+            self._finish(choice, "grammar", str(failure))
         if choice.n_output >= sampling.max_tokens:
             self._finish(choice, "length")
 
@@ -342,6 +378,7 @@ class LocalEngine:
             return
         self._scheduler.remove(choice, spoilt=reason == "error")
         self._runner.free(choice)
+        choice.constraint = None
         self._emit(choice, FinishEvent(choice.index, reason, error, stop_token, choice.n_reused or 0))
         if all(sibling.finished for sibling in choice.group.sequences):
             del self._groups[choice.group.request.id]

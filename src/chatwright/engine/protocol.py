@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "abort", "error", "grammar"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """Choice `index` is over. "stop": a token of `stop_ids` came; it is no token event of its own, but comes with this one.
+    """Choice `index` is over. "stop": a token of `stop_ids` came; it is no token event of its own, but comes with this one; or the
+    grammar is fulfilled. "grammar": the grammar came to its limits, `error` says how.
     `reused_tokens`: how many tokens of the prompt were found in the cache instead of being computed."""
 
     index: int
@@ -141,7 +142,7 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         """Events of all choices as they come, one `FinishEvent` per choice. Closing the iterator aborts what still runs.
 
-        Raises OverloadedError when the queue is full.
+        Raises OverloadedError when the queue is full, InvalidRequestError when the grammar cannot be used.
         """
         ...
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from chatwright.engine.blocks import Prefix
 from chatwright.engine.protocol import GenerateRequest
+
+if TYPE_CHECKING:
+    from chatwright.engine.grammar import Constraint
 
 
 class Group:
@@ -48,6 +52,8 @@ class Sequence:
         self.n_scored = 0
         self.running = False
         self.finished = False
+        # What the answer must look like; it has seen every token in `output_counts`, whatever preemption does to the cache.
+        self.constraint: Constraint | None = None
 
     @property
     def n_output(self) -> int:

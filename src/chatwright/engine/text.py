@@ -18,6 +18,7 @@ from chatwright.engine.protocol import (
     Engine,
     FinishEvent,
     GenerateRequest,
+    Grammar,
     PromptEvent,
     SamplingParams,
     TokenEvent,
@@ -69,7 +70,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class TextFinish:
-    """Choice `index` is over. "stop": end token or stop string; "length": max_tokens; "abort": ended from outside.
+    """Choice `index` is over. "stop": end token, stop string or fulfilled grammar; "length": max_tokens; "abort": ended from outside.
 
     `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
     is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its cache.
@@ -98,6 +99,7 @@ class TextRequest:
     n: int = 1
     prompt_logprobs: int | None = None
     owner: str = ""
+    grammar: Grammar | None = None
 
 
 class TextModel:
@@ -191,7 +193,7 @@ class TextModel:
     async def generate(self, request: TextRequest) -> AsyncGenerator[TextEvent, None]:
         """Text events of all choices as they come. Closing the iterator aborts what still runs.
 
-        Raises OverloadedError, EngineError.
+        Raises OverloadedError, EngineError, InvalidRequestError for a grammar that cannot be used, or not to the end.
         """
         engine_request = GenerateRequest(
             # Made here and nowhere else: an id that a client could choose would let it end another client's request.
@@ -201,6 +203,7 @@ class TextModel:
             n=request.n,
             prompt_logprobs=request.prompt_logprobs,
             owner=request.owner,
+            grammar=request.grammar,
         )
         choices = [_Choice(self.tokenizer, index, request.stop) for index in range(request.n)]
         prompt_tokens: list[TokenText] = []
@@ -229,6 +232,12 @@ class TextModel:
                 else:
                     if event.reason == "error":
                         raise EngineError("The engine failed in the middle of an answer: {reason}.", reason=event.error)
+                    if event.reason == "grammar":
+                        raise InvalidRequestError(
+                            "The answer cannot go on in the form that was asked for: {reason}. Ask for a simpler one.",
+                            reason=event.error,
+                            code="invalid_grammar",
+                        )
                     if delta := choice.flush():
                         yield delta
                     end = event.stop_token

@@ -19,6 +19,11 @@ def load_text_side(path: Path, renderer: TemplateRenderer | None = None) -> tupl
     return load_tokenizer(folder, metadata), load_chat_template(folder, metadata, renderer)
 
 
+def load_model_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer alone. Raises as `load_text_side` does."""
+    return load_tokenizer(*_source(path))
+
+
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Write both into `folder` as files that Transformers loads (see `tokenizer.save`). Raises as `load_text_side` does."""
     home, metadata = _source(source)
