@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -203,7 +204,7 @@ class GrammarCompiler:
             return "it takes too long to compile" if slow else "it takes too much memory to compile"
         except WorkerStartError as error:
             raise EngineError("The process that tries grammars out does not start.") from error
-        return answer if isinstance(answer, str) else None
+        return _in_words(answer) if isinstance(answer, str) else None
 
     def _first_line(self) -> bytes:
         words = self._vocabulary
@@ -224,6 +225,7 @@ class GrammarCompiler:
         return self._vocabulary.for_llguidance()
 
 
+_UNKNOWN_KEYWORDS = re.compile(r"Unimplemented keys: \[(.*)\]")
 _SIGPROF = 27 if os.name == "posix" else None
 
 
@@ -238,6 +240,15 @@ def _for_llguidance(grammar: Grammar) -> str:
     except ValueError as error:
         raise _refusal(str(error)) from error
     return schema
+
+
+def _in_words(complaint: str) -> str:
+    """What llguidance says, where it speaks to programmers of its own."""
+    if match := _UNKNOWN_KEYWORDS.fullmatch(complaint):
+        return f"it has keywords that answers cannot be held to: {match[1]}"
+    if complaint.startswith("oneOf constraints"):
+        return "oneOf is possible only where its branches cannot match the same value; use anyOf"
+    return "nothing matches it" if complaint.startswith("NoExtension") else complaint
 
 
 def _refusal(reason: str) -> InvalidRequestError:

@@ -2,7 +2,7 @@
 
 Run as a file, not imported: needs llguidance and the standard library only. One JSON value a line in and out. The first line
 says which vocabulary, {"tokens", "special_ids", "eos_ids", "limits"}; each other line is a grammar as llguidance reads it, a
-string, and is answered with what is wrong with it, a string, or null. A grammar that takes too much time or memory ends the process.
+string, and is answered with what is wrong with it, a string, or null. Too much time or memory ends the process.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class TextFinish:
-    """Choice `index` is over. "stop": end token, stop string or fulfilled grammar; "length": max_tokens; "abort": ended from outside.
+    """Choice `index` is over. "stop": end token, stop string or complete grammar; "length": max_tokens; "abort": from outside.
 
     `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
     is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its cache.
