@@ -35,6 +35,9 @@ FAMILIES = [
     "mistral, no window",
     "qwen3",
     "qwen3, tied, biases",
+    "qwen2",
+    "gemma3",
+    "gemma3, untied, no window",
 ]
 DECODED = [kind for kind in Type if kind.name not in {"F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K", "Q1_0"}]
 
@@ -57,7 +60,7 @@ def test_a_gguf_gives_the_logits_of_the_model_it_was_made_from(case: str, tmp_pa
 
 
 @pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1])
-@pytest.mark.parametrize("case", ["gpt2", "llama, tied", "qwen3"])
+@pytest.mark.parametrize("case", ["gpt2", "llama, tied", "qwen3", "gemma3"])
 def test_quantised_weights_are_read_as_they_were_written(case: str, kind: Type, tmp_path: Path) -> None:
     theirs = reference(case)
     write_gguf(theirs, tmp_path / "model.gguf", kind)

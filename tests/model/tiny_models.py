@@ -137,6 +137,8 @@ _GGUF_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
     "transformer.wte": "token_embd",
     "transformer.wpe": "position_embd",
     "transformer.ln_f": "output_norm",
@@ -164,7 +166,7 @@ def write_gguf(model: Any, path: Path, kind: Type = Type.F32, extra: Mapping[str
     """Writes the model as llama.cpp's converter would, and gives `model` the weights as they are after quantisation."""
     config = model.config
     gpt2 = config.model_type == "gpt2"
-    architecture = {"mistral": "llama"}.get(config.model_type, config.model_type)
+    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("Tiny")
     writer.add_license("apache-2.0")
@@ -181,14 +183,26 @@ def write_gguf(model: Any, path: Path, kind: Type = Type.F32, extra: Mapping[str
         writer.add_feed_forward_length(config.intermediate_size)
         writer.add_head_count_kv(config.num_key_value_heads)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-        if config.rope_parameters["rope_type"] == "linear":
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        rope = config.rope_parameters
+        if architecture == "gemma3":
+            writer.add_sliding_window(config.sliding_window)
+            writer.add_key_value(
+                "gemma3.attention.sliding_window_pattern",
+                [kind == "sliding_attention" for kind in config.layer_types],
+                gguf.GGUFValueType.ARRAY,
+                gguf.GGUFValueType.BOOL,
+            )
+            writer.add_float32("gemma3.rope.freq_base_swa", rope["sliding_attention"]["rope_theta"])
+            rope = rope["full_attention"]
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+        writer.add_rope_freq_base(rope["rope_theta"])
+        if rope["rope_type"] == "linear":
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-            writer.add_rope_scaling_factor(config.rope_parameters["factor"])
-        if config.rope_parameters["rope_type"] == "llama3":
-            plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, config.head_dim, 2) / config.head_dim)
+            writer.add_rope_scaling_factor(rope["factor"])
+        if rope["rope_type"] == "llama3":
+            plain = rope["rope_theta"] ** -(torch.arange(0, config.head_dim, 2) / config.head_dim)
             writer.add_tensor("rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq).numpy())
     for key, value in (extra or {}).items():
         writer.add_key_value(
@@ -220,9 +234,15 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, config
     if heads:  # as in llama.cpp's convert_hf_to_gguf.py
         stored = stored.reshape(heads, 2, -1, *stored.shape[1:]).swapaxes(1, 2).reshape(stored.shape)
     stored_kind = kind if stored.ndim > 1 and "wpe" not in name else Type.F32
+    gemma3 = config.model_type == "gemma3_text"
+    if gemma3 and module.endswith("norm"):
+        stored = stored + 1
+    target = "post_attention_norm" if gemma3 and module == "post_attention_layernorm" else _GGUF_NAMES[module]
     raw = quantize(np.ascontiguousarray(stored), stored_kind)
-    writer.add_tensor(f"{prefix}{_GGUF_NAMES[module]}.{ending}", raw, raw_dtype=stored_kind)
+    writer.add_tensor(f"{prefix}{target}.{ending}", raw, raw_dtype=stored_kind)
     seen = torch.from_numpy(dequantize(raw, stored_kind).copy())
     if heads:
         seen = seen.reshape(heads, -1, 2, *seen.shape[1:]).swapaxes(1, 2).reshape(seen.shape)
+    if gemma3 and module.endswith("norm"):
+        seen = seen - 1
     weight.copy_(seen.T if conv1d else seen)

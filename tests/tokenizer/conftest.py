@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import generate_merges
 
 from chatwright.tokenizer import TemplateRenderer
 from chatwright.tokenizer.patterns import LLAMA3_REGEX, QWEN2_REGEX, TEKKEN_REGEX
@@ -33,6 +34,7 @@ TEXTS = [
     "DON'T SHOUT, we'Ll see",
     "你好，世界！今天天气怎么样？ 好 的",
     "mixed 中文 and English，with　full-width space",
+    "runs   of    spaces\n\n\nand\n\t\tlines <b>bold</b></p>",
     "🎉 👩‍👩‍👧‍👦 🇫🇷 e\u0301 é",
     "def f(x):\n    if x > 10:\n\t\treturn x**2  # 注释\n\n\n\n  \n",
     "1 12 123 1234 12345678  90 3.14 ½ ² ٣",
@@ -89,7 +91,8 @@ def _qwen3() -> Tokenizer:
 
 
 def _sentencepiece(style: str) -> Tokenizer:
-    """Llama-2's way (`prepend`: a normaliser puts the first space) or Mistral's newer (`first`: Metaspace does)."""
+    """Llama-2's way (`prepend`: a normaliser puts the first space), Mistral's newer (`first`: Metaspace does), or Gemma's, which
+    puts none and has tokens for runs of white space and for HTML that merge before all others."""
     trained = Tokenizer(BPE(unk_token="<unk>"))
     trained.normalizer = normalizers.Replace(" ", "▁")
     trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
@@ -97,18 +100,28 @@ def _sentencepiece(style: str) -> Tokenizer:
     content = json.loads(trained.to_str())
     words = sorted(content["model"]["vocab"], key=content["model"]["vocab"].__getitem__)
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>"]
-    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
-    merges = [tuple(merge) for merge in content["model"]["merges"]]
+    runs = [character * n for character in "\n▁\t" for n in (1, 2, 3, 4) if character * n not in words]
+    own = [*runs, "<b>", "</p>"] if style == "gemma" else []
+    tokens = [*special, *own, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     vocab = {token: i for i, token in enumerate(tokens)}
+    merges = [tuple(merge) for merge in content["model"]["merges"]]
+    if style == "gemma":
+        scores = {token: 0.0 if token in own else float(-i) for token, i in vocab.items()}
+        merges = generate_merges(vocab, scores, skip_tokens=special)
     tokenizer = Tokenizer(BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     if style == "prepend":
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    else:
+    elif style == "first":
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in own])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        + ([] if style == "gemma" else [decoders.Strip(" ", 1, 0)])
     )
     return tokenizer
 
@@ -125,6 +138,7 @@ MAKERS: dict[str, Callable[[], Tokenizer]] = {
     "tekken": _tekken,
     "sentencepiece-prepend": lambda: _sentencepiece("prepend"),
     "sentencepiece-first": lambda: _sentencepiece("first"),
+    "sentencepiece-gemma": lambda: _sentencepiece("gemma"),
 }
 NAMED: dict[str, dict[str, str]] = {
     "gpt-2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
@@ -134,6 +148,7 @@ NAMED: dict[str, dict[str, str]] = {
     "tekken": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "sentencepiece-prepend": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "sentencepiece-first": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "sentencepiece-gemma": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
 }
 BYTE_LEVEL = [kind for kind in MAKERS if not kind.startswith("sentencepiece")]
 
@@ -168,6 +183,13 @@ class Reference:
         if sentencepiece:
             types[0] = 2
             metadata["tokenizer.ggml.scores"] = [float(-i) for i in range(len(tokens))]
+            if self.kind == "sentencepiece-gemma":  # the converter's own spelling and score of added tokens
+                metadata["general.architecture"] = "gemma3"
+                metadata["tokenizer.ggml.add_space_prefix"] = False
+                for i, kind in enumerate(types):
+                    if kind in (3, 4):
+                        metadata["tokenizer.ggml.scores"][i] = -1000.0
+                        tokens[i] = tokens[i].replace("▁", " ") if kind == 4 else tokens[i]
         else:
             metadata["tokenizer.ggml.pre"] = self.kind
             metadata["tokenizer.ggml.merges"] = [" ".join(merge) for merge in content["model"]["merges"]]

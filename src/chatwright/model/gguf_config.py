@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -14,7 +15,6 @@ ROPE_FACTORS = "rope_freqs.weight"
 # what other models of these architectures' kind do to their numbers
 NOT_SUPPORTED = (
     "attention.scale",
-    "attention.sliding_window_pattern",
     "attn_logit_softcapping",
     "embedding_scale",
     "final_logit_softcapping",
@@ -22,7 +22,13 @@ NOT_SUPPORTED = (
     "residual_scale",
 )
 
-_FAMILIES: Mapping[str, Family] = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3"}
+_FAMILIES: Mapping[str, Family] = {
+    "gpt2": "gpt2", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3",
+}  # fmt: skip
+# What llama.cpp takes for granted in Gemma 3 where the file does not say otherwise.
+_GEMMA3_WINDOW_PERIOD = 6
+_GEMMA3_LOCAL_THETA = 10_000.0
+_GEMMA3_27B_LAYERS = 62  # in which scores are scaled by the width of a head's share of d_model, not by head_dim
 
 
 def config_from_gguf(file: GGUFFile) -> ModelConfig:
@@ -58,8 +64,10 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
         head_dim = d_model // n_head if valid else 0  # ModelConfig refuses the zero
     keys.expect("attention.value_length", (None, head_dim))
     keys.expect("rope.dimension_count", (None, head_dim))
-    gpt2 = family == "gpt2"
-    window = keys.get("attention.sliding_window") or None
+    gpt2, gemma3 = family == "gpt2", family == "gemma3"
+    query_scale = None
+    if gemma3 and n_layer == _GEMMA3_27B_LAYERS and isinstance(d_model, int) and isinstance(n_head, int) and n_head > 0:
+        query_scale = (d_model / n_head) ** -0.5
     return ModelConfig(
         family=family,
         vocab_size=keys.get("vocab_size") or embed.shape[0],
@@ -73,17 +81,38 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
         norm="layernorm" if gpt2 else "rmsnorm",
         norm_eps=keys.required("attention.layer_norm_epsilon" if gpt2 else "attention.layer_norm_rms_epsilon"),
         positions="learned" if gpt2 else "rotary",
-        activation="gelu_tanh" if gpt2 else "silu",
+        activation="gelu_tanh" if gpt2 or gemma3 else "silu",
         gated=not gpt2,
-        rope_theta=keys.get("rope.freq_base") or 10_000.0,
+        rope_theta=keys.get("rope.freq_base") or (1_000_000.0 if gemma3 else 10_000.0),
         rope_scaling=None if gpt2 else _rope_scaling(file, keys, head_dim),
-        qk_norm=family == "qwen3",
+        local_rope_theta=(keys.get("rope.freq_base_swa") or _GEMMA3_LOCAL_THETA) if gemma3 else None,
+        qk_norm=family in ("qwen3", "gemma3"),
+        query_scale=query_scale,
+        post_norms=gemma3,
+        embed_scale=math.sqrt(d_model) if gemma3 and isinstance(d_model, int) and d_model > 0 else 1.0,
         qkv_bias="blk.0.attn_qkv.bias" in tensors or "blk.0.attn_q.bias" in tensors,
         out_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_up.bias" in tensors,
-        windows=(window,) * n_layer if window is not None and isinstance(n_layer, int) and n_layer <= 1 << 10 else (),
+        windows=_windows(keys, n_layer, gemma3),
         tied="output.weight" not in tensors,
     )
+
+
+def _windows(keys: _Keys, n_layer: object, gemma3: bool) -> tuple[int | None, ...]:
+    window = keys.get("attention.sliding_window") or None
+    if not gemma3:
+        keys.expect("attention.sliding_window_pattern", (None,))
+    if window is None or not isinstance(n_layer, int) or n_layer > 1 << 10:
+        return ()  # a bad n_layer is refused by ModelConfig itself
+    if not gemma3:
+        return (window,) * n_layer
+    pattern = keys.get("attention.sliding_window_pattern")
+    period = _GEMMA3_WINDOW_PERIOD if pattern is None else pattern
+    if isinstance(period, list) and len(period) == n_layer and all(isinstance(slides, bool) for slides in period):
+        return tuple(window if slides else None for slides in period)
+    if not isinstance(period, int) or period < 1:
+        keys.refuse("attention.sliding_window_pattern")
+    return tuple(window if (i + 1) % period else None for i in range(n_layer))
 
 
 def _rope_scaling(file: GGUFFile, keys: _Keys, head_dim: object) -> RopeScaling | None:

@@ -118,11 +118,9 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str], types: Seque
 
 
 def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> BpeFile:
-    architecture = metadata.get("general.architecture")
-    if isinstance(architecture, str) and architecture.startswith("gemma"):
-        raise InvalidModelError(
-            "GGUF files of Gemma do not say how their tokenizer merges, so they are not supported; use the HF folder."
-        )
+    is_gemma = str(metadata.get("general.architecture")).startswith("gemma")
+    if is_gemma:
+        tokens = [_as_gemma_spells(token, kind) for token, kind in zip(tokens, types, strict=True)]
     vocab, unused = _vocab(tokens)
     if "tokenizer.ggml.merges" in metadata:
         merges = check_merges(SOURCE, metadata["tokenizer.ggml.merges"], vocab)
@@ -135,6 +133,10 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Se
                 tokens=len(tokens),
                 scores=len(scores),
             )
+        if is_gemma:  # the score of SentencePiece's own file, which the converter overwrites
+            scores = [
+                0.0 if kind == TokenType.USER_DEFINED else score for score, kind in zip(scores, types, strict=True)
+            ]
         merges = merges_from_scores(vocab, scores)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     unk = _named(metadata, "unknown_token_id", len(tokens))
@@ -157,6 +159,11 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Se
         unk_token=None if unk is None else tokens[unk],
         strip_leading_space=bool(prefix),
     )
+
+
+def _as_gemma_spells(token: str, kind: int) -> str:
+    """llama.cpp's converter writes spaces in the user-defined tokens of Gemma, where its own tokenizer.json has the mark."""
+    return token.replace(" ", "▁") if kind == TokenType.USER_DEFINED else token
 
 
 def merges_from_scores(vocab: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:

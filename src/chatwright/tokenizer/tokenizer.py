@@ -45,7 +45,8 @@ class Tokenizer:
         # A one-character "control" token in the byte alphabet is how that byte is written; it cannot be taken away.
         base = frozenset(alphabet.values()) if file.byte_level else frozenset(byte_tokens)
         control = [token for token in control if token.text not in base]
-        content = [token for token in file.added_tokens if token not in control]
+        controlled = {token.id for token in control}
+        content = [token for token in file.added_tokens if token.id not in controlled]
 
         removed = frozenset(token.text for token in control)
         if covers_bytes:
