@@ -13,6 +13,7 @@ from chatwright.i18n import _, describe_error, format_size
 
 if TYPE_CHECKING:
     from chatwright.hub import InstalledModel, ModelsFolder
+    from chatwright.hub.catalogue import Terms
 
 JSON_HELP = "Print JSON."
 
@@ -29,9 +30,12 @@ def pull(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Call the model NAME here.", show_default=False)
     ] = None,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the model's terms of use without being asked.")
+    ] = False,
 ) -> None:
     """Fetch a model; an interrupted pull continues where it stopped."""
-    from chatwright.cli.progress import PullProgress
+    from chatwright.cli.progress import PullProgress, interactive
     from chatwright.hub import check_name
     from chatwright.hub import pull as pull_model
 
@@ -40,7 +44,17 @@ def pull(
     if name is not None:
         check_name(name)
     with PullProgress(output) as progress:
-        model = pull_model(source, models, progress, name=name)
+
+        def accept(terms: Terms, text: str) -> bool:
+            if accept_terms:
+                progress.say(_("Accepted by --accept-terms: {terms} ({url}).", terms=terms.name, url=terms.url))
+                return True
+            with progress.paused():
+                typer.echo(f"{text}\n\n{terms.name}: {terms.url}", err=True)
+                return typer.confirm(_("Do you accept the {terms}?", terms=terms.name), err=True)
+
+        can_be_asked = accept_terms or interactive()
+        model = pull_model(source, models, progress, name=name, accept=accept if can_be_asked else None)
     output.say(_("{name} is ready in {path}.", name=model.name, path=model.folder))
 
 
@@ -97,6 +111,7 @@ def show(
         "revision": _("Revision"),
         "pulled_at": _("Pulled at"),
         "license": _("License"),
+        "terms": _("Terms of use"),
         "languages": _("Languages"),
         "architecture": _("Architecture"),
         "parameters": _("Parameters"),
@@ -109,6 +124,11 @@ def show(
         "languages": ", ".join(details["languages"]),
         "parameters": f"{details['parameters']:,}" if details["parameters"] else None,
         "size_bytes": format_size(details["size_bytes"]),
+        "terms": _(
+            "{terms} ({url}), accepted at {time}", terms=terms["name"], url=terms["url"], time=terms["accepted_at"]
+        )
+        if (terms := details["terms"])
+        else None,
     }
     rows = [[label, str(shown.get(key, details.get(key)) or "-")] for key, label in labels.items()]
     for file, entry in files.items():
@@ -198,6 +218,7 @@ def _details(name: str, models: ModelsFolder) -> dict[str, Any]:
         "revision": known.revision,
         "pulled_at": known.pulled_at.isoformat() if manifest else None,
         "license": known.license or info.license,
+        "terms": known.terms.model_dump(mode="json") if known.terms else None,
         "languages": list(known.languages or info.languages),
         "architecture": info.config.family,
         "parameters": info.n_parameters,

