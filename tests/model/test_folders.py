@@ -33,6 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference("llama, tied").save_pretrained(root / "llama")
     reference("qwen3").save_pretrained(root / "qwen3")
     reference("gpt2").save_pretrained(root / "gpt2")
+    reference("gemma3").save_pretrained(root / "gemma3")
     reference("llama, tied").save_pretrained(root / "sharded", max_shard_size="40KB")
     return root
 
@@ -145,6 +146,17 @@ REFUSALS: Mapping[str, tuple[str, Change, str]] = {
         "window is 0",
     ),
     "a window of nothing": ("qwen3", config(layer_types=["sliding_attention"] * 3), "sliding_window to None"),
+    "soft-capped scores": ("gemma3", config(attn_logit_softcapping=50.0), "attn_logit_softcapping to 50.0"),
+    "soft-capped logits": ("gemma3", config(final_logit_softcapping=30.0), "final_logit_softcapping to 30.0"),
+    "attention both ways": ("gemma3", config(use_bidirectional_attention=True), "use_bidirectional_attention to True"),
+    "scores scaled by words": ("gemma3", config(query_pre_attn_scalar="256"), "query_pre_attn_scalar to '256'"),
+    "a width without a root": ("gemma3", config(hidden_size=-640), "hidden_size to -640"),
+    "stretched local rope": (
+        "gemma3",
+        config(rope_parameters={"sliding_attention": {"rope_type": "linear", "factor": 2.0}}),
+        "rope_parameters to",
+    ),
+    "images without text": ("gemma3", config(model_type="gemma3"), "lacks text_config"),
     "flags in words": ("llama", config(tie_word_embeddings="yes"), "tie_word_embeddings to 'yes'"),
     "scores scaled by layer": (
         "gpt2",
@@ -268,7 +280,9 @@ json_values = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_value_in_a_config_does_more_than_be_refused(data: st.DataObject) -> None:
-    raw = reference_config(data.draw(st.sampled_from(["llama, llama3 rope", "qwen3", "gpt2", "mistral, window of 20"])))
+    raw = reference_config(
+        data.draw(st.sampled_from(["llama, llama3 rope", "qwen3", "gpt2", "mistral, window of 20", "gemma3"]))
+    )
     for key in data.draw(st.lists(st.sampled_from(sorted(raw)), max_size=3)):
         if isinstance(raw[key], dict) and raw[key] and data.draw(st.booleans()):
             raw[key] = raw[key] | {data.draw(st.sampled_from(sorted(raw[key]))): data.draw(json_values)}

@@ -63,7 +63,7 @@ def test_a_flat_batch_with_a_cache_gives_the_logits_of_each_sequence_alone(case:
     torch.testing.assert_close(torch.cat(got[1]), model(second[None])[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["mistral, window of 20", "qwen3, window in the last layers"])
+@pytest.mark.parametrize("case", ["mistral, window of 20", "qwen3, window in the last layers", "gemma3"])
 @torch.no_grad()
 def test_a_window_hides_what_is_further_back(case: str) -> None:
     model = tiny(case, num_hidden_layers=1, sliding_window=8, max_window_layers=0, layer_types=None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.gpt import GPT
@@ -125,3 +125,27 @@ def test_a_large_model_is_written_and_read_in_shards(case: str, tmp_path: Path) 
             torch.testing.assert_close(load_model(tmp_path / folder)(ids), theirs(ids).logits, atol=TOLERANCE, rtol=0)
         again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
         torch.testing.assert_close(again(ids).logits, theirs(ids).logits, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("layout", ["of Transformers 5", "of Transformers 4"])
+def test_the_decoder_of_a_model_of_text_and_images_is_read_alone(layout: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    vision = {
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16,
+        "patch_size": 8,
+    }  # fmt: skip
+    config = Gemma3Config(text_config=CASES["gemma3"].to_dict(), vision_config=vision, mm_tokens_per_image=4)
+    theirs = Gemma3ForConditionalGeneration(config)
+    randomise(theirs)
+    theirs.eval().save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert any("vision_tower" in name for name in stored)
+    inside = {"of Transformers 4": "language_model.model.", "of Transformers 5": "model.language_model."}
+    for prefix in inside.values():
+        stored = {name.replace(prefix, inside[layout]): weight for name, weight in stored.items()}
+    assert any(name.startswith(inside[layout]) for name in stored)
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ids = random_ids(2, 60)
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(tmp_path)(ids), theirs(ids).logits, atol=TOLERANCE, rtol=0)

@@ -32,7 +32,7 @@ from chatwright.model.lora import (
 from chatwright.model.save import save_model
 from tests.model.tiny_models import factors, random_ids, reference, write_gguf
 
-FAMILIES = ["qwen3", "llama, one key head, biases", "mistral, window of 20", "gpt2"]
+FAMILIES = ["qwen3", "llama, one key head, biases", "mistral, window of 20", "gpt2", "qwen2", "gemma3"]
 TARGETS_OF_PEFT = {"gpt2": ["c_attn", "c_proj", "c_fc"]}
 IDS = random_ids(2, 30)
 

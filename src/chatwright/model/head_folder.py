@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from chatwright.errors import InvalidModelError, ModelNotFoundError
+from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
 from chatwright.model.checkpoint import (
     CONFIG,
     StoredTensor,
@@ -20,8 +20,8 @@ from chatwright.model.checkpoint import (
     read_json_object,
     weight_files,
 )
-from chatwright.model.config import shown
-from chatwright.model.encoder import Encoder
+from chatwright.model.config import ModelConfig, shown
+from chatwright.model.encoder import Encoder, EncoderConfig
 from chatwright.model.encoder_hf import (
     build_encoder,
     encoder_config_from_hf,
@@ -41,6 +41,15 @@ _ARCHITECTURE = re.compile(r"(GPT2|Llama|Mistral|Qwen2|Qwen3|Gemma3Text|Bert)For
 _PREFIXES = {
     "gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma3": "Gemma3Text",
 }  # fmt: skip
+
+
+def check_can_tag(config: ModelConfig | EncoderConfig) -> None:
+    """Raises UsageError for a base over which Transformers has no head for labelled tokens, so that nobody could read ours."""
+    if isinstance(config, ModelConfig) and config.family == "gemma3":
+        raise UsageError(
+            "Transformers has no model that labels the tokens of Gemma 3, so what came of it could not be read. Take another model"
+            " for --method tag, best an encoder."
+        )
 
 
 def save_head(

@@ -160,10 +160,10 @@ def _gemma3(raw: Mapping[str, Any]) -> ModelConfig:
     }  # fmt: skip
     value = {key: _optional(raw, key, default) for key, default in defaults.items()}
     d_model, head_dim, scalar = value["hidden_size"], value["head_dim"], value["query_pre_attn_scalar"]
-    if not isinstance(d_model, int) or d_model < 1:
-        _refuse_option("hidden_size", d_model)
-    if not isinstance(scalar, int | float) or isinstance(scalar, bool) or not scalar > 0:
-        _refuse_option("query_pre_attn_scalar", scalar)
+    for option in ("hidden_size", "query_pre_attn_scalar"):  # of which roots are taken
+        number = value[option]
+        if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number <= 1 << 18:
+            _refuse_option(option, number)
     bias = _flag(raw, "attention_bias", False)
     theta, local_theta, scaling = _gemma3_rope(raw)
     return ModelConfig(

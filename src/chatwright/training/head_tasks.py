@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from chatwright.model.gpt import GPT
-from chatwright.model.head_folder import save_head
+from chatwright.model.head_folder import check_can_tag, save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.text.manifest import Split
 from chatwright.training.base_model import BaseModel
@@ -113,6 +113,7 @@ class TagTask(_ForHeads):
     """Labelled spans: tag."""
 
     def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
+        check_can_tag(base.config)
         super().__init__(base, context_length, device)
         self.train = tagged_texts(rows.read("train"), self.encode, context_length, self.notes["train"])
         self.names = entity_labels(self.train) if self.train else ()
