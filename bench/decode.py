@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
+from chatwright.engine.blocks import blocks_for
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Chunk
@@ -29,16 +30,20 @@ from chatwright.settings import load_settings
 
 PROMPT_TOKENS = 512
 DECODE_TOKENS = 32
+MAX_STREAMS = 16
+BLOCKS_EACH = blocks_for(PROMPT_TOKENS + DECODE_TOKENS)
 
 
-def sequence(n_tokens: int) -> Sequence:
-    """A prompt of arbitrary tokens."""
-    return Group(GenerateRequest("bench", list(range(1000, 1000 + n_tokens)), SamplingParams())).sequences[0]
+def sequence(n_tokens: int, number: int = 0) -> Sequence:
+    """A prompt of arbitrary tokens, with blocks of its own for as long as it gets."""
+    [choice] = Group(GenerateRequest("bench", list(range(1000, 1000 + n_tokens)), SamplingParams())).sequences
+    choice.blocks = list(range(number * BLOCKS_EACH, (number + 1) * BLOCKS_EACH))
+    return choice
 
 
 def our_decode(runner: ModelRunner, n_streams: int) -> float:
     """Tokens per second of all streams together, after a prompt of 64."""
-    streams = [sequence(64) for _ in range(n_streams)]
+    streams = [sequence(64, number) for number in range(n_streams)]
     for stream in streams:
         runner.step([Chunk(stream, 0, 64)])
     start = time.perf_counter()
@@ -113,8 +118,9 @@ def main() -> None:
         raise SystemExit(f"Pull the model first: chatwright pull {settings.default_model}")
     path = Path(model.path)
     runner = ModelRunner.load(path, device="cpu", n_threads=settings.n_threads)
+    runner.allocate(MAX_STREAMS * BLOCKS_EACH)
     peer = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-    for n_streams in (1, 16):
+    for n_streams in (1, MAX_STREAMS):
         compare(
             f"decode, {n_streams} streams in total",
             arguments.rounds,

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from chatwright.engine.protocol import SamplingParams, TokenLogprobs
 
-# top-p needs the candidates in descending order; sorting a whole vocabulary takes milliseconds, its head microseconds. The head
-# is enough whenever it holds the mass asked for; otherwise everything is sorted.
-SORTED_HEAD = 1024
+# Cuts need the likeliest tokens in order. Sorting a whole vocabulary takes milliseconds, the few that are not much less likely than
+# the best microseconds: those above the first of these shares of its weight that gives enough of them.
+SHARES = (2.0**-6, 2.0**-12, 2.0**-20, 0.0)
+DEPTHS = (4.0, 8.0, 14.0, np.inf)  # the same for logits
+# A smaller one would be 0 in the precision of the weights; what it makes of them is the same.
+LEAST_TEMPERATURE = 1e-30
+# Adding up runs of this many weights first finds a draw's place without adding up one by one.
+RUN = 256
 
 
 def adjust_logits(
@@ -50,8 +55,7 @@ def sample(logits_V: NDArray[np.float32], sampling: SamplingParams, index: int, 
         return int(np.argmax(logits_V))
     # Subtract the maximum before dividing: a temperature of 1e-9 would overflow otherwise.
     with np.errstate(over="ignore"):  # minus infinity is right there: that token can not come
-        scaled = (logits_V - logits_V.max()).astype(np.float64) / sampling.temperature
-    weights = np.exp(scaled)
+        weights = np.exp((logits_V - logits_V.max()) / np.float32(max(sampling.temperature, LEAST_TEMPERATURE)))
     key = np.array([sampling.seed % 2**64, (index << 32) + step], dtype=np.uint64)
     uniform = np.random.Generator(np.random.Philox(key=key)).random()
     if sampling.top_k == 0 and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
@@ -60,54 +64,54 @@ def sample(logits_V: NDArray[np.float32], sampling: SamplingParams, index: int, 
     return int(candidates[_draw(weights[candidates], uniform)])
 
 
-def _candidates(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.int64]:
-    """Ids that top-k, top-p and min-p leave, likeliest first; equal weights in the order of their ids."""
-    n_vocab = len(weights)
-    n_kept = min(sampling.top_k or n_vocab, n_vocab)
-    order = _largest(weights, min(n_kept, SORTED_HEAD))
-    total = weights.sum() if n_kept == n_vocab else weights[_largest(weights, n_kept)].sum()
-    if len(order) < n_kept and weights[order].sum() < sampling.top_p * total:
-        order = _largest(weights, n_kept)
+def _candidates(weights_V: NDArray[np.float32], sampling: SamplingParams) -> NDArray[np.int64]:
+    """Ids that top-k, top-p and min-p leave, likeliest first; equal weights in the order of their ids. The best weighs 1."""
+    top_k = sampling.top_k if 0 < sampling.top_k < len(weights_V) else 0
+    total = 0.0 if top_k or sampling.top_p >= 1.0 else weights_V.sum(dtype=np.float64)
+    for share in SHARES:
+        head = np.flatnonzero(weights_V >= share)
+        if top_k:
+            # top-p is a share of what top-k leaves, so all of that must be there.
+            enough = len(head) >= top_k or (sampling.top_p >= 1.0 and sampling.min_p >= share)
+        else:
+            enough = sampling.min_p >= share or (
+                sampling.top_p < 1.0 and weights_V[head].sum(dtype=np.float64) >= sampling.top_p * total
+            )
+        if enough:
+            break
+    order: NDArray[np.int64] = head[np.argsort(-weights_V[head], kind="stable")]
+    if top_k:
+        order = order[:top_k]
+        total = weights_V[order].sum(dtype=np.float64)
     if sampling.top_p < 1.0:
-        mass_before = np.cumsum(weights[order]) - weights[order]
-        kept = mass_before < sampling.top_p * total
+        mass = np.cumsum(weights_V[order], dtype=np.float64)
+        kept = mass - weights_V[order] < sampling.top_p * total
         kept[0] = True  # top_p = 0 keeps nothing by the formula; the likeliest token always stays
         order = order[kept]
-    elif len(order) < n_kept:
-        order = _largest(weights, n_kept)
-    if sampling.min_p > 0.0:
-        order = order[weights[order] >= sampling.min_p * weights[order[0]]]
-    return order
+    return order[weights_V[order] >= sampling.min_p]
 
 
-def _largest(values: NDArray[np.float64], k: int) -> NDArray[np.int64]:
-    """Indices of the k largest values, largest first, ties by index."""
-    if k < len(values):
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        above = np.flatnonzero(values > threshold)
-        ties = np.flatnonzero(values == threshold)[: k - len(above)]
-        head = np.sort(np.concatenate([above, ties]))
-    else:
-        head = np.arange(len(values))
-    ordered: NDArray[np.int64] = head[np.argsort(-values[head], kind="stable")]
-    return ordered
-
-
-def _draw(weights: NDArray[np.float64], uniform: float) -> int:
+def _draw(weights: NDArray[np.float32], uniform: float) -> int:
     """Inverse-CDF sampling; never an entry of weight zero."""
-    cumulative = np.cumsum(weights)
-    return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right").clip(max=len(weights) - 1))
-
-
-def log_softmax(logits_V: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Natural-log probabilities, never above 0. (V,) → (V,)"""
-    shifted = (logits_V - logits_V.max()).astype(np.float64)
-    logprobs: NDArray[np.float64] = np.minimum(shifted - np.log(np.exp(shifted).sum()), 0.0)
-    return logprobs
+    runs = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), RUN)), dtype=np.float64)
+    # Rounding up to the sum itself would point behind the last entry.
+    target = min(uniform * runs[-1], np.nextafter(runs[-1], 0.0))
+    run = int(np.searchsorted(runs, target, side="right"))
+    inside = weights[run * RUN : (run + 1) * RUN]
+    rest = target - (runs[run - 1] if run else 0.0)
+    place = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), rest, side="right"))
+    # The run was added up in another order, so its end may lie a rounding beyond.
+    return run * RUN + (place if place < len(inside) else int(np.flatnonzero(inside)[-1]))
 
 
 def score_token(logits_V: NDArray[np.float32], token_id: int, n_top: int) -> TokenLogprobs:
     """The token's log probability and the `n_top` best, under the model's own distribution (unadjusted logits)."""
-    logprobs = log_softmax(logits_V)
-    top = tuple((int(i), float(logprobs[i])) for i in _largest(logprobs, n_top)) if n_top else ()
-    return TokenLogprobs(float(logprobs[token_id]), top)
+    shifted = logits_V - logits_V.max()
+    log_total = float(np.log(np.exp(shifted).sum(dtype=np.float64)))
+    for depth in DEPTHS:
+        head = np.flatnonzero(shifted >= -depth)
+        if len(head) >= n_top:
+            break
+    best = head[np.argsort(-shifted[head], kind="stable")][:n_top]
+    top = tuple((int(i), min(0.0, float(shifted[i]) - log_total)) for i in best)
+    return TokenLogprobs(min(0.0, float(shifted[token_id]) - log_total), top)
