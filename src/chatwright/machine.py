@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -34,6 +35,22 @@ def memory_limit_bytes(cgroup: Path = CGROUP) -> int:
         if limit := _number(file):
             total = min(total, limit)
     return total
+
+
+def available_memory_bytes(cgroup: Path = CGROUP) -> int:
+    """Bytes of memory that are free for this process: of the machine, or what is left below the cgroup's limit. File cache counts
+    as free: the kernel gives it up."""
+    free = psutil.virtual_memory().available
+    for limit_file, used_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit, used = _number(cgroup / limit_file), _number(cgroup / used_file)
+        if limit and used is not None:
+            stat = dict(itertools.pairwise(_words((cgroup / used_file).parent / "memory.stat")))
+            cache = stat.get("inactive_file", stat.get("total_inactive_file", "0"))
+            free = min(free, max(0, limit - used + int(cache)))
+    return free
 
 
 def cpu_flags() -> frozenset[str]:

@@ -27,6 +27,12 @@ from chatwright.machine import available_cores
 PREFIX = "CHATWRIGHT_"
 CONFIG_FILE = "config.toml"
 _MIB = 2**20
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?)", re.IGNORECASE)
+SIZE_UNITS = {
+    letter + ending: base**power
+    for power, letter in enumerate("kmgt", 1)
+    for ending, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,12 @@ def _split_commas(value: object) -> object:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 — resolve() would follow symlinks the user set up
+
+
+def _bytes_of(value: object) -> object:
+    """ "4GB", "512 MiB" as bytes; anything else as it is, for Pydantic to judge."""
+    match = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(float(match[1]) * SIZE_UNITS[match[2].lower()]) if match else value
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -69,6 +81,8 @@ class Settings(BaseSettings):
     max_queue: int = Field(default=64, ge=0, le=100_000)
     max_batch: int = Field(default=32, ge=1, le=4096)
     kv_cache_tokens: int = Field(default=65_536, ge=16)
+    # Of all loaded models together, in bytes or as "4GB"; 0: most of what is free when the server starts.
+    memory_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=0, ge=0)
 
     body_limit_bytes: int = Field(default=16 * _MIB, ge=1024)
     header_timeout_s: float = Field(default=10.0, gt=0)

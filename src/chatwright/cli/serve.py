@@ -47,6 +47,14 @@ def serve(
     quantization: Annotated[
         str | None, typer.Option(metavar="KIND", help="Only none in this version.", show_default=False)
     ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for all models together, such as 4GB. Default: most of what is free.",
+            show_default=False,
+        ),
+    ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +69,14 @@ def serve(
 
     output: Output = context.obj
     settings = read_settings(
-        {"host": host, "port": port, "api_key": api_key, "device": device, "quantization": quantization}
+        {
+            "host": host,
+            "port": port,
+            "api_key": api_key,
+            "device": device,
+            "quantization": quantization,
+            "memory_limit": memory_limit,
+        }
     )
     output.log_to_stderr(settings)
     if not is_loopback(settings.host) and settings.api_key is None:
@@ -128,14 +143,18 @@ def _serve(
         if folder.owns(model.path):
             stack.enter_context(folder.in_use(model.base or model.name, url))
 
-    from chatwright.engine.load import load_text_model
+    from chatwright.engine.opened import open_model
+    from chatwright.engine.process.memory import MemoryBudget
+    from chatwright.engine.process.supervised import in_process
     from chatwright.server.app import create_app
     from chatwright.server.run import run_server
 
-    text_models = []
-    for model in chosen:
-        output.say(loading_sentence(model))
-        text_models.append(load_text_model(model.path, model.name, settings, model.adapter))
+    budget = MemoryBudget.of(settings)
+    opened = [open_model(model.path, model.name, settings, model.adapter) for model in chosen]
+    text_models = [in_process(model, settings, budget) for model in opened]
+    output.say(loading_sentence(chosen[0]))
+    for model in chosen[1:]:
+        output.say(waiting_sentence(model, budget.limit_bytes))
     run_server(
         create_app(settings, text_models),
         settings,
@@ -171,6 +190,15 @@ def loading_sentence(model: Chosen) -> str:
         base=model.base,
         path=model.adapter,
         size=format_size(4 * describe_model(model.path).n_parameters),
+    )
+
+
+def waiting_sentence(model: Chosen, limit_bytes: int) -> str:
+    """When a model that is not the first one is loaded."""
+    return _(
+        "{name} will be loaded when it is first used, and unloaded when others need its memory ({limit} for all).",
+        name=model.name,
+        limit=format_size(limit_bytes),
     )
 
 

@@ -126,6 +126,10 @@ class LocalEngine:
         """Tokens that one choice can hold, prompt and answer together."""
         return self._max_context
 
+    async def ready(self) -> None:
+        """See `Engine.ready`."""
+        self._check_alive()
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `Engine.generate`."""
         self._check_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -31,8 +32,7 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        for model in text_models:
-            await model.close()
+        await asyncio.gather(*(model.close() for model in text_models))
 
     app = FastAPI(
         title="Chatwright",

@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from chatwright.engine.protocol import EngineStats
 from chatwright.server.state import State
 
 router = APIRouter(tags=["health"])
@@ -15,12 +16,21 @@ router = APIRouter(tags=["health"])
 STALE_HEARTBEAT_S = 30.0
 
 
+class EngineHealth(BaseModel):
+    """How the engine of one model is. "unloaded": it is loaded by the first request. `problem` says why it is down."""
+
+    model: str
+    status: Literal["ok", "unloaded", "engine_down"]
+    problem: str | None = None
+
+
 class Health(BaseModel):
-    """How the engines are. `running` and `waiting` count choices; they are told on servers without an API key only."""
+    """How the engines are. `running` and `waiting` count choices; all but the status is told on servers without an API key only."""
 
     status: Literal["ok", "engine_down"]
     running: int | None = None
     waiting: int | None = None
+    engines: list[EngineHealth] | None = None
 
 
 class Readiness(BaseModel):
@@ -33,17 +43,34 @@ class Readiness(BaseModel):
 async def health(state: State, response: Response) -> Health:
     """200 while every engine's loop turns, else 503. Without an API key also how much is going on."""
     stats = [model.engine.stats() for model in state.models]
-    healthy = all(s.alive and s.heartbeat_age_s < STALE_HEARTBEAT_S for s in stats)
+    engines = [engine_health(model.name, s) for model, s in zip(state.models, stats, strict=True)]
+    healthy = all(engine.status != "engine_down" for engine in engines)
     response.status_code = 200 if healthy else 503
     status: Literal["ok", "engine_down"] = "ok" if healthy else "engine_down"
     if state.settings.api_key is not None:
         return Health(status=status)
-    return Health(status=status, running=sum(s.running for s in stats), waiting=sum(s.waiting for s in stats))
+    return Health(
+        status=status,
+        running=sum(s.running for s in stats),
+        waiting=sum(s.waiting for s in stats),
+        engines=engines,
+    )
+
+
+def engine_health(model: str, stats: EngineStats) -> EngineHealth:
+    """What the figures of an engine mean."""
+    if not stats.alive:
+        return EngineHealth(model=model, status="engine_down", problem=stats.problem or "The engine has stopped.")
+    if stats.heartbeat_age_s >= STALE_HEARTBEAT_S:
+        seconds = round(stats.heartbeat_age_s)
+        return EngineHealth(model=model, status="engine_down", problem=f"The engine has not moved for {seconds} s.")
+    return EngineHealth(model=model, status="ok" if stats.loaded else "unloaded")
 
 
 @router.get("/ready", responses={503: {"model": Readiness}})
 async def ready(state: State, response: Response) -> Readiness:
-    """200 when requests are taken, 503 while the server shuts down or an engine is dead."""
-    alive = all(model.engine.stats().alive for model in state.models)
+    """200 when requests are taken, 503 while the server shuts down or no engine is alive: one that is dead does not keep the
+    others from answering."""
+    alive = any(model.engine.stats().alive for model in state.models)
     response.status_code = 200 if alive and not state.draining else 503
     return Readiness(status="draining" if state.draining else "ready" if alive else "engine_down")

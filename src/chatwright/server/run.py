@@ -25,6 +25,7 @@ from chatwright.settings import Settings
 MAX_CONNECTIONS = 1000
 # After the grace period answers are ended with an error; this long they may take to write it.
 LAST_WORDS_S = 5
+SIGNAL_POLL_S = 0.1
 
 
 async def too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,10 +182,25 @@ class DrainingServer(uvicorn.Server):
         self._on_draining = on_draining
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then call back."""
+        """Load the first model, listen, then call back. Raises what loading raises."""
+        await self._load()
+        if self.should_exit:
+            return
         await super().startup(sockets)
         if self.started and self._on_started:
             self._on_started()
+
+    async def _load(self) -> None:
+        """Or be told to leave meanwhile."""
+        first = self._state.models[0]
+        loading = asyncio.ensure_future(first.engine.ready())
+        while not loading.done() and not self.should_exit:
+            await asyncio.wait({loading}, timeout=SIGNAL_POLL_S)
+        if self.should_exit or loading.exception() is not None:
+            loading.cancel()
+            await asyncio.gather(*(model.close() for model in self._state.models), return_exceptions=True)
+        if not self.should_exit:
+            loading.result()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> Any:
         """SIGTERM or SIGINT: `/ready` turns 503, no new connections, running answers end; a second SIGINT cuts them off with

@@ -27,13 +27,18 @@ class ServerState:
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def model_for_answer(self, name: str | None) -> TextModel:
-        """The model that shall answer. Raises InvalidRequestError, InvalidRequestError, ModelNotFoundError, OverloadedError."""
+    async def model_for_answer(self, name: str | None) -> TextModel:
+        """The model that shall answer, loaded if it was not.
+
+        Raises InvalidRequestError, ModelNotFoundError, OverloadedError, EngineError, and what loading raises.
+        """
         if self.draining:
             raise OverloadedError("The server is shutting down. Send the request again in a moment.")
         if not name:
             raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
-        return self.find_model(name)
+        model = self.find_model(name)
+        await model.engine.ready()
+        return model
 
     def find_model(self, name: str) -> TextModel:
         """The model that answers to a name or alias. Raises ModelNotFoundError."""

@@ -52,7 +52,7 @@ async def create_chat_completion(body: ChatBody, request: Request, state: State)
 
 async def answer(body: ChatBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
-    model = state.model_for_answer(model_name)
+    model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))

@@ -51,7 +51,7 @@ async def create_completion(body: CompletionBody, request: Request, state: State
 
 async def complete(body: CompletionBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
-    model = state.model_for_answer(model_name)
+    model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))

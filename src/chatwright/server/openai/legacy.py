@@ -101,7 +101,7 @@ async def retrieve_engine(name: str, state: State) -> Engine:
 async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> Edit:
     """The edited text, asked for in the model's chat template."""
     # The edit models had names of their own; any served name or alias will do.
-    model = state.model_for_answer("davinci" if model_name in EDIT_MODELS else model_name)
+    model = await state.model_for_answer("davinci" if model_name in EDIT_MODELS else model_name)
     question = f"{body.instruction}\n\n{body.input}" if body.input else body.instruction
     system = "Apply the instruction to the text and answer with the edited text only."
     prompt = await model.encode_chat([{"role": "system", "content": system}, {"role": "user", "content": question}])
