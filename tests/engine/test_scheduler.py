@@ -340,3 +340,33 @@ def test_a_long_prompt_stops_nobody() -> None:
     assert all(after > before for before, after in pairwise(progress[:-1]))
     simulation.run()
     simulation.check_answers()
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_of_another_owner() -> None:
+    simulation = Simulation(cache_tokens=32_000, max_batch=8)
+    long = [simulation.add([i] * 4000, owner=owner)[0] for i, owner in enumerate(["ann", "ann", "bob"])]
+    for _ in range(10):
+        simulation.step()
+    assert long[0].n_cached + long[2].n_cached >= 9 * MAX_STEP
+    assert abs(long[0].n_cached - long[2].n_cached) <= 2 * MAX_STEP, "two owners share the steps"
+    assert long[1].n_cached == 0, "of one owner the first is computed first"
+    [short] = simulation.add([7] * 20, n_answer=5, owner="eve")
+    for _ in range(5):
+        simulation.step()
+    assert short not in simulation.living
+    assert set(long) <= set(simulation.living)
+    simulation.run()
+    simulation.check_answers()
+
+
+def test_who_was_interrupted_goes_on_before_those_who_have_not_started() -> None:
+    simulation = Simulation(cache_tokens=128)
+    choices = [simulation.add([i, *range(20)], n_answer=90, owner=OWNERS[i % 3])[0] for i in range(4)]
+    while simulation.scheduler.n_preempted < 2:
+        simulation.step()
+    [late] = simulation.add([9], n_answer=1, owner="late")
+    while late in simulation.living:
+        simulation.step()
+    assert not set(choices) & set(simulation.scheduler.waiting), "a newcomer started before one that was interrupted"
+    simulation.run()
+    assert [s for s in simulation.finished if s is not late] == choices, "who came first goes on first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from chatwright.engine.sequence import Sequence
 
@@ -36,12 +36,12 @@ class FairQueue:
         self._interrupted.appendleft(sequence)
         self._n += 1
 
-    def next(self) -> Sequence | None:
-        """Whose turn it is; None where all wait for a sibling that computes their prompt."""
+    def next(self, without: Collection[str] = ()) -> Sequence | None:
+        """Whose turn it is, but for the owners `without`; None where all wait for a sibling that computes their prompt."""
         if self._interrupted:
             return self._interrupted[0]
-        for queue in self._by_owner.values():
-            if not queue[0].group.prompt_under_way():
+        for owner, queue in self._by_owner.items():
+            if owner not in without and not queue[0].group.prompt_under_way():
                 return queue[0]
         return None
 

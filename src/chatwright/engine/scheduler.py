@@ -7,6 +7,8 @@ there are none left, the choice that came last gives its own back and goes on la
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from chatwright.engine.blocks import BLOCK_TOKENS, BlockPool, Prefix, blocks_for
@@ -55,6 +57,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.n_reused_tokens = 0
         self.n_preempted = 0
+        self._step = 0
         # Whether the next in the queue did not fit: it is looked at again when somebody has ended, not in every step.
         self._blocked = False
 
@@ -80,26 +83,12 @@ class Scheduler:
         """The chunks of the next step, and the choices that were preempted: what a runner keeps for them must be dropped first."""
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
-        budget = self._budget()
+        self._step += 1
         # The list gets shorter from its end when there are too few blocks.
         for sequence in self.running:
-            n_missing = len(sequence.token_ids) - sequence.n_cached
-            # Decoding always goes on; only prompts queue for the budget.
-            n_tokens = 1 if n_missing == 1 else min(n_missing, budget)
-            if n_tokens and self._cover(sequence, sequence.n_cached + n_tokens, preempted):
-                chunks.append(Chunk(sequence, sequence.n_cached, sequence.n_cached + n_tokens))
-                if n_missing > 1:
-                    budget -= n_tokens
-        while budget and not self._blocked and not preempted and len(self.running) < self.max_batch:
-            sequence_or_none = self.waiting.next()
-            if sequence_or_none is None:
-                break
-            chunk = self._admit(sequence_or_none, budget)
-            if chunk is None:
-                self._blocked = True
-                break
-            chunks.append(chunk)
-            budget -= chunk.end - chunk.start
+            if _n_missing(sequence) == 1 and self._cover(sequence, len(sequence.token_ids), preempted):
+                chunks.append(Chunk(sequence, sequence.n_cached, len(sequence.token_ids)))
+        self._add_prompts(chunks, preempted)
         return chunks, preempted
 
     def observe(self, chunks: list[Chunk], seconds: float) -> None:
@@ -130,22 +119,59 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._blocked = False
 
-    def _budget(self) -> int:
-        """Prompt tokens of the next step."""
-        if self.pacer is None:
-            return self.max_step_tokens
-        n_decoding = sum(len(s.token_ids) - s.n_cached == 1 for s in self.running)
-        return min(self.max_step_tokens, self.pacer.budget(n_decoding))
+    def _add_prompts(self, chunks: list[Chunk], preempted: list[Sequence]) -> None:
+        """Fill the step up with parts of prompts. Owners take turns, step by step, so that nobody's short prompt waits for
+        another's long one; those of one owner are computed one after the other, so that the next finds what they share."""
+        budget = self.max_step_tokens
+        if self.pacer is not None:
+            budget = min(budget, self.pacer.budget(len(chunks)))
+        busy = {chunk.sequence for chunk in chunks}
+        # owner → the step in which a prompt of his was computed last
+        turns: dict[str, int] = {}
+        for sequence in self.running:
+            turns[_owner(sequence)] = max(sequence.prompt_step, turns.get(_owner(sequence), -1))
+        prompts = deque(sorted((s for s in self.running if s not in busy), key=lambda s: turns[_owner(s)]))
+        while budget:
+            newcomer = None if preempted else self._next({_owner(sequence) for sequence in prompts})
+            if newcomer and prompts and turns.get(_owner(newcomer), -1) >= turns[_owner(prompts[0])]:
+                newcomer = None
+            if newcomer:
+                chunk = self._admit(newcomer, budget)
+                if chunk is None:
+                    self._blocked = True
+                    continue
+            elif prompts:
+                sequence = prompts.popleft()
+                n_tokens = min(_n_missing(sequence), budget)
+                if not sequence.running or not self._cover(sequence, sequence.n_cached + n_tokens, preempted, busy):
+                    continue
+                chunk = Chunk(sequence, sequence.n_cached, sequence.n_cached + n_tokens)
+            else:
+                break
+            chunks.append(chunk)
+            busy.add(chunk.sequence)
+            budget -= chunk.end - chunk.start
+            chunk.sequence.prompt_step = turns[_owner(chunk.sequence)] = self._step
 
-    def _cover(self, sequence: Sequence, n_tokens: int, preempted: list[Sequence]) -> bool:
+    def _next(self, busy_owners: Collection[str]) -> Sequence | None:
+        """Who may be admitted, if anybody: not those whose owner has a prompt under way that this step has not come to yet."""
+        return self.waiting.next(busy_owners) if len(self.running) < self.max_batch and not self._blocked else None
+
+    def _cover(
+        self, sequence: Sequence, n_tokens: int, preempted: list[Sequence], busy: Collection[Sequence] = ()
+    ) -> bool:
         """See that the sequence's blocks hold `n_tokens`. Those that came last give theirs back until there are enough; False
-        where the sequence itself is the last. One alone always fits: longer ones are refused early."""
+        where the last is the sequence itself, which then gives up its own, or one of the `busy`, whose chunk is made already: then
+        the sequence waits. One alone always fits: longer ones are refused early."""
         n_new = blocks_for(n_tokens) - len(sequence.blocks)
         if n_new <= 0:
             return True
         while n_new > self.pool.n_available:
-            last = self.running.pop()
-            assert self.running, "a choice that does not fit into the cache alone was let in"
+            last = self.running[-1]
+            if last in busy:
+                return False
+            assert len(self.running) > 1, "a choice that does not fit into the cache alone was let in"
+            self.running.pop()
             self._give_back(last)
             self.waiting.put_back(last)
             self.n_preempted += 1
@@ -213,3 +239,12 @@ class Scheduler:
                 parent = self.pool.root(repr((request.owner, request.adapter)))
             prefixes.append(self.pool.prefix(parent, sequence.token_ids[i * BLOCK_TOKENS : (i + 1) * BLOCK_TOKENS]))
         return prefixes[i]
+
+
+def _n_missing(sequence: Sequence) -> int:
+    """Tokens that must still be computed: one in decoding, more in a prompt."""
+    return len(sequence.token_ids) - sequence.n_cached
+
+
+def _owner(sequence: Sequence) -> str:
+    return sequence.group.request.owner

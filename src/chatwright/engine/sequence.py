@@ -46,6 +46,7 @@ class Sequence:
         # What the full blocks hold, as far as it was needed; stays right through preemption, since tokens never change.
         self.prefixes: list[Prefix] = []
         self.n_kept = 0  # how many of `blocks` were handed to the prefix cache or came from it
+        self.prompt_step = -1  # the scheduler's step in which a part of its prompt was computed last
         # Prompt tokens that were found in the cache when the choice first started.
         self.n_reused: int | None = None
         # Prompt positions whose scores were already reported; a preempted prompt is not reported twice.
