@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from chatwright.errors import StorageError, UsageError
-from chatwright.machine import available_cores, cpu_quota, memory_limit_bytes
+from chatwright.machine import available_cores, available_memory_bytes, cpu_quota, memory_limit_bytes
 from chatwright.settings import Settings, load_settings, make_private_folder, variable
 
 
@@ -80,6 +80,8 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         ("DEVICE", "tpu", "not one of the choices: auto, cpu, cuda"),
         ("LANGUAGE", "fr", "not one of the choices: en, zh"),
         ("HSOT", "x", r"CHATWRIGHT_HSOT \(in the environment\) is not a setting. Did you mean CHATWRIGHT_HOST\?"),
+        ("MEMORY_LIMIT", "much", r'memory_limit = "much" \(from CHATWRIGHT_MEMORY_LIMIT\) must be a number'),
+        ("MEMORY_LIMIT", "-1GB", "must be a number"),
         ("ZZZZZZ", "x", "is not a setting: `chatwright config` lists them all"),
     ],
 )
@@ -229,3 +231,24 @@ def test_an_empty_key_is_refused(home: Path) -> None:
     (home / "config.toml").write_text('api_key = ""\n')
     with pytest.raises(UsageError, match="api_key"):
         load_settings()
+
+
+def test_what_is_free_respects_the_container_and_counts_file_cache_as_free(tmp_path: Path) -> None:
+    whole = available_memory_bytes(tmp_path)
+    assert 0 < whole <= memory_limit_bytes(tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    assert available_memory_bytes(tmp_path) == pytest.approx(whole, rel=0.2)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert available_memory_bytes(tmp_path) == 300_000
+    (tmp_path / "memory.stat").write_text("anon 400000\nfile 300000\ninactive_file 250000\nactive_file 50000\n")
+    assert available_memory_bytes(tmp_path) == 550_000
+
+
+@pytest.mark.parametrize(
+    ("written", "n_bytes"),
+    [("4GB", 4 * 10**9), ("1.5 gib", 3 * 2**29), ("512M", 512 * 10**6), ("123456", 123456), ("0", 0)],
+)
+def test_sizes_may_have_units(written: str, n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWRIGHT_MEMORY_LIMIT", written)
+    assert load_settings().memory_limit == n_bytes

@@ -1,0 +1,230 @@
+"""serve and its engine processes: the server has no torch, engines crash alone, models share a memory limit, nobody is orphaned."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from chatwright.hub import ModelsFolder, pull
+from tests.cli.conftest import Run
+from tests.cli.test_serve import Process, read_until
+
+PATIENCE_S = 60.0
+# One of the tiny models needs about 0.4 GB in memory's estimate: two fit, three do not.
+ROOM_FOR_TWO = "1GB"
+
+
+@dataclass
+class Served:
+    """A running `chatwright serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    said: str
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, trust_env=False, timeout=PATIENCE_S)
+
+    def complete(self, model: str, max_tokens: int = 4, **body: Any) -> httpx.Response:
+        sent = {"model": model, "prompt": "The", "max_tokens": max_tokens, "logit_bias": {"2": -100}, **body}
+        return httpx.post(f"{self.url}/v1/completions", json=sent, trust_env=False, timeout=PATIENCE_S)
+
+    def health(self) -> dict[str, Any]:
+        health: dict[str, Any] = self.get("/health").json()
+        return health
+
+    def states(self) -> dict[str, str]:
+        """Model → status of its engine."""
+        return {engine["model"]: engine["status"] for engine in self.health()["engines"]}
+
+    def engines(self) -> list[psutil.Process]:
+        """Its engine processes."""
+        children = psutil.Process(self.process.pid).children()
+        living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in living if "chatwright.engine.process.child" in child.cmdline()]
+
+    @property
+    def engine(self) -> psutil.Process:
+        (engine,) = self.engines()
+        return engine
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def served(process: Process) -> Iterator[Serve]:
+    """Starts servers, and ends them in good order."""
+    started: list[Served] = []
+
+    def serve(*args: str) -> Served:
+        server = process("serve", *args, "--port", "0")
+        said = read_until(server, "Ctrl-C stops the server")
+        url = said.split("Chatwright is running: ")[1].split()[0]
+        started.append(Served(server, url, said))
+        return started[-1]
+
+    yield serve
+    for each in started:
+        if each.process.poll() is None:
+            engines = each.engines()
+            each.process.send_signal(signal.SIGTERM)
+            rest = each.process.communicate(timeout=PATIENCE_S)[1]
+            assert each.process.returncode == 0, rest
+            assert "Traceback" not in rest
+            assert not any(engine.is_running() for engine in engines)
+
+
+@pytest.fixture
+def three(home: Path, tiny_folder: Path) -> list[str]:
+    """The names of three models."""
+    models = ModelsFolder(home / "models")
+    return [pull(str(tiny_folder), models, name=name).name for name in ("one", "two", "three")]
+
+
+def until(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def begin_stream(server: Served, model: str) -> Iterator[str]:
+    """A long answer whose first piece has come."""
+    client = httpx.Client(trust_env=False, timeout=PATIENCE_S)
+    body = {"model": model, "prompt": "The", "max_tokens": 480, "stream": True, "logit_bias": {"2": -100}}
+    request = client.build_request("POST", f"{server.url}/v1/completions", json=body)
+    response = client.send(request, stream=True)
+    assert response.status_code == 200
+    lines = response.iter_lines()
+    assert next(lines).startswith("data: {")
+    return lines
+
+
+def events_after(lines: Iterator[str]) -> list[str]:
+    return [line.removeprefix("data: ") for line in lines if line]
+
+
+def test_the_server_has_no_torch_and_an_engine_that_is_killed_is_there_again(served: Serve, tiny: str) -> None:
+    server = served(tiny)
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    if maps.exists():
+        assert "torch" not in maps.read_text()
+        assert "torch" in Path(f"/proc/{server.engine.pid}/maps").read_text()
+    assert server.complete(tiny).status_code == 200
+    assert server.health()["engines"] == [{"model": tiny, "status": "ok"}]
+
+    lines = begin_stream(server, tiny)
+    server.engine.suspend()
+    with ThreadPoolExecutor() as pool:
+        whole = pool.submit(server.complete, tiny, 480)
+        until(lambda: server.health()["running"] + server.health()["waiting"] == 2)
+        killed_at = time.monotonic()
+        server.engine.kill()
+        *_, error, done = events_after(lines)
+        assert done == "[DONE]"
+        assert json.loads(error)["error"]["code"] == "engine_error"
+        assert "killed in the middle of this answer, as systems do when memory runs out" in error
+        assert whole.result().status_code == 500
+        assert whole.result().json()["error"]["code"] == "engine_error"
+
+    down = server.get("/health")
+    assert down.status_code == 503
+    assert down.json()["status"] == "engine_down"
+    (engine,) = down.json()["engines"]
+    assert "is being started again" in engine["problem"]
+    assert server.get("/ready").status_code == 503
+    assert server.get("/v1/models").status_code == 200
+    # Who asks meanwhile waits for it.
+    assert server.complete(tiny).status_code == 200
+    assert time.monotonic() - killed_at < 10
+    assert server.get("/health").status_code == 200
+
+
+def test_an_engine_that_keeps_crashing_is_given_up_and_the_others_go_on(served: Serve, three: list[str]) -> None:
+    server = served("one", "two")
+    loaded = server.engines()
+    assert server.complete("two").status_code == 200
+    (spared,) = set(server.engines()) - set(loaded)
+    lines = begin_stream(server, "two")
+    for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGABRT):
+        until(lambda: server.states()["one"] == "ok")
+        (victim,) = set(server.engines()) - {spared}
+        victim.send_signal(kill)
+        until(lambda: server.states()["one"] == "engine_down")
+    until(lambda: "not started again" in server.health()["engines"][0]["problem"])
+    assert server.get("/health").status_code == 503
+    refused = server.complete("one")
+    assert refused.status_code == 500
+    assert "it ended 3 times within 60 s, the last time with signal 6 (SIGABRT)" in refused.json()["error"]["message"]
+    # Nobody else noticed.
+    assert json.loads(events_after(lines)[-2])["choices"][0]["finish_reason"] == "length"
+    assert server.get("/ready").status_code == 200
+    assert server.complete("two").status_code == 200
+
+
+def test_a_killed_server_leaves_no_engine_behind(served: Serve, tiny: str) -> None:
+    server = served(tiny)
+    engine = server.engine
+    lines = begin_stream(server, tiny)
+    server.process.kill()
+    server.process.communicate()
+    until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, within_s=5)
+    del lines
+
+
+def test_signals_to_the_whole_group_reach_answers_only_through_the_server(served: Serve, tiny: str) -> None:
+    """Ctrl-C in a terminal and a service manager's SIGTERM go to the engine too; answers end in peace all the same."""
+    server = served(tiny)
+    lines = begin_stream(server, tiny)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        server.engine.send_signal(number)
+    server.process.send_signal(signal.SIGINT)
+    assert json.loads(events_after(lines)[-2])["choices"][0]["finish_reason"] == "length"
+    rest = server.process.communicate(timeout=PATIENCE_S)[1]
+    assert server.process.returncode == 0, rest
+
+
+def test_models_are_loaded_when_asked_for_and_the_least_recently_used_one_goes(served: Serve, three: list[str]) -> None:
+    server = served(*three, "--memory-limit", ROOM_FOR_TWO)
+    assert "two will be loaded when it is first used, and unloaded when others need its memory (1.0 GB" in server.said
+    assert [model["id"] for model in server.get("/v1/models").json()["data"]] == three
+    assert server.states() == {"one": "ok", "two": "unloaded", "three": "unloaded"}
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(server.complete, ["two"] * 4))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len(server.engines()) == 2
+    assert server.complete("one").status_code == 200  # now two is the one least recently used
+    assert server.complete("three").status_code == 200
+    assert server.states() == {"one": "ok", "two": "unloaded", "three": "ok"}
+    assert server.get("/health").status_code == 200
+    assert len(server.engines()) == 2
+
+
+def test_a_limit_that_no_model_fits_is_refused_at_the_start(command: Run, tiny: str) -> None:
+    result = command("serve", tiny, "--port", "0", "--memory-limit", "100MB")
+    assert result.code == 2
+    assert "needs about" in result.err
+    assert "memory_limit allows 100 MB" in result.err
+
+
+def test_what_ends_loading_ends_the_command_with_its_sentence(command: Run, tiny: str, home: Path) -> None:
+    result = command("serve", tiny, "--port", "0", "--device", "cuda:7")
+    assert result.code == 2
+    assert "The device cuda:7 is not there" in result.err
+    weights = home / "models" / tiny / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    result = command("serve", tiny, "--port", "0")
+    assert result.code == 1
+    assert "model.safetensors" in result.err
