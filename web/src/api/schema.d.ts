@@ -33,7 +33,8 @@ export interface paths {
         };
         /**
          * Ready
-         * @description 200 when requests are taken, 503 while the server shuts down or an engine is dead.
+         * @description 200 when requests are taken, 503 while the server shuts down or no engine is alive: one that is dead does not keep the
+         *     others from answering.
          */
         get: operations["ready_ready_get"];
         put?: never;
@@ -738,6 +739,21 @@ export interface components {
             ready: boolean;
         };
         /**
+         * EngineHealth
+         * @description How the engine of one model is. "unloaded": it is loaded by the first request. `problem` says why it is down.
+         */
+        EngineHealth: {
+            /** Model */
+            model: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "ok" | "unloaded" | "engine_down";
+            /** Problem */
+            problem?: string | null;
+        };
+        /**
          * Engines
          * @description A list of engines.
          */
@@ -800,7 +816,7 @@ export interface components {
         };
         /**
          * Health
-         * @description How the engines are. `running` and `waiting` count choices; they are told on servers without an API key only.
+         * @description How the engines are. `running` and `waiting` count choices; all but the status is told on servers without an API key only.
          */
         Health: {
             /**
@@ -812,6 +828,8 @@ export interface components {
             running?: number | null;
             /** Waiting */
             waiting?: number | null;
+            /** Engines */
+            engines?: components["schemas"]["EngineHealth"][] | null;
         };
         /** Logprobs */
         Logprobs: {
