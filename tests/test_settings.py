@@ -76,7 +76,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         ("MAX_QUEUE", "-1", "out of range"),
         ("READ_TIMEOUT_S", "0", "must be > 0"),
         ("READ_TIMEOUT_S", "nan", "out of range"),
-        ("QUANTIZATION", "int8", 'does not exist in this version: the only choice is "none"'),
+        ("QUANTIZATION", "int3", "not one of the choices: auto, int8, int4, bf16, fp32"),
         ("DEVICE", "tpu", "not one of the choices: auto, cpu, cuda"),
         ("LANGUAGE", "fr", "not one of the choices: en, zh"),
         ("HSOT", "x", r"CHATWRIGHT_HSOT \(in the environment\) is not a setting. Did you mean CHATWRIGHT_HOST\?"),

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 
     default_model: str = Field(default="smollm2:135m", min_length=1)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
-    quantization: Literal["none"] = "none"
+    quantization: Literal["auto", "int8", "int4", "bf16", "fp32"] = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
     max_queue: int = Field(default=64, ge=0, le=100_000)
     max_batch: int = Field(default=32, ge=1, le=4096)
@@ -251,12 +251,6 @@ def _refuse_value(error: ValidationError, origins: Mapping[str, Origin]) -> NoRe
     match first["type"]:
         case "extra_forbidden":
             _refuse_key(key, str, where)
-        case "literal_error" if key == "quantization":
-            raise UsageError(
-                'quantization = "{value}" (from {where}) does not exist in this version: the only choice is "none".',
-                value=value,
-                where=where,
-            ) from error
         case "literal_error":
             raise UsageError(
                 '{key} = "{value}" (from {where}) is not one of the choices: {choices}.',

@@ -83,7 +83,7 @@ def test_help_in_chinese(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["ls", "--jsn"], "There is no option --jsn. Did you mean --json?"),
         (["show"], "NAME"),
         (["pull", "a", "b"], "b"),
-        (["serve", "--quantization", "int8"], 'the only choice is "none"'),
+        (["serve", "--quantization", "int3"], "auto, int8, int4, bf16, fp32"),
         (["serve", "--adapter", "x"], "--adapter takes NAME=DIR"),
         (["serve", "--port", "high"], "port"),
         (["serve", "--host", "0.0.0.0"], "needs a key"),

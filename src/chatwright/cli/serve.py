@@ -45,7 +45,10 @@ def serve(
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps.")] = None,
     quantization: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Only none in this version.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="KIND", help="Precision of the weights: auto, int8, int4, bf16 or fp32.", show_default=False
+        ),
     ] = None,
     memory_limit: Annotated[
         str | None,

@@ -6,17 +6,21 @@ import logging
 from pathlib import Path
 
 from chatwright.engine.grammar import GrammarCompiler
+from chatwright.engine.kernels.library import Kernels, Unavailable, load_kernels
+from chatwright.engine.kernels.runner import DEFAULT_ADAPTER, KernelRunner, unsupported
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.opened import open_model
 from chatwright.engine.pacing import Pacer
 from chatwright.engine.recurrent import RecurrentRunner
-from chatwright.engine.runner import ModelRunner
+from chatwright.engine.runner import ModelRunner, find_device
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
 from chatwright.engine.tokenizers import load_model_tokenizer
-from chatwright.errors import StorageError
+from chatwright.errors import StorageError, UsageError
+from chatwright.i18n import _
+from chatwright.model.config import ModelConfig
 from chatwright.model.describe import describe_model
-from chatwright.model.rnn_checkpoint import is_recurrent
+from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,11 +47,7 @@ def load_text_model(path: Path, name: str, settings: Settings, adapter: Path | N
 def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> LocalEngine:
     """The engine of a model that `open_model` found in order. Raises as `load_text_model` does."""
     info = describe_model(path)
-    runner: ModelRunner | RecurrentRunner
-    if is_recurrent(path):
-        runner = RecurrentRunner.load(path, device=settings.device, n_threads=settings.n_threads)
-    else:
-        runner = ModelRunner.load(path, device=settings.device, n_threads=settings.n_threads, adapter=adapter)
+    runner = choose_runner(path, name, info.config, settings, adapter)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     if affordable < MIN_CACHE_TOKENS:
         raise StorageError(
@@ -75,4 +75,45 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         max_context=info.config.context_length,
         max_queue=settings.max_queue,
         grammars=GrammarCompiler(lambda: load_model_tokenizer(path)),
+    )
+    log.info("%s: %s", name, runner.described)
+    return LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)
+
+
+def choose_runner(
+    path: Path, name: str, config: ModelConfig | RNNConfig, settings: Settings, adapter: Path | None
+) -> ModelRunner | KernelRunner | RecurrentRunner:
+    """The kernels on a processor where they are there and know the model, else PyTorch, with a notice of why."""
+    if isinstance(config, RNNConfig):
+        return RecurrentRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+    kernels = load_kernels()
+    device = find_device(settings.device)
+    reason = kernels.reason if isinstance(kernels, Unavailable) else unsupported(config)
+    if device.type == "cpu" and isinstance(kernels, Kernels) and reason is None:
+        runner = KernelRunner.load(
+            kernels,
+            path,
+            settings.quantization,
+            max_step_tokens=MAX_STEP_TOKENS + settings.max_batch,
+            n_threads=settings.n_threads,
+            store=settings.home / "cache" / "weights",
+        )
+        if adapter is not None:
+            runner.load_adapter(DEFAULT_ADAPTER, adapter)
+            runner.default_adapter = DEFAULT_ADAPTER
+        return runner
+    if settings.quantization in ("int8", "int4"):
+        raise UsageError(
+            "{quantization} weights need the compiled kernels on a processor, which can not be used here: {reason}",
+            quantization=settings.quantization,
+            reason=reason or _("the model is to run on {device}.", device=device.type),
+        )
+    if device.type == "cpu":
+        log.warning("%s runs on PyTorch, several times slower than on the compiled kernels: %s", name, reason)
+    return ModelRunner.load(
+        path,
+        device=settings.device,
+        n_threads=settings.n_threads,
+        adapter=adapter,
+        bfloat16=settings.quantization == "bf16",
     )

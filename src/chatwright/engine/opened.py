@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chatwright import __version__
+from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.protocol import Engine
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidModelError
@@ -100,7 +101,10 @@ def _checked_adapter(path: Path, config: ModelConfig | RNNConfig) -> Adapter:
 
 def _fingerprint(weights: list[Path], settings: Settings) -> str:
     """Changes with whatever can change an answer: weights, code, precision, threads (OpenAI's `system_fingerprint`)."""
-    parts = [__version__, version("torch"), "float32", str(settings.n_threads)]
+    kernels = load_kernels()
+    # PyTorch's products depend on the number of threads, the kernels' do not.
+    computed_by = [kernels.isa_name] if isinstance(kernels, Kernels) else [version("torch"), str(settings.n_threads)]
+    parts = [__version__, settings.quantization, *computed_by]
     for file in weights:
         stat = file.stat()
         parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]

@@ -38,6 +38,11 @@ class RecurrentRunner:
         torch.set_num_threads(n_threads)
         return cls(load_rnn(path, device=find_device(device)))
 
+    @property
+    def described(self) -> str:
+        """What computes, in a line for the log."""
+        return "PyTorch, a recurrent model"
+
     def free_bytes(self) -> int:
         """Memory that is free where the model lies."""
         return free_bytes(self.device)

@@ -53,17 +53,25 @@ class ModelRunner:
         self.cache: PagedCache | None = None
 
     @classmethod
-    def load(cls, path: Path, *, device: str, n_threads: int, adapter: Path | None = None) -> ModelRunner:
-        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32; an adapter is merged into it.
+    def load(
+        cls, path: Path, *, device: str, n_threads: int, adapter: Path | None = None, bfloat16: bool = False
+    ) -> ModelRunner:
+        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32 or bfloat16; an adapter is
+        merged into it.
 
         Raises InvalidModelError, ModelNotFoundError, UsageError for a device that is not there.
         """
         torch.set_num_threads(n_threads)
-        model = load_model(path, device=find_device(device))
+        model = load_model(path, device=find_device(device), dtype=torch.bfloat16 if bfloat16 else torch.float32)
         if adapter is not None:
             load_adapter(model, adapter)
             merge_lora(model)
         return cls(model)
+
+    @property
+    def described(self) -> str:
+        """What computes, in a line for the log."""
+        return f"PyTorch on {self.device}, {str(self.dtype).removeprefix('torch.')}"
 
     def free_bytes(self) -> int:
         """Memory that is free where the model lies."""

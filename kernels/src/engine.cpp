@@ -1,0 +1,220 @@
+// The C ABI: engines, their memory, and which items an operation is cut into.
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include "engine.h"
+
+namespace {
+
+const Isa *const ISAS[] = {&isa_avx512vnni, &isa_avx512, &isa_avx2, &isa_neon, &isa_portable};
+constexpr int N_ISAS = sizeof ISAS / sizeof *ISAS;
+
+int rounded(int n, int to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+struct cw_engine {
+  Run run;
+  const Isa *isa;
+  std::unique_ptr<Pool> pool;
+  std::vector<Phase> phases;
+  std::vector<int64_t> nanoseconds;
+  std::mutex mutex;
+  // Memory that `run` points into.
+  std::vector<Aligned<float>> floats;
+  Aligned<int8_t> bytes;
+  Aligned<int32_t> byte_sums;
+
+  float *take(size_t n) {
+    floats.push_back(allocate<float>(n));
+    return floats.back().get();
+  }
+
+  void allocate_all() {
+    const size_t rows = (size_t)run.shape.max_tokens;
+    int widest = GROUP, n_heads = 1;
+    for (const cw_op &op : run.ops) {
+      if (op.kind == CW_ATTEND) n_heads = std::max(n_heads, op.i0);
+      if (op.kind == CW_MATMUL) widest = std::max(widest, op.n_in);
+      if (op.kind == CW_QUANT || op.flags & CW_QUANTISE) widest = std::max({widest, op.n_in, op.n_out});
+    }
+    for (int32_t width : run.widths) run.buffers.push_back(take(rows * (size_t)width));
+    run.quantised_width = rounded(widest, GROUP);
+    const size_t n_groups = rows * (size_t)run.quantised_width / GROUP;
+    bytes = allocate<int8_t>(rows * (size_t)run.quantised_width), run.bytes = bytes.get();
+    byte_sums = allocate<int32_t>(n_groups), run.byte_sums = byte_sums.get();
+    run.scales = take(n_groups), run.scaled_sums = take(n_groups);
+    run.key_width = rounded(std::max(run.shape.head_dim, 1), PANEL);
+    for (int i = 0; i < run.shape.n_threads; i++)
+      run.scratch.push_back(take((size_t)ATTEND_TILE * (size_t)(3 * run.key_width + SHARE)));
+    // Shares are items of their own only while there are too few sequences to keep the threads busy.
+    run.most_shares = rounded(run.shape.n_cache_blocks * CW_BLOCK_TOKENS, SHARE) / SHARE;
+    run.n_partials = std::min((int)rows, 4 * run.shape.n_threads) * n_heads * run.most_shares;
+    run.partial_out = take((size_t)run.n_partials * (size_t)run.key_width);
+    run.partial_max = take((size_t)run.n_partials), run.partial_sum = take((size_t)run.n_partials);
+  }
+
+  void add_phase(int op, Phase::Part part, int n, int per_item) {
+    if (n > 0) phases.push_back({op, part, (n + per_item - 1) / per_item, per_item});
+  }
+
+  // Rows or panels go in about four items a thread: a thread that the system slows down gets fewer of them.
+  void add_even(int op, Phase::Part part, int n, int at_least) {
+    add_phase(op, part, n, std::max(at_least, n / (4 * pool->size())));
+  }
+
+  void plan_attention(const cw_op &op) {
+    const cw_step &step = *run.step;
+    const int ratio = op.i0 / op.i1;
+    run.attend_items.clear();
+    int longest = 0;
+    for (int i = 0; i < step.n_sequences; i++) longest = std::max(longest, step.sequences[i].position + 1);
+    const bool few = step.n_tokens == step.n_sequences && step.n_tokens * op.i1 < 4 * pool->size() && pool->size() > 1 &&
+                     longest > SHARE && ratio <= ATTEND_TILE;
+    for (int i = 0; i < step.n_sequences; i++) {
+      const cw_sequence &s = step.sequences[i];
+      const int n_rows = s.n_tokens * ratio;
+      for (int group = 0; group < op.i1; group++) {
+        if (few) {
+          for (int share = 0; share * SHARE <= s.position; share++) run.attend_items.push_back({i, group, 0, ratio, share});
+        } else {
+          // the last tile of a prompt looks back furthest: begin with it
+          for (int tile = (n_rows - 1) / ATTEND_TILE; tile >= 0; tile--)
+            run.attend_items.push_back({i, group, tile * ATTEND_TILE, std::min(ATTEND_TILE, n_rows - tile * ATTEND_TILE), -1});
+        }
+      }
+    }
+    shares_apart = few;
+  }
+  bool shares_apart = false;
+
+  void plan() {
+    phases.clear();
+    const cw_step &step = *run.step;
+    bool attention_planned = false, adapted = false;
+    run.adapter_of_row.assign((size_t)step.n_tokens, -1);
+    for (int i = 0; i < step.n_sequences; i++) {
+      const cw_sequence &s = step.sequences[i];
+      if (s.adapter < 0) continue;
+      adapted = true;
+      std::fill_n(run.adapter_of_row.begin() + s.first, s.n_tokens, s.adapter);
+    }
+    for (int i = 0; i < (int)run.ops.size(); i++) {
+      const cw_op &op = run.ops[(size_t)i];
+      const int n_rows = op.flags & CW_WANTED ? step.n_wanted : step.n_tokens;
+      switch (op.kind) {
+        case CW_MATMUL:
+          if (op.flags & CW_LOGITS && !step.logits) break;
+          add_even(i, Phase::MAIN, n_rows ? (int)panels_of(op.n_out) : 0, 1);
+          if (adapted && op.lora >= 0) add_even(i, Phase::LOW_RANK, n_rows, 1);
+          break;
+        case CW_ATTEND:
+          // All layers have the same heads, so the items of the first serve for all.
+          if (!attention_planned) plan_attention(op), attention_planned = true;
+          add_even(i, Phase::MAIN, (int)run.attend_items.size(), 1);
+          if (shares_apart) add_even(i, Phase::MERGE, step.n_sequences, 1 << 30);
+          break;
+        default:
+          add_even(i, Phase::MAIN, n_rows, op.kind == CW_QKV ? 2 : 4);
+      }
+    }
+  }
+};
+
+static bool is_known(const cw_shape &shape, const cw_op &op) {
+  const auto buffer = [&](int i) { return i >= 0 && i < shape.n_buffers; };
+  const bool integer = is_integer(op.format);
+  if (op.format < CW_F32 || op.format > CW_I4MF) return false;
+  switch (op.kind) {
+    case CW_EMBED: return buffer(op.dst) && op.weights && op.n_out <= shape.widths[op.dst];
+    case CW_ADD: return buffer(op.dst) && op.table && op.n_out <= shape.widths[op.dst];
+    case CW_NORM:
+    case CW_ACT:
+    case CW_GATHER: return buffer(op.src) && buffer(op.dst) && op.n_out <= shape.widths[op.dst] && shape.widths[op.dst] % GROUP == 0;
+    case CW_QUANT: return buffer(op.src) && op.n_in <= shape.widths[op.src] && shape.widths[op.src] % GROUP == 0;
+    case CW_MATMUL:
+      if (!buffer(op.src) || !op.weights || op.n_in > shape.widths[op.src] || (!integer && shape.widths[op.src] < rounded(op.n_in, GROUP))) return false;
+      return op.flags & CW_LOGITS || (buffer(op.dst) && op.i0 >= 0 && op.i0 + rounded(op.n_out, PANEL) <= shape.widths[op.dst]);
+    case CW_QKV:
+    case CW_ATTEND:
+      if (op.i0 < 1 || op.i1 < 1 || op.i0 % op.i1 || op.i2 != shape.head_dim || op.i1 != shape.n_kv_heads || op.i3 < 0 || op.i3 >= shape.n_layers) return false;
+      if (op.kind == CW_QKV) return buffer(op.dst) && (op.i0 + 2 * op.i1) * op.i2 <= shape.widths[op.dst];
+      return buffer(op.src) && buffer(op.dst) && op.i0 * op.i2 <= shape.widths[op.dst];
+  }
+  return false;
+}
+
+int cw_abi(void) { return CW_ABI; }
+
+const char *cw_isa_name(int index) { return index >= 0 && index < N_ISAS ? ISAS[index]->name : nullptr; }
+
+int cw_isa_usable(int index) { return index >= 0 && index < N_ISAS && ISAS[index]->usable(); }
+
+cw_engine *cw_create(const cw_shape *shape, int isa) {
+  if (!cw_isa_usable(isa) || shape->max_tokens < 1 || shape->n_threads < 1 || (size_t)shape->n_ops * 2 + 1 > MOST_PHASES) return nullptr;
+  for (int i = 0; i < shape->n_ops; i++)
+    if (!is_known(*shape, shape->ops[i])) return nullptr;
+  try {
+    auto engine = std::make_unique<cw_engine>();
+    engine->isa = ISAS[isa];
+    engine->run.shape = *shape;
+    engine->run.ops.assign(shape->ops, shape->ops + shape->n_ops);
+    engine->run.widths.assign(shape->widths, shape->widths + shape->n_buffers);
+    engine->pool = std::make_unique<Pool>(shape->n_threads);
+    engine->allocate_all();
+    return engine.release();
+  } catch (const std::exception &) {  // no memory, no threads
+    return nullptr;
+  }
+}
+
+void cw_destroy(cw_engine *engine) { delete engine; }
+
+int cw_set_adapter(cw_engine *engine, int index, const cw_lora *parts, int n) {
+  if (index < 0 || index > 1 << 16) return 1;
+  std::lock_guard lock(engine->mutex);
+  auto &adapters = engine->run.adapters;
+  if ((size_t)index >= adapters.size()) adapters.resize((size_t)index + 1);
+  adapters[(size_t)index].assign(parts, parts + n);
+  return 0;
+}
+
+int cw_run(cw_engine *engine, const cw_step *step) {
+  std::lock_guard lock(engine->mutex);
+  Run &run = engine->run;
+  if (step->n_tokens < 1 || step->n_tokens > run.shape.max_tokens || step->n_sequences < 1 || step->n_wanted > step->n_tokens) return 1;
+  int row = 0;
+  for (int i = 0; i < step->n_sequences; i++) {
+    const cw_sequence &s = step->sequences[i];
+    if (s.first != row || s.n_tokens < 1 || s.position < 0 || s.adapter >= (int)run.adapters.size()) return 1;
+    for (int b = 0; b <= (s.position + s.n_tokens - 1) / CW_BLOCK_TOKENS; b++)
+      if (s.blocks[b] < 0 || s.blocks[b] >= run.shape.n_cache_blocks) return 1;
+    row += s.n_tokens;
+  }
+  if (row != step->n_tokens) return 1;
+  run.step = step;
+  try {
+    engine->plan();
+  } catch (const std::bad_alloc &) {
+    return 1;
+  }
+  engine->pool->run(run, *engine->isa, engine->phases, engine->nanoseconds.empty() ? nullptr : engine->nanoseconds.data());
+  if (step->hidden) {
+    // what the head takes in
+    for (const cw_op &op : run.ops) {
+      if (op.kind != CW_MATMUL || !(op.flags & CW_LOGITS)) continue;
+      for (int i = 0; i < step->n_wanted; i++)
+        memcpy(step->hidden + (int64_t)i * op.n_in, run.buffers[(size_t)op.src] + (int64_t)i * run.widths[(size_t)op.src], (size_t)op.n_in * 4);
+    }
+  }
+  return 0;
+}
+
+void cw_profile(cw_engine *engine, int64_t *nanoseconds) {
+  std::lock_guard lock(engine->mutex);
+  engine->nanoseconds.resize(engine->run.ops.size());
+  std::copy(engine->nanoseconds.begin(), engine->nanoseconds.end(), nanoseconds);
+  std::fill(engine->nanoseconds.begin(), engine->nanoseconds.end(), 0);
+}

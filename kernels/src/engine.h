@@ -1,0 +1,86 @@
+// What a step is made of: the engine's memory, the phases of the operations, and the threads that take items of phases.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "chatwright_kernels.h"
+#include "layout.h"
+
+// Positions of one share of attention. Shares are merged in their order, whoever computed them.
+constexpr int SHARE = 256;
+// Query rows of one item of attention.
+constexpr int ATTEND_TILE = 12;
+constexpr size_t MOST_PHASES = 1 << 16;
+
+struct FreeAligned {
+  void operator()(void *p) const;
+};
+template <class T>
+using Aligned = std::unique_ptr<T[], FreeAligned>;
+// Zeroed; throws std::bad_alloc.
+void *allocate_aligned(size_t bytes);
+template <class T>
+Aligned<T> allocate(size_t n) {
+  return Aligned<T>((T *)allocate_aligned(n * sizeof(T)));
+}
+
+// Work that one operation needs done before the next may begin, cut into items that any thread may take.
+struct Phase {
+  enum Part : int32_t { MAIN, LOW_RANK, MERGE };
+  int32_t op, part, n_items, per_item;
+};
+
+// Query rows `first_row .. + n_rows` (token x heads of the group) of one sequence and key head; `share` -1: all of its shares.
+struct AttendItem {
+  int32_t sequence, group, first_row, n_rows, share;
+};
+
+struct Run {
+  std::vector<cw_op> ops;
+  std::vector<float *> buffers;
+  std::vector<int32_t> widths;
+  cw_shape shape;
+  const cw_step *step;
+  int key_width;  // head dimension to 16
+  // The quantised scratch: rows of bytes, and for each group of 32 its scale, scale x sum and sum.
+  int quantised_width;
+  int8_t *bytes;
+  float *scales, *scaled_sums;
+  int32_t *byte_sums;
+  // Attention
+  std::vector<AttendItem> attend_items;
+  int n_partials;            // shares of a lone token that several threads compute: (rows, shares)
+  int most_shares;
+  float *partial_out;        // (rows, shares, key_width)
+  float *partial_max, *partial_sum;
+  std::vector<float *> scratch;  // of each thread
+  std::vector<std::vector<cw_lora>> adapters;
+  std::vector<int32_t> adapter_of_row;  // of each token of the step
+};
+
+// An instruction set's kernels.
+struct Isa {
+  const char *name;
+  bool (*usable)();
+  void (*run_item)(Run &run, const Phase &phase, int item, int thread);
+};
+extern const Isa isa_avx512vnni, isa_avx512, isa_avx2, isa_neon, isa_portable;
+
+// Threads of our own. They take items of the current phase; none is waited for that holds no item, so one that the system has put
+// aside delays nobody. Between steps they spin for a moment, then sleep.
+class Pool {
+ public:
+  explicit Pool(int n_threads);
+  ~Pool();
+  // Runs all phases, each after the one before it.
+  void run(Run &run, const Isa &isa, const std::vector<Phase> &phases, int64_t *nanoseconds);
+  int size() const { return n_threads_; }
+
+ private:
+  void work(int thread);
+  struct Threads;
+  int n_threads_;
+  std::unique_ptr<Threads> threads_;
+};

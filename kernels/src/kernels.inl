@@ -1,0 +1,518 @@
+// The kernels, written once over simd.h. Included by each isa_*.cpp inside its namespace.
+//
+// A row is a token. Whatever is computed for a row comes out the same in every tile, item and step: the loops below never sum across
+// rows, and within a row always in the same order.
+
+// exp, to 2 ulp; exactly 1 at 0 and exactly 0 below -87 (Cody & Waite's reduction, a polynomial of degree 6).
+inline V exp(V x) {
+  const V bounded = min(max(x, all(-87.0f)), all(88.0f));
+  const V n = nearest(bounded * all(1.44269504f));
+  const V r = fma(n, all(-1.42860677e-6f), fma(n, all(-0.693145752f), bounded));
+  V p = fma(r, all(1.0f / 720), all(1.0f / 120));
+  p = fma(p, r, all(1.0f / 24));
+  p = fma(p, r, all(1.0f / 6));
+  p = fma(p, r, all(0.5f));
+  p = fma(p, r, all(1.0f));
+  p = fma(p, r, all(1.0f));
+  return where_less(x, all(-87.0f), all(0.0f), p * power_of_two(n));
+}
+
+inline float exp1(float x) {
+  float lanes[16];
+  store(lanes, exp(all(x)));
+  return lanes[0];
+}
+
+// ---- rows -----------------------------------------------------------------------------------------------------------------------
+
+static void quantise_row(Run &run, const float *x, int n, int row) {
+  int8_t *q = run.bytes + (int64_t)row * run.quantised_width;
+  const int64_t first = (int64_t)row * (run.quantised_width / GROUP);
+  for (int g = 0; g < (n + GROUP - 1) / GROUP; g++, x += GROUP, q += GROUP) {
+    const V a = load(x), b = load(x + 16);  // rows are padded with zeros to whole groups
+    const float most = largest(max(absolute(a), absolute(b)));
+    const V inverse = all(most > 0 ? 127.0f / most : 0.0f);
+    const int total = store_bytes(q, a * inverse) + store_bytes(q + 16, b * inverse);
+    const float scale = most / 127.0f;
+    run.scales[first + g] = scale;
+    run.scaled_sums[first + g] = scale * (float)total;
+    run.byte_sums[first + g] = total;
+  }
+}
+
+static void norm_row(const cw_op &op, const float *x, float *y) {
+  const int n = op.n_out, whole = n & ~15;
+  const float *weight = (const float *)op.weights, *bias = (const float *)op.bias;
+  float mean = 0;
+  if (op.i0 == 1) {
+    V total = all(0.0f);
+    for (int i = 0; i < whole; i += 16) total = total + load(x + i);
+    mean = sum(total);
+    for (int i = whole; i < n; i++) mean += x[i];
+    mean /= (float)n;
+  }
+  V squares = all(0.0f);
+  for (int i = 0; i < whole; i += 16) {
+    const V d = load(x + i) - all(mean);
+    squares = fma(d, d, squares);
+  }
+  float square = sum(squares);
+  for (int i = whole; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / sqrtf(square / (float)n + op.f0);
+  const bool accumulate = op.flags & CW_ACCUMULATE;
+  int i = 0;
+  for (; i < whole; i += 16) {
+    V v = (load(x + i) - all(mean)) * all(scale) * load(weight + i);
+    if (bias) v = v + load(bias + i);
+    store(y + i, accumulate ? load(y + i) + v : v);
+  }
+  for (; i < n; i++) {
+    float v = (x[i] - mean) * scale * weight[i];
+    if (bias) v += bias[i];
+    y[i] = accumulate ? y[i] + v : v;
+  }
+}
+
+inline V activate(V x, int kind) {
+  switch (kind) {
+    case 0: {
+      float lanes[16];
+      store(lanes, x);
+      for (float &lane : lanes) lane *= 0.5f * (1.0f + erff(lane * 0.70710678f));
+      return load(lanes);
+    }
+    case 1: {  // x (1 + tanh u) / 2 = x / (1 + exp(-2u))
+      const V u = x * fma(x * x, all(0.044715f), all(1.0f)) * all(-1.59576912f);
+      return x / (all(1.0f) + exp(u));
+    }
+    case 2: return x / (all(1.0f) + exp(all(0.0f) - x));
+    default: return max(x, all(0.0f));
+  }
+}
+
+static void act_row(const cw_op &op, const float *x, float *y) {
+  // Widths are padded to 32; act(0) = 0 for all four, and a gate's second half begins where the first ends, padded or not.
+  const int n = op.n_out, whole = n & ~15;
+  const float *other = x + n;
+  const bool gated = op.flags & CW_GATED;
+  int i = 0;
+  for (; i < whole; i += 16) {
+    const V v = activate(load(x + i), op.i0);
+    store(y + i, gated ? v * load(other + i) : v);
+  }
+  if (i < n) {
+    float lanes[16] = {0};
+    memcpy(lanes, x + i, (size_t)(n - i) * 4);
+    store(lanes, activate(load(lanes), op.i0));
+    for (int j = 0; i + j < n; j++) y[i + j] = gated ? lanes[j] * other[i + j] : lanes[j];
+  }
+}
+
+static void norm_head(float *x, const float *weight, int n, float epsilon) {
+  float square = 0;
+  const int whole = n & ~15;
+  V squares = all(0.0f);
+  for (int i = 0; i < whole; i += 16) squares = fma(load(x + i), load(x + i), squares);
+  square = sum(squares);
+  for (int i = whole; i < n; i++) square += x[i] * x[i];
+  const float scale = 1.0f / sqrtf(square / (float)n + epsilon);
+  for (int i = 0; i < n; i++) x[i] = x[i] * scale * weight[i];
+}
+
+static void rotate_head(float *x, const float *table, int n) {
+  const int half = n / 2;
+  int i = 0;
+  for (; i + 16 <= half; i += 16) {
+    const V a = load(x + i), b = load(x + half + i), c = load(table + i), s = load(table + half + i);
+    store(x + i, a * c - b * s);
+    store(x + half + i, b * c + a * s);
+  }
+  for (; i < half; i++) {
+    const float a = x[i], b = x[half + i], c = table[i], s = table[half + i];
+    x[i] = a * c - b * s;
+    x[half + i] = b * c + a * s;
+  }
+}
+
+// An infinity in the cache would turn the zero weight of a token that may not be seen into NaN.
+inline void to_cache(uint16_t *p, V x) { to_half(p, min(max(x, all(-65504.0f)), all(65504.0f))); }
+inline void to_cache(float *p, V x) { store(p, x); }
+inline V from_cache(const uint16_t *p) { return from_half(p); }
+inline V from_cache(const float *p) { return load(p); }
+
+static const cw_sequence &sequence_of(const cw_step &step, int row) {
+  int low = 0, high = step.n_sequences - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (step.sequences[middle].first <= row) low = middle;
+    else high = middle - 1;
+  }
+  return step.sequences[low];
+}
+
+template <class C>
+static void qkv_row(Run &run, const cw_op &op, float *x, int row) {
+  const int n_heads = op.i0, n_groups = op.i1, width = op.i2, key_width = run.key_width;
+  const int position = run.step->positions[row];
+  const float *table = op.table ? op.table + (int64_t)position * width : nullptr;
+  for (int h = 0; h < n_heads + n_groups; h++) {
+    float *head = x + h * width;
+    const float *weight = (const float *)(h < n_heads ? op.weights : op.bias);
+    if (weight) norm_head(head, weight, width, op.f0);
+    if (table) rotate_head(head, table, width);
+  }
+  const int32_t block = sequence_of(*run.step, row).blocks[position / CW_BLOCK_TOKENS];
+  const int slot = position % CW_BLOCK_TOKENS;
+  const int64_t place = ((int64_t)block * run.shape.n_layers + op.i3) * n_groups;
+  for (int g = 0; g < n_groups; g++) {
+    const float *k = x + (n_heads + g) * width, *v = x + (n_heads + n_groups + g) * width;
+    C *keys = (C *)run.shape.keys + (place + g) * key_width * CW_BLOCK_TOKENS;
+    C *values = (C *)run.shape.values + (place + g) * key_width * CW_BLOCK_TOKENS + (int64_t)slot * key_width;
+    for (int d = 0; d < key_width; d += 16) {
+      float lanes[16] = {0};
+      C column[16];
+      const int n = width - d < 16 ? width - d : 16;
+      memcpy(lanes, k + d, (size_t)n * 4);
+      to_cache(column, load(lanes));
+      for (int i = 0; i < 16; i++) keys[(d + i) * CW_BLOCK_TOKENS + slot] = column[i];
+      memset(lanes, 0, sizeof lanes);
+      memcpy(lanes, v + d, (size_t)n * 4);
+      to_cache(values + d, load(lanes));
+    }
+  }
+}
+
+// ---- products ---------------------------------------------------------------------------------------------------------------------
+
+// ROWS rows, from `row` on, with one panel: 16 outputs each.
+template <int FORMAT, int ROWS>
+inline void tile(const Run &run, const float *x, int x_stride, const uint8_t *panel, int n_groups, int row, V *out) {
+  V total[ROWS];
+  for (int m = 0; m < ROWS; m++) total[m] = all(0.0f);
+  if constexpr (FORMAT == CW_F32 || FORMAT == CW_BF16) {
+    const int n = n_groups * GROUP;
+    for (int k = 0; k < n; k++) {
+      const V w = FORMAT == CW_F32 ? load((const float *)panel + k * PANEL) : from_bfloat((const uint16_t *)panel + k * PANEL);
+      for (int m = 0; m < ROWS; m++) total[m] = fma(w, all(x[(int64_t)(row + m) * x_stride + k]), total[m]);
+    }
+  } else {
+    constexpr int group_bytes = FORMAT == CW_I8 ? 512 : 256;
+    const uint8_t *scales = panel + (int64_t)n_groups * group_bytes;
+    const int per_row = run.quantised_width / GROUP;
+    const int8_t *q = run.bytes + (int64_t)row * run.quantised_width;
+    const float *x_scales = run.scales + (int64_t)row * per_row, *x_sums = run.scaled_sums + (int64_t)row * per_row;
+    const int32_t *x_totals = run.byte_sums + (int64_t)row * per_row;
+    for (int g = 0; g < n_groups; g++) {
+      Sums acc[ROWS];
+      for (int m = 0; m < ROWS; m++) {
+        if constexpr (FORMAT == CW_I8) acc[m] = sums(-BYTE_OFFSET * x_totals[m * per_row + g]);
+        else if constexpr (FORMAT == CW_I4) acc[m] = sums(-8 * x_totals[m * per_row + g]);
+        else acc[m] = sums(0);
+      }
+      const int8_t *xg = q + g * GROUP;
+      for (int c = 0; c < group_bytes / 64; c++) {
+        const Weights w = load_weights(panel + (int64_t)g * group_bytes + c * 64);
+        const Weights low = low_bits(w), high = high_bits(w);
+        for (int m = 0; m < ROWS; m++) {
+          int32_t four[2];
+          if constexpr (FORMAT == CW_I8) {
+            memcpy(four, xg + (int64_t)m * run.quantised_width + c * 4, 4);
+            acc[m] = dot8(acc[m], w, four[0]);
+          } else {
+            memcpy(four, xg + (int64_t)m * run.quantised_width + c * 8, 8);
+            acc[m] = dot4(acc[m], low, four[0]);
+            acc[m] = dot4(acc[m], high, four[1]);
+          }
+        }
+      }
+      V scale, minimum = all(0.0f);
+      if constexpr (FORMAT == CW_I4MF) scale = load((const float *)scales + g * 32), minimum = load((const float *)scales + g * 32 + 16);
+      else if constexpr (FORMAT == CW_I4M) scale = from_half((const uint16_t *)scales + g * 32), minimum = from_half((const uint16_t *)scales + g * 32 + 16);
+      else scale = from_half((const uint16_t *)scales + g * 16);
+      for (int m = 0; m < ROWS; m++) {
+        total[m] = fma(to_floats(acc[m]), scale * all(x_scales[m * per_row + g]), total[m]);
+        if constexpr (FORMAT == CW_I4M || FORMAT == CW_I4MF) total[m] = fma(minimum, all(x_sums[m * per_row + g]), total[m]);
+      }
+    }
+  }
+  for (int m = 0; m < ROWS; m++) out[m] = total[m];
+}
+
+struct Target {
+  float *y;
+  int64_t stride;
+  const float *bias;
+  bool accumulate;
+};
+
+template <int FORMAT, int ROWS>
+inline int tiles(const Run &run, const float *x, int x_stride, const uint8_t *panel, int n_groups, int row, int n_rows, int p, const Target &to) {
+  for (; row + ROWS <= n_rows; row += ROWS) {
+    V out[ROWS];
+    tile<FORMAT, ROWS>(run, x, x_stride, panel, n_groups, row, out);
+    for (int m = 0; m < ROWS; m++) {
+      float *y = to.y + (row + m) * to.stride + p * PANEL;
+      V v = out[m];
+      if (to.bias) v = v + load(to.bias + p * PANEL);
+      store(y, to.accumulate ? load(y) + v : v);
+    }
+  }
+  return row;
+}
+
+template <int FORMAT>
+static void product(const Run &run, const cw_op &op, const float *x, int x_stride, int n_rows, int first, int last, const Target &to) {
+  const int n_groups = (int)groups_of(op.n_in);
+  const int64_t bytes = panel_bytes(FORMAT, op.n_in);
+  for (int p = first; p < last; p++) {
+    const uint8_t *panel = (const uint8_t *)op.weights + p * bytes;
+    int row = tiles<FORMAT, TILE_ROWS>(run, x, x_stride, panel, n_groups, 0, n_rows, p, to);
+    if constexpr (TILE_ROWS > 4) row = tiles<FORMAT, 4>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
+    if constexpr (TILE_ROWS > 2) row = tiles<FORMAT, 2>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
+    if constexpr (TILE_ROWS > 1) tiles<FORMAT, 1>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
+  }
+}
+
+static void matmul(const Run &run, const cw_op &op, int n_rows, int first, int last, const Target &to) {
+  const float *x = run.buffers[(size_t)op.src];
+  const int stride = run.widths[(size_t)op.src];
+  switch (op.format) {
+    case CW_F32: return product<CW_F32>(run, op, x, stride, n_rows, first, last, to);
+    case CW_BF16: return product<CW_BF16>(run, op, x, stride, n_rows, first, last, to);
+    case CW_I8: return product<CW_I8>(run, op, x, stride, n_rows, first, last, to);
+    case CW_I4: return product<CW_I4>(run, op, x, stride, n_rows, first, last, to);
+    case CW_I4M: return product<CW_I4M>(run, op, x, stride, n_rows, first, last, to);
+    default: return product<CW_I4MF>(run, op, x, stride, n_rows, first, last, to);
+  }
+}
+
+// What the row's adapter adds to a product.
+static void low_rank_row(const Run &run, const cw_op &op, const float *x, float *y, int row) {
+  const int adapter = run.adapter_of_row[(size_t)row];
+  if (adapter < 0) return;
+  for (const cw_lora &part : run.adapters[(size_t)adapter]) {
+    if (part.product != op.lora) continue;
+    const int whole_in = part.n_in & ~15, whole_out = part.n_out & ~15;
+    float *to = y + part.row;
+    for (int r = 0; r < part.rank; r++) {
+      const float *a = part.a + (int64_t)r * part.n_in, *b = part.b + (int64_t)r * part.n_out;
+      V total = all(0.0f);
+      for (int i = 0; i < whole_in; i += 16) total = fma(load(a + i), load(x + i), total);
+      float inner = sum(total);
+      for (int i = whole_in; i < part.n_in; i++) inner += a[i] * x[i];
+      inner *= part.scale;
+      for (int i = 0; i < whole_out; i += 16) store(to + i, fma(load(b + i), all(inner), load(to + i)));
+      for (int i = whole_out; i < part.n_out; i++) to[i] += b[i] * inner;
+    }
+  }
+}
+
+// ---- attention --------------------------------------------------------------------------------------------------------------------
+
+template <int ROWS, class C>
+inline void scores(const float *q, int width, const C *keys, float *out, int out_stride) {
+  V s[ROWS];
+  for (int r = 0; r < ROWS; r++) s[r] = all(0.0f);
+  for (int d = 0; d < width; d++) {
+    const V k = from_cache(keys + d * CW_BLOCK_TOKENS);
+    for (int r = 0; r < ROWS; r++) s[r] = fma(k, all(q[r * width + d]), s[r]);
+  }
+  for (int r = 0; r < ROWS; r++) store(out + r * out_stride, s[r]);
+}
+
+// out (rows, width) from column `d` on, WIDE x 16 columns, += weights (rows, n) values (n, width)
+template <int ROWS, int WIDE, class C>
+inline void weighted(const float *weights, int stride, const C *const *blocks, int first, int last, int width, int d, float *out) {
+  V o[ROWS][WIDE];
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < WIDE; w++) o[r][w] = all(0.0f);
+  for (int j = first; j < last; j++) {
+    const C *value = blocks[j / CW_BLOCK_TOKENS] + (j % CW_BLOCK_TOKENS) * width + d;
+    V v[WIDE];
+    for (int w = 0; w < WIDE; w++) v[w] = from_cache(value + w * 16);
+    for (int r = 0; r < ROWS; r++) {
+      const V p = all(weights[r * stride + j]);
+      for (int w = 0; w < WIDE; w++) o[r][w] = fma(p, v[w], o[r][w]);
+    }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < WIDE; w++) store(out + (int64_t)r * width + d + w * 16, o[r][w]);
+}
+
+template <int ROWS, class C>
+inline void share_rows(const float *q, int width, const C *const *keys, const C *const *values, int first, int last,
+                       const int *from, const int *until, float *p, float *out, float *maxima, float *sums_) {
+  // first .. last: positions of this share that any of the tile's rows sees; from .. until: those that each row sees.
+  const int first_block = first / CW_BLOCK_TOKENS, last_block = (last + CW_BLOCK_TOKENS - 1) / CW_BLOCK_TOKENS;
+  for (int b = first_block; b < last_block; b++) scores<ROWS>(q, width, keys[b], p + b * CW_BLOCK_TOKENS, SHARE);
+  for (int r = 0; r < ROWS; r++) {
+    float *row = p + r * SHARE;
+    for (int j = first_block * CW_BLOCK_TOKENS; j < from[r]; j++) row[j] = -INFINITY;
+    for (int j = until[r] < 0 ? 0 : until[r]; j < last_block * CW_BLOCK_TOKENS; j++) row[j] = -INFINITY;
+    V most = all(-INFINITY);
+    for (int b = first_block; b < last_block; b++) most = max(most, load(row + b * CW_BLOCK_TOKENS));
+    maxima[r] = largest(most);
+    const V shift = all(maxima[r] == -INFINITY ? 0.0f : maxima[r]);
+    V total = all(0.0f);
+    for (int b = first_block; b < last_block; b++) {
+      const V e = exp(load(row + b * CW_BLOCK_TOKENS) - shift);
+      store(row + b * CW_BLOCK_TOKENS, e);
+      total = total + e;
+    }
+    sums_[r] = sum(total);
+  }
+  int d = 0;
+  for (; d + ATTEND_WIDTH * 16 <= width; d += ATTEND_WIDTH * 16) weighted<ROWS, ATTEND_WIDTH>(p, SHARE, values, first, last, width, d, out);
+  for (; d < width; d += 16) weighted<ROWS, 1>(p, SHARE, values, first, last, width, d, out);
+}
+
+// Attention over one share: out (rows, width) not divided by its sum, and of each row the largest score and the sum.
+template <class C>
+static void share(const Run &run, const cw_op &op, const cw_sequence &s, int group, int index, const float *q, int n_rows,
+                  const int *from, const int *until, float *p, float *out, float *maxima, float *sums_) {
+  const C *keys[SHARE / CW_BLOCK_TOKENS], *values[SHARE / CW_BLOCK_TOKENS];
+  const int width = run.key_width, start = index * SHARE;
+  int most = 0, least = SHARE, local_from[ATTEND_TILE], local_until[ATTEND_TILE];
+  for (int r = 0; r < n_rows; r++) {
+    local_from[r] = from[r] > start ? from[r] - start : 0;
+    local_until[r] = until[r] - start < SHARE ? until[r] - start : SHARE;
+    if (local_until[r] > local_from[r]) {
+      most = local_until[r] > most ? local_until[r] : most;
+      least = local_from[r] < least ? local_from[r] : least;
+    } else {
+      local_from[r] = SHARE, local_until[r] = 0;  // sees nothing of this share
+    }
+  }
+  for (int b = least / CW_BLOCK_TOKENS; b * CW_BLOCK_TOKENS < most; b++) {
+    const int64_t block = s.blocks[start / CW_BLOCK_TOKENS + b];
+    const int64_t place = ((block * run.shape.n_layers + op.i3) * op.i1 + group) * width * CW_BLOCK_TOKENS;
+    keys[b] = (const C *)run.shape.keys + place, values[b] = (const C *)run.shape.values + place;
+  }
+  int r = 0;
+#define CW_ROWS(n)                                                                                                             \
+  for (; r + n <= n_rows; r += n)                                                                                              \
+  share_rows<n>(q + r * width, width, keys, values, least, most, local_from + r, local_until + r, p + r * SHARE, out + r * width, maxima + r, sums_ + r)
+  if constexpr (ATTEND_ROWS > 4) CW_ROWS(6);
+  if constexpr (ATTEND_ROWS > 2) CW_ROWS(3);
+  if constexpr (ATTEND_ROWS > 1) CW_ROWS(2);
+  CW_ROWS(1);
+#undef CW_ROWS
+}
+
+// Adds a share to what the shares before it gave.
+static void merge(float *out, float *most, float *total, const float *share_out, float share_most, float share_total, int width) {
+  if (share_most == -INFINITY) return;
+  const float larger = *most > share_most ? *most : share_most;
+  const float keep = exp1(*most - larger), take = exp1(share_most - larger);
+  for (int d = 0; d < width; d += 16) store(out + d, fma(load(share_out + d), all(take), load(out + d) * all(keep)));
+  *total = *total * keep + share_total * take;
+  *most = larger;
+}
+
+static void write_head(const cw_op &op, float *to, const float *out, float total) {
+  for (int d = 0; d < op.i2; d++) to[d] = out[d] / total;
+}
+
+template <class C>
+static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread) {
+  const cw_sequence &s = run.step->sequences[item.sequence];
+  const int ratio = op.i0 / op.i1, width = run.key_width, n = item.n_rows;
+  float *q = run.scratch[(size_t)thread], *p = q + ATTEND_TILE * width, *out = p + ATTEND_TILE * SHARE, *merged = out + ATTEND_TILE * width;
+  float maxima[ATTEND_TILE], sums_[ATTEND_TILE], most[ATTEND_TILE], total[ATTEND_TILE];
+  int from[ATTEND_TILE], until[ATTEND_TILE], first = INT32_MAX, last = 0;
+  const float *x = run.buffers[(size_t)op.src];
+  const int stride = run.widths[(size_t)op.src];
+  for (int r = 0; r < n; r++) {
+    const int token = (item.first_row + r) / ratio, head = item.group * ratio + (item.first_row + r) % ratio;
+    const float *source = x + (int64_t)(s.first + token) * stride + head * op.i2;
+    for (int d = 0; d < width; d++) q[r * width + d] = d < op.i2 ? source[d] * op.f0 : 0.0f;
+    until[r] = s.position + token + 1;
+    from[r] = op.i4 && until[r] > op.i4 ? until[r] - op.i4 : 0;
+    first = from[r] < first ? from[r] : first;
+    last = until[r] > last ? until[r] : last;
+  }
+  if (item.share >= 0) {  // a lone token whose shares are several items: CW_ATTEND's MERGE puts them together
+    const int64_t row = (int64_t)s.first * op.i0 + item.group * ratio;
+    const bool seen = item.share >= first / SHARE;
+    if (seen) share<C>(run, op, s, item.group, item.share, q, n, from, until, p, out, maxima, sums_);
+    for (int r = 0; r < n; r++) {
+      const int64_t place = (row + r) * run.most_shares + item.share;
+      run.partial_max[place] = seen ? maxima[r] : -INFINITY, run.partial_sum[place] = seen ? sums_[r] : 0;
+      if (seen) memcpy(run.partial_out + place * width, out + r * width, (size_t)width * 4);
+    }
+    return;
+  }
+  memset(merged, 0, (size_t)(n * width) * 4);
+  for (int r = 0; r < n; r++) most[r] = -INFINITY, total[r] = 0;
+  for (int index = first / SHARE; index * SHARE < last; index++) {
+    share<C>(run, op, s, item.group, index, q, n, from, until, p, out, maxima, sums_);
+    for (int r = 0; r < n; r++) merge(merged + r * width, &most[r], &total[r], out + r * width, maxima[r], sums_[r], width);
+  }
+  float *y = run.buffers[(size_t)op.dst];
+  for (int r = 0; r < n; r++) {
+    const int token = (item.first_row + r) / ratio, head = item.group * ratio + (item.first_row + r) % ratio;
+    write_head(op, y + (int64_t)(s.first + token) * run.widths[(size_t)op.dst] + head * op.i2, merged + r * width, total[r]);
+  }
+}
+
+// The shares of lone tokens, one after the other.
+static void merge_shares(Run &run, const cw_op &op, int sequence, int thread) {
+  const cw_sequence &s = run.step->sequences[sequence];
+  const int width = run.key_width, n_shares = (s.position + SHARE) / SHARE;
+  float *out = run.scratch[(size_t)thread];
+  for (int head = 0; head < op.i0; head++) {
+    float most = -INFINITY, total = 0;
+    memset(out, 0, (size_t)width * 4);
+    const int64_t place = ((int64_t)s.first * op.i0 + head) * run.most_shares;
+    for (int i = 0; i < n_shares; i++)
+      merge(out, &most, &total, run.partial_out + (place + i) * width, run.partial_max[place + i], run.partial_sum[place + i], width);
+    write_head(op, run.buffers[(size_t)op.dst] + (int64_t)s.first * run.widths[(size_t)op.dst] + head * op.i2, out, total);
+  }
+}
+
+// ---- items ------------------------------------------------------------------------------------------------------------------------
+
+static void run_item(Run &run, const Phase &phase, int item, int thread) {
+  const cw_op &op = run.ops[(size_t)phase.op];
+  const cw_step &step = *run.step;
+  const int n_rows = op.flags & CW_WANTED ? step.n_wanted : step.n_tokens;
+  const int first = item * phase.per_item;
+  if (op.kind == CW_ATTEND) {
+    if (phase.part == Phase::MERGE) {
+      if (step.sequences[item].n_tokens == 1) merge_shares(run, op, item, thread);
+    } else {
+      for (int i = first; i < first + phase.per_item && i < (int)run.attend_items.size(); i++) run.shape.wide_cache ? attend<float>(run, op, run.attend_items[(size_t)i], thread) : attend<uint16_t>(run, op, run.attend_items[(size_t)i], thread);
+    }
+    return;
+  }
+  if (op.kind == CW_MATMUL && phase.part == Phase::MAIN) {
+    Target to{nullptr, 0, (const float *)op.bias, (op.flags & CW_ACCUMULATE) != 0};
+    if (op.flags & CW_LOGITS) to.y = step.logits, to.stride = step.logits_stride;
+    else to.y = run.buffers[(size_t)op.dst] + op.i0, to.stride = run.widths[(size_t)op.dst];
+    const int n_panels = (int)panels_of(op.n_out);
+    return matmul(run, op, n_rows, first, first + phase.per_item < n_panels ? first + phase.per_item : n_panels, to);
+  }
+  for (int row = first; row < first + phase.per_item && row < n_rows; row++) {
+    const float *x = op.src >= 0 ? run.buffers[(size_t)op.src] + (int64_t)row * run.widths[(size_t)op.src] : nullptr;
+    float *y = op.dst >= 0 ? run.buffers[(size_t)op.dst] + (int64_t)row * run.widths[(size_t)op.dst] : nullptr;
+    switch (op.kind) {
+      case CW_EMBED:
+        unpack_row(op.format, op.weights, op.n_out, step.ids[row], y);
+        if (op.f0 != 1.0f)
+          for (int i = 0; i < op.n_out; i++) y[i] *= op.f0;
+        break;
+      case CW_ADD:
+        for (int i = 0; i < op.n_out; i++) y[i] += op.table[(int64_t)step.positions[row] * op.n_out + i];
+        break;
+      case CW_NORM: norm_row(op, x, y); break;
+      case CW_ACT: act_row(op, x, y); break;
+      case CW_QKV: run.shape.wide_cache ? qkv_row<float>(run, op, y, row) : qkv_row<uint16_t>(run, op, y, row); break;
+      case CW_QUANT: quantise_row(run, x, op.n_in, row); break;
+      case CW_GATHER:
+        memcpy(y, run.buffers[(size_t)op.src] + (int64_t)step.wanted[row] * run.widths[(size_t)op.src], (size_t)op.n_out * 4);
+        break;
+      case CW_MATMUL: low_rank_row(run, op, x, y, row); break;
+    }
+    if (op.flags & CW_QUANTISE) quantise_row(run, y, op.n_out, row);
+  }
+}

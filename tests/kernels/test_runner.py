@@ -1,0 +1,150 @@
+"""Whole models on the kernels: equal to PyTorch's in fp32, the same bits whatever else runs, packed weights kept on the disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chatwright.engine.blocks import blocks_for
+from chatwright.engine.kernels import weights as packed_weights
+from chatwright.engine.kernels.library import Kernels, load_kernels
+from chatwright.engine.kernels.runner import KernelRunner
+from chatwright.engine.protocol import GenerateRequest, SamplingParams
+from chatwright.engine.scheduler import Chunk
+from chatwright.engine.sequence import Group, Sequence
+from chatwright.model.load import load_model
+from tests.model.tiny_models import CASES, randomise, reference
+
+N_TOKENS = 300
+
+
+def kernels() -> Kernels:
+    loaded = load_kernels()
+    assert isinstance(loaded, Kernels), loaded
+    return loaded
+
+
+def save(folder: Path, case: str, seed: int = 0) -> None:
+    model = reference(case)
+    randomise(model, seed)
+    model.save_pretrained(folder)
+
+
+def runner_of(path: Path, quantization: str = "fp32", *, n_threads: int = 2, store: Path | None = None) -> KernelRunner:
+    runner = KernelRunner.load(
+        kernels(),
+        path,
+        quantization,
+        max_step_tokens=512,
+        n_threads=n_threads,
+        store=store,  # type: ignore[arg-type]
+    )
+    runner.allocate(64)
+    return runner
+
+
+def sequence_of(ids: list[int], first_block: int = 0, *, scored: bool = True, adapter: str | None = None) -> Sequence:
+    request = GenerateRequest("x", ids, SamplingParams(), 1, 0 if scored else None, adapter=adapter)
+    [sequence] = Group(request).sequences
+    sequence.blocks = list(range(first_block, first_block + blocks_for(len(ids) + 64)))
+    return sequence
+
+
+def ids_for(n: int, vocabulary: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(0, vocabulary, n).tolist()
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_family_equals_pytorch(case: str, tmp_path: Path) -> None:
+    save(tmp_path, case)
+    model = load_model(tmp_path)
+    n = min(N_TOKENS, model.config.context_length)
+    ids = ids_for(n, model.config.vocab_size)
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids]))[0].numpy()
+    [logits] = runner_of(tmp_path).step([Chunk(sequence_of(ids), 0, n)])
+    assert np.abs(logits - expected).max() < 1e-4 * max(1.0, np.abs(expected).max())
+    # bfloat16 weights, and a cache of float16
+    [halved] = runner_of(tmp_path, "bf16").step([Chunk(sequence_of(ids), 0, n)])
+    assert np.corrcoef(halved.ravel(), expected.ravel())[0, 1] > 0.9995
+    [rounded] = runner_of(tmp_path, "int8").step([Chunk(sequence_of(ids), 0, n)])
+    assert np.corrcoef(rounded.ravel(), expected.ravel())[0, 1] > 0.995
+
+
+def test_logits_do_not_depend_on_chunks_neighbours_or_threads(tmp_path: Path) -> None:
+    save(tmp_path, "qwen3")
+    ids = ids_for(90, 96)
+    for quantization in ("fp32", "int8", "int4"):
+        alone = runner_of(tmp_path, quantization, n_threads=1)
+        [expected] = alone.step([Chunk(sequence_of(ids), 0, 90)])
+        busy = runner_of(tmp_path, quantization, n_threads=3)
+        ours, rows = sequence_of(ids), []
+        others = [sequence_of(ids_for(40, 96, seed=i), 10 + 8 * i, scored=False) for i in range(1, 5)]
+        for start, end in [(0, 7), (7, 50), (50, 51), (51, 52), (52, 90)]:
+            chunks = [Chunk(other, 0, 40) for other in others[: end % 5]]
+            rows.append(busy.step([*chunks[:2], Chunk(ours, start, end), *chunks[2:]])[len(chunks[:2])])
+        assert np.array_equal(np.concatenate(rows), expected), quantization
+
+
+def test_packed_weights_are_kept_and_made_anew_when_the_model_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, store = tmp_path / "model", tmp_path / "store"
+    save(model, "qwen3")
+    ids = ids_for(20, 96)
+
+    def logits() -> np.ndarray:
+        [rows] = runner_of(model, "int8", store=store).step([Chunk(sequence_of(ids), 0, 20)])
+        return rows
+
+    first = logits()
+    [file] = store.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_weights, "pack", None)  # would be called if the file did not serve
+        assert np.array_equal(logits(), first)
+    # half a file is no file
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert np.array_equal(logits(), first)
+    assert file.read_bytes() == whole
+    # another model in the same place
+    save(model, "qwen3", seed=5)
+    assert not np.array_equal(logits(), first)
+    assert len(list(store.iterdir())) == 1
+    # a full disk: a warning, and the model works
+    for file in store.iterdir():
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", _no_space)
+        logits()
+    assert "could not be kept" in caplog.text
+    assert list(store.iterdir()) == []
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, os.strerror(28))
+
+
+def test_the_default_model_keeps_its_blocks(default_model: Path) -> None:
+    runner = runner_of(default_model, "auto")
+    formats = runner.weights.formats()
+    assert set(formats) == {"I4M", "I8"}
+    model = load_model(default_model)
+    for name, parameter in [("layers.7.down", "layers.7.feed_forward.down.weight"), ("embed", "embed.weight")]:
+        exact = packed_weights.unpack(runner.kernels, runner.weights, name)
+        assert np.array_equal(exact, model.get_parameter(parameter).detach().numpy())
+    qkv = packed_weights.unpack(runner.kernels, runner.weights, "layers.3.qkv")
+    rows = [model.get_parameter(f"layers.3.attention.{name}.weight").detach().numpy() for name in "qkv"]
+    assert np.array_equal(qkv, np.concatenate(rows))
+
+
+def test_embedding_is_the_mean_of_the_hidden_states(tmp_path: Path) -> None:
+    save(tmp_path, "qwen3")
+    ids = ids_for(100, 96)
+    with torch.inference_mode():
+        expected = load_model(tmp_path).hidden(torch.tensor([ids]))[0].mean(0).numpy()
+    assert np.allclose(runner_of(tmp_path).embed(ids), expected, rtol=1e-2, atol=2e-3)
