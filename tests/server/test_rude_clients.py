@@ -123,6 +123,50 @@ def test_a_full_queue_is_a_503_and_harms_nobody(small: RunningServer) -> None:
     assert small.is_idle()
 
 
+def test_one_user_can_not_fill_the_queue(start: StartServer) -> None:
+    server = start(slow_step_s=0.02, max_batch=1, max_queue=4)
+    greedy = [ask(server, {**LONG, "user": "ann", "stream": True}) for _ in range(4)]
+    wait_until(lambda: server.load() == (1, 3))
+    refused = server.post("/v1/completions", {**LONG, "user": "ann"})
+    assert "of your requests" in assert_error(refused, 503, code="engine_overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    other = ask(server, {**LONG, "max_tokens": 2, "user": "bob"})
+    wait_until(lambda: server.load() == (1, 4))
+    greedy[0].close()
+    status, _, body = read_response(other)
+    assert status == 200, "ann's others waited before, but it was bob's turn"
+    assert json.loads(body)["usage"]["completion_tokens"] <= 2
+    for sock in greedy[1:]:
+        sock.close()
+    wait_until(server.is_idle, FREED_WITHIN_S)
+
+
+def test_two_hundred_aborted_streams_leave_no_block_in_use(start: StartServer) -> None:
+    server = start(slow_step_s=0.005)
+    for _ in range(20):
+        socks = [ask(server, {**LONG, "stream": True, "prompt": "The capital of " * 5}) for _ in range(10)]
+        for i, sock in enumerate(socks):
+            if i % 2:
+                sock.recv(10)
+            hang_up(sock)
+    wait_until(lambda: server.is_idle() and server.model.engine.stats().blocks_used == 0, FREED_WITHIN_S)
+
+
+def test_what_can_not_fit_the_cache_is_refused_with_the_numbers(start: StartServer) -> None:
+    """However long the model's context is: the cache is smaller here. What fits it alone is served, beside others too."""
+    server = start(kv_cache_tokens=70)
+    ids = list(range(3, 53))
+    refused = server.post("/v1/completions", {"model": MODEL, "prompt": ids, "max_tokens": 15})
+    message = assert_error(refused, 400, code="context_length_exceeded", param="prompt")
+    assert message.startswith(
+        "This model's maximum context length is 64 tokens, however you requested 65 tokens (50 in your prompt;"
+    )
+    with ThreadPoolExecutor() as pool:
+        body = {"model": MODEL, "prompt": ids, "max_tokens": 14, "n": 3, "temperature": 0, "logit_bias": {"2": -100}}
+        for answer in pool.map(lambda _: server.complete(**body), range(3)):
+            assert answer["usage"]["completion_tokens"] == 3 * 14
+
+
 def test_many_prompts_need_only_one_place(small: RunningServer) -> None:
     """A request that was let in is answered, however small the queue and whoever comes meanwhile."""
     with ThreadPoolExecutor() as pool:
