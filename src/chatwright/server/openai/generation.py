@@ -23,6 +23,8 @@ T = TypeVar("T")
 # so that one request with many prompts does not fill it.
 PROMPTS_AT_ONCE = 16
 FULL_QUEUE_PAUSE_S = 0.05
+# Events that wait here for a client that reads slowly.
+MAX_UNREAD = 64
 
 
 class ClientGoneError(Exception):
@@ -88,6 +90,9 @@ async def generate_all(
     Raises OverloadedError when there is no room for the first prompt, or when `cut_off` is set; EngineError.
     """
     inbox: asyncio.Queue[tuple[int, TextEvent] | Exception | None] = asyncio.Queue()
+    # A client that reads slowly holds up its own events where they come from, and fills no memory here.
+    room = asyncio.Event()
+    room.set()
     places = asyncio.Semaphore(PROMPTS_AT_ONCE)
 
     async def pump(number: int, request: TextRequest) -> None:
@@ -98,6 +103,9 @@ async def generate_all(
                         async with aclosing(model.generate(request)) as events:
                             async for event in events:
                                 inbox.put_nowait((number, event))
+                                if inbox.qsize() >= MAX_UNREAD:
+                                    room.clear()
+                                await room.wait()
                         break
                     except OverloadedError:
                         # The first prompt, which starts first, stands for the request: without room for it the request is
@@ -119,6 +127,8 @@ async def generate_all(
         n_open = len(requests)
         while n_open:
             item = await inbox.get()
+            if inbox.qsize() <= MAX_UNREAD // 2:
+                room.set()
             if isinstance(item, Exception):
                 raise item
             if item is None:

@@ -22,7 +22,10 @@ LINE_SEPARATORS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\u00
 
 def sse(item: BaseModel) -> str:
     """One event with the fields that were set."""
-    return f"data: {item.model_dump_json(exclude_unset=True).translate(LINE_SEPARATORS)}\n\n"
+    text = item.model_dump_json(exclude_unset=True)
+    if not text.isascii():
+        text = text.translate(LINE_SEPARATORS)
+    return f"data: {text}\n\n"
 
 
 class EventStream(StreamingResponse):
