@@ -141,9 +141,6 @@ def test_a_name_or_unknown_field_changes_no_prompt(server: RunningServer) -> Non
 
 def test_what_is_not_supported_is_refused_by_name(server: RunningServer) -> None:
     for name, value in {
-        "tools": [{"type": "function", "function": {"name": "f"}}],
-        "functions": [{"name": "f"}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
         "audio": {"voice": "x"},
         "chat_template": "{{ messages }}",
         "chat_template_kwargs": {"tokenize": True},

@@ -30,7 +30,7 @@ TEXT = [
 ]
 
 
-def make_model_folder(folder: Path) -> Path:
+def make_model_folder(folder: Path, *, context: int = CONTEXT, template: str = TEMPLATE) -> Path:
     """A folder as `pull` would leave it. Most Chinese characters and emoji are several tokens: the vocabulary is small."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,15 +42,15 @@ def make_model_folder(folder: Path) -> Path:
     tokenizer.train_from_iterator(TEXT * 2, trainer)
     assert tokenizer.get_vocab_size() == VOCAB
 
-    save_model(_bigram_model(tokenizer), folder, extra={"eos_token_id": tokenizer.token_to_id("<|im_end|>")})
+    save_model(_bigram_model(tokenizer, context), folder, extra={"eos_token_id": tokenizer.token_to_id("<|im_end|>")})
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "chat_template.jinja").write_text(template)
     return folder
 
 
-def _bigram_model(tokenizer: Tokenizer) -> GPT:
+def _bigram_model(tokenizer: Tokenizer, context: int) -> GPT:
     """Embeddings are one-hot and the head holds bigram log probabilities; random layers between make the context matter."""
     torch.manual_seed(0)
     config = ModelConfig(
@@ -62,7 +62,7 @@ def _bigram_model(tokenizer: Tokenizer) -> GPT:
         n_kv_head=2,
         head_dim=16,
         d_ff=64,
-        context_length=CONTEXT,
+        context_length=context,
         norm="rmsnorm",
         norm_eps=1e-6,
         positions="rotary",

@@ -25,6 +25,7 @@ from chatwright.engine.protocol import (
     TokenLogprobs,
 )
 from chatwright.engine.stopping import StopMatcher
+from chatwright.engine.tool_format import Tool, ToolFormat, as_chat, tool_format_of
 from chatwright.errors import EngineError, InvalidRequestError
 from chatwright.tokenizer.chat import ChatTemplate, encode_chat
 from chatwright.tokenizer.fim import FimTokens
@@ -128,6 +129,7 @@ class TextModel:
         self.created = created
         self.fingerprint = fingerprint
         self.fim = fim
+        self._tool_format: ToolFormat | None = None
         self._end_ids = tokenizer.eos_ids | (fim.all if fim else frozenset())
 
     @property
@@ -140,8 +142,36 @@ class TextModel:
         self._refuse_hopeless([text], "prompt")
         return await asyncio.to_thread(self.tokenizer.encode, text)
 
-    async def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Token ids of a conversation in the model's chat template, ready for the assistant's turn."""
+    async def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Tool] = (),
+        tool_format: ToolFormat | None = None,
+        instruction: str = "",
+    ) -> list[int]:
+        """Token ids of a conversation in the model's chat template, ready for the assistant's turn.
+
+        tools: what the model may call. tool_format: how it is told, and how calls and results among the messages are written;
+        `tool_format()` unless given. instruction: what else it has to know, at the end of the system message.
+        """
+        template = self._chat_template()
+        texts = [str(message.get("content") or "") for message in messages]
+        self._refuse_hopeless([*texts, instruction, *(str(tool.schema()) for tool in tools)], "messages")
+        if tool_format is None and any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
+            tool_format = await self.tool_format()
+        if tools or instruction or tool_format:
+            chat, listed = as_chat(messages, tools, tool_format or await self.tool_format(), instruction)
+            return await asyncio.to_thread(encode_chat, self.tokenizer, template, chat, tools=listed)
+        return await asyncio.to_thread(encode_chat, self.tokenizer, template, messages)
+
+    async def tool_format(self) -> ToolFormat:
+        """How the model is told of tools and writes its calls; found out at the first use, off the event loop."""
+        if self._tool_format is None:
+            self._tool_format = await asyncio.to_thread(tool_format_of, self._chat_template())
+        return self._tool_format
+
+    def _chat_template(self) -> ChatTemplate:
         if self.template is None:
             raise InvalidRequestError(
                 "The model {name} has no chat template: it is a base model, which continues text. Use /v1/completions.",
@@ -149,8 +179,7 @@ class TextModel:
                 param="model",
                 code="unsupported_model",
             )
-        self._refuse_hopeless([str(message.get("content") or "") for message in messages], "messages")
-        return await asyncio.to_thread(encode_chat, self.tokenizer, self.template, messages)
+        return self.template
 
     async def encode_between(self, prompt: str | Sequence[int], suffix: str) -> list[int]:
         """Token ids of a prompt that asks for what stands between `prompt` (text, or ids of text) and `suffix`."""

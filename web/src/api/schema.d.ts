@@ -310,6 +310,31 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AllowedChoice
+         * @description `tool_choice`: some of the tools.
+         */
+        AllowedChoice: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "allowed_tools";
+            allowed_tools: components["schemas"]["AllowedTools"];
+        };
+        /**
+         * AllowedTools
+         * @description Which of the tools may or must be called.
+         */
+        AllowedTools: {
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "auto" | "required";
+            /** Tools */
+            tools: components["schemas"]["ChosenTool"][];
+        };
+        /**
          * Annotation
          * @description A URL citation when using web search.
          */
@@ -338,6 +363,16 @@ export interface components {
             url: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * CalledFunction
+         * @description Name and arguments of a call. Arguments are JSON in a text, or what a model took for it.
+         */
+        CalledFunction: {
+            /** Name */
+            name: string;
+            /** Arguments */
+            arguments: string;
         };
         /**
          * ChatBody
@@ -385,6 +420,17 @@ export interface components {
             logprobs?: boolean | null;
             /** Top Logprobs */
             top_logprobs?: number | null;
+            response_format?: components["schemas"]["ResponseFormat"] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolBody"][] | null;
+            /** Tool Choice */
+            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["ChosenTool"] | components["schemas"]["AllowedChoice"] | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
+            /** Functions */
+            functions?: components["schemas"]["FunctionBody"][] | null;
+            /** Function Call */
+            function_call?: ("none" | "auto") | components["schemas"]["ChosenFunction"] | null;
         };
         /**
          * ChatCompletion
@@ -527,6 +573,26 @@ export interface components {
             refusal?: components["schemas"]["ChatCompletionTokenLogprob"][] | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * ChosenFunction
+         * @description `function_call`: the one that must be called.
+         */
+        ChosenFunction: {
+            /** Name */
+            name: string;
+        };
+        /**
+         * ChosenTool
+         * @description `tool_choice`: the one that must be called.
+         */
+        ChosenTool: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            function: components["schemas"]["ChosenFunction"];
         };
         /**
          * Completion
@@ -801,6 +867,22 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * FunctionBody
+         * @description A function that the model may call.
+         */
+        FunctionBody: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Parameters */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
          * FunctionCall
          * @description Deprecated and replaced by `tool_calls`.
          *
@@ -848,7 +930,7 @@ export interface components {
         };
         /**
          * Message
-         * @description A message of a conversation.
+         * @description A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023.
          */
         Message: {
             /**
@@ -858,6 +940,13 @@ export interface components {
             role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
             /** Content */
             content?: string | components["schemas"]["TextPart"][] | null;
+            /** Name */
+            name?: string | null;
+            /** Tool Calls */
+            tool_calls?: components["schemas"]["ToolCall"][] | null;
+            /** Tool Call Id */
+            tool_call_id?: string | null;
+            function_call?: components["schemas"]["CalledFunction"] | null;
         };
         /**
          * Moderation
@@ -999,6 +1088,22 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * NamedSchema
+         * @description `response_format.json_schema`. `strict` changes nothing: every schema is kept to.
+         */
+        NamedSchema: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Schema */
+            schema?: {
+                [key: string]: unknown;
+            } | null;
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
          * PromptTokensDetails
          * @description Breakdown of tokens used in the prompt.
          */
@@ -1026,6 +1131,18 @@ export interface components {
              * @enum {string}
              */
             status: "ready" | "draining" | "engine_down";
+        };
+        /**
+         * ResponseFormat
+         * @description `response_format`: any text, any JSON object, or JSON that matches a schema.
+         */
+        ResponseFormat: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "text" | "json_object" | "json_schema";
+            json_schema?: components["schemas"]["NamedSchema"] | null;
         };
         /**
          * ServedModel
@@ -1093,6 +1210,32 @@ export interface components {
             type: "text";
             /** Text */
             text: string;
+        };
+        /**
+         * ToolBody
+         * @description An entry of `tools`.
+         */
+        ToolBody: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            function: components["schemas"]["FunctionBody"];
+        };
+        /**
+         * ToolCall
+         * @description A call in a message of the assistant.
+         */
+        ToolCall: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            function: components["schemas"]["CalledFunction"];
         };
         /** TopLogprob */
         TopLogprob: {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage, ChatCompletionTokenLogprob
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
@@ -18,18 +19,24 @@ from openai.types.chat.chat_completion_chunk import ChoiceLogprobs as ChunkLogpr
 from openai.types.chat.chat_completion_token_logprob import TopLogprob
 from starlette.responses import Response
 
+from chatwright.engine.protocol import Grammar
 from chatwright.engine.text import TextDelta, TextFinish, TextModel, TextRequest, TokenText
+from chatwright.engine.tool_format import ToolFormat
+from chatwright.engine.tool_grammar import json_grammar, tool_grammar
+from chatwright.engine.tool_reader import ToolReader
+from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.openai.choice import ChatChoice
 from chatwright.server.openai.generation import (
     generate_all,
     owner_of,
     sampling_params,
     unless_client_leaves,
     usage,
-    wire_reason,
 )
-from chatwright.server.openai.requests import ChatBody
+from chatwright.server.openai.requests import ChatBody, conversation
 from chatwright.server.openai.streaming import sse, start_stream
+from chatwright.server.openai.tools import ToolUse
 from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["chat"])
@@ -61,11 +68,45 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
+@dataclass(frozen=True)
+class _Form:
+    """The form that the answer has to have. use, tool_format: where something may be called. param: which field asks for it."""
+
+    use: ToolUse | None
+    tool_format: ToolFormat | None
+    grammar: Grammar | None
+    param: str | None
+
+    @classmethod
+    async def asked_for(cls, body: ChatBody, model: TextModel) -> _Form:
+        """From the request. Raises InvalidRequestError."""
+        use = body.tool_use()
+        schema = body.response_format.schema_to_match() if body.response_format else None
+        if use is None:
+            return cls(None, None, None if schema is None else json_grammar(schema), "response_format")
+        tool_format = await model.tool_format()
+        if schema is not None and not tool_format.opening:
+            # JSON that is an answer could not be told from JSON that is a call; in our own format it can.
+            tool_format = ToolFormat(system_role=tool_format.system_role)
+        otherwise: Mapping[str, Any] | Literal["text"] | None = "text" if schema is None else schema
+        grammar = tool_grammar(
+            tool_format, use.callable, otherwise=None if use.required else otherwise, several=use.several
+        )
+        return cls(use, tool_format, grammar, use.param)
+
+    def choice(self) -> ChatChoice:
+        """A choice that is about to grow."""
+        reader = ToolReader(self.tool_format) if self.tool_format else None
+        return ChatChoice(reader, legacy=self.use is not None and self.use.legacy)
+
+
 class _Job:
     """One conversation, tokenised and checked."""
 
-    def __init__(self, body: ChatBody, name: str, model: TextModel, prompt: list[int], cut_off: asyncio.Event) -> None:
-        self.body, self.model, self.n_prompt, self.cut_off = body, model, len(prompt), cut_off
+    def __init__(
+        self, body: ChatBody, name: str, model: TextModel, prompt: list[int], form: _Form, cut_off: asyncio.Event
+    ) -> None:
+        self.body, self.model, self.n_prompt, self.form, self.cut_off = body, model, len(prompt), form, cut_off
         self.n = body.n or 1
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -78,37 +119,47 @@ class _Job:
         max_tokens = max(1, model.max_tokens_left(len(prompt))) if asked is None else asked
         model.check_length(len(prompt), max_tokens, param="messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        sampling = sampling_params(body, model, max_tokens=max_tokens, logprobs=logprobs)
-        self.requests = [
-            TextRequest(prompt_ids=prompt, sampling=sampling, stop=body.stops, n=self.n, owner=owner_of(body))
-        ]
+        self.request = TextRequest(
+            prompt_ids=prompt,
+            sampling=sampling_params(body, model, max_tokens=max_tokens, logprobs=logprobs),
+            stop=body.stops,
+            n=self.n,
+            owner=owner_of(body),
+            grammar=form.grammar,
+        )
 
     @classmethod
     async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
-        prompt = await model.encode_chat([message.for_template() for message in body.messages])
-        return cls(body, name, model, prompt, cut_off)
+        form = await _Form.asked_for(body, model)
+        prompt = await model.encode_chat(
+            conversation(body.messages),
+            tools=form.use.tools if form.use else (),
+            tool_format=form.tool_format,
+            instruction=body.response_format.instruction() if body.response_format else "",
+        )
+        return cls(body, name, model, prompt, form, cut_off)
 
     async def run(self) -> ChatCompletion:
         """The whole answer at once."""
-        texts = [""] * self.n
+        answers = [self.form.choice() for _ in range(self.n)]
         tokens: list[list[TokenText]] = [[] for _ in range(self.n)]
         reasons: list[Any] = [None] * self.n
         n_completion = n_reused = 0
-        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
-            async for _, event in events:
+        async with aclosing(self._events()) as events:
+            async for event in events:
                 if isinstance(event, TextDelta):
-                    texts[event.index] += event.text
+                    answers[event.index].push(event.text)
                     tokens[event.index].extend(event.tokens)
-                elif isinstance(event, TextFinish):
-                    reasons[event.index] = wire_reason(event)
+                else:
+                    _, reasons[event.index] = answers[event.index].finish(event)
                     n_completion += event.n_tokens
                     if event.index == 0:  # the others found what this one computed
                         n_reused = event.reused_tokens
         choices = [
             Choice(
                 index=index,
-                message=ChatCompletionMessage(role="assistant", content=texts[index], refusal=None),
+                message=answers[index].message(),
                 logprobs=ChoiceLogprobs(content=_logprobs(tokens[index]), refusal=None) if self.body.logprobs else None,
                 finish_reason=reasons[index],
             )
@@ -122,31 +173,42 @@ class _Job:
         )
 
     async def stream(self, *, include_usage: bool) -> AsyncGenerator[str, None]:
-        """The answer as events; the same texts, tokens and reasons as `run`."""
+        """The answer as events; the same texts, calls, tokens and reasons as `run`."""
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
+        answers = [self.form.choice() for _ in range(self.n)]
         n_completion = n_reused = 0
-        started: set[int] = set()
-        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
-            async for _, event in events:
-                if not isinstance(event, TextDelta | TextFinish):
-                    continue
-                if event.index not in started:
-                    started.add(event.index)
-                    yield self._chunk(
-                        event.index, ChoiceDelta(role="assistant", content="", refusal=None), None, None, no_usage
-                    )
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                answer = answers[event.index]
                 if isinstance(event, TextDelta):
-                    logprobs = None
-                    if self.body.logprobs:
-                        logprobs = ChunkLogprobs(content=_logprobs(event.tokens), refusal=None)
-                    yield self._chunk(event.index, ChoiceDelta(content=event.text), logprobs, None, no_usage)
+                    deltas, reason = answer.push(event.text), None
                 else:
+                    deltas, reason = answer.finish(event)
                     n_completion += event.n_tokens
                     if event.index == 0:  # the others found what this one computed
                         n_reused = event.reused_tokens
-                    yield self._chunk(event.index, ChoiceDelta(), None, wire_reason(event), no_usage)
+                logprobs = None
+                if isinstance(event, TextDelta) and self.body.logprobs:
+                    logprobs = ChunkLogprobs(content=_logprobs(event.tokens), refusal=None)
+                    # The tokens of what is held back, or only marks a call, are told without delay.
+                    deltas = deltas or [ChoiceDelta()]
+                for number, delta in enumerate(deltas, start=1):
+                    yield self._chunk(event.index, delta, logprobs if number == len(deltas) else None, None, no_usage)
+                if reason is not None:
+                    yield self._chunk(event.index, ChoiceDelta(), None, reason, no_usage)
         if include_usage:
             yield self._sse([], {"usage": usage(self.n_prompt, n_completion, n_reused)})
+
+    async def _events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
+        """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for."""
+        async with aclosing(generate_all(self.model, [self.request], self.cut_off)) as events:
+            try:
+                async for _, event in events:
+                    if isinstance(event, TextDelta | TextFinish):
+                        yield event
+            except InvalidRequestError as error:
+                error.param = error.param or self.form.param
+                raise
 
     def _chunk(
         self, index: int, delta: ChoiceDelta, logprobs: ChunkLogprobs | None, reason: Any, extra: dict[str, Any]

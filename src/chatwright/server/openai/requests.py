@@ -6,8 +6,10 @@ refused by name (`unsupported_parameter`): silently dropping them would be a wro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,6 +21,9 @@ from pydantic import (
 )
 
 from chatwright.errors import InvalidRequestError
+from chatwright.server.json_body import MAX_DEPTH, brackets_of, deeper_than
+from chatwright.server.openai.schemas import ResponseFormat
+from chatwright.server.openai.tools import FunctionChoice, Functions, ToolChoice, Tools, ToolUse, tool_use
 
 MAX_PROMPTS = 128
 MAX_MESSAGES = 4096
@@ -26,6 +31,7 @@ MAX_SEQUENCES = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_PARTS = 4096
 MAX_BIASES = 1024
+MAX_CALLS = 128
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -164,25 +170,44 @@ class TextPart(BaseModel):
     text: str
 
 
+class CalledFunction(BaseModel):
+    """Name and arguments of a call. Arguments are JSON in a text, or what a model took for it."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    arguments: str
+
+    def for_template(self) -> dict[str, Any]:
+        """With the arguments as an object, as templates want them; left as a text where they are none."""
+        return {"name": self.name, "arguments": _object_in(self.arguments)}
+
+
+class ToolCall(BaseModel):
+    """A call in a message of the assistant."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Message(BaseModel):
-    """A message of a conversation."""
+    """A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023."""
 
     model_config = ConfigDict(strict=True)
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
+    name: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
+    tool_call_id: str | None = None
+    function_call: CalledFunction | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_what_is_not_read(cls, message: Any) -> Any:
-        for name in ("tool_calls", "function_call"):
-            if isinstance(message, dict) and message.get(name):
-                raise InvalidRequestError(
-                    "This server does not support {name} yet. Leave it out.",
-                    name=name,
-                    param="messages",
-                    code="unsupported_parameter",
-                )
         parts = message.get("content") if isinstance(message, dict) else None
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict) and part.get("type") in ("image_url", "input_audio", "file"):
@@ -200,23 +225,72 @@ class Message(BaseModel):
             raise InvalidRequestError(
                 "A message of the role {role} has no content.", role=self.role, param="messages", code="invalid_value"
             )
+        if (self.tool_calls or self.function_call) and self.role != "assistant":
+            raise InvalidRequestError(
+                "A message of the role {role} has calls; only the assistant calls.",
+                role=self.role,
+                param="messages",
+                code="invalid_value",
+            )
         return self
 
-    def for_template(self) -> dict[str, str]:
-        """The message as chat templates know it."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+    @property
+    def text(self) -> str:
+        """The content in one piece."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls as templates know them. That of 2023 has no id; its name is one."""
+        if self.function_call is not None:
+            function = self.function_call.for_template()
+            return [{"id": function["name"], "type": "function", "function": function}]
+        return [
+            {"id": call.id, "type": call.type, "function": call.function.for_template()}
+            for call in self.tool_calls or ()
+        ]
+
+
+def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates know them; results with the name of the function that was called. Raises InvalidRequestError
+    for a result that answers no call."""
+    called: dict[str, str] = {}
+    result: list[dict[str, Any]] = []
+    for message in messages:
+        plain: dict[str, Any] = {"role": message.role, "content": message.text}
+        if message.role == "developer":
+            plain["role"] = "system"
+        elif calls := message.calls:
+            plain["tool_calls"] = calls
+            called |= {call["id"]: call["function"]["name"] for call in calls}
+        elif message.role in ("tool", "function"):
+            call_id = (message.tool_call_id if message.role == "tool" else message.name) or ""
+            if call_id not in called:
+                raise InvalidRequestError(
+                    "A message of the role {role} answers no call: a message of the assistant before it must have the call, "
+                    "with the same id or name.",
+                    role=message.role,
+                    param="messages",
+                    code="invalid_value",
+                )
+            plain |= {"role": "tool", "tool_call_id": call_id, "name": called[call_id]}
+        result.append(plain)
+    return result
+
+
+def _object_in(text: str) -> Any:
+    """The JSON object that the text is, or the text: too deep for a template's own recursion, or no object."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return text if not isinstance(value, dict) or deeper_than(brackets_of(text.encode()), MAX_DEPTH) else value
 
 
 class ChatBody(SamplingBody):
     """`POST /v1/chat/completions`."""
 
     unsupported = {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
-        "functions": ([],),
-        "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "audio": (),
         "modalities": (["text"],),
         "store": (False,),
@@ -231,6 +305,16 @@ class ChatBody(SamplingBody):
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Functions | None = None
+    function_call: FunctionChoice | None = None
+
+    def tool_use(self) -> ToolUse | None:
+        """What may be called, if anything. Raises InvalidRequestError."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls, self.functions, self.function_call)
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatBody:
