@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForPreTraining, BertModel, BertTokenizer
 
 from chatwright.errors import InvalidModelError, ModelNotFoundError
-from chatwright.model.encoder import Encoder, EncoderConfig, mean_pooled
-from chatwright.model.encoder_hf import encoder_config_from_hf, encoder_config_to_hf, load_encoder
+from chatwright.model.encoder import Encoder, mean_pooled
+from chatwright.model.encoder_config import EncoderConfig, encoder_config_from_hf, encoder_config_to_hf
+from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.init import initialise
 from chatwright.tokenizer.wordpiece import load_wordpiece
 from tests.model.tiny_models import random_ids, randomise, write_encoder

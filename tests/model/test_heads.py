@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
 from chatwright.model.describe import describe_model
 from chatwright.model.encoder import Encoder
-from chatwright.model.encoder_hf import encoder_config_from_hf
+from chatwright.model.encoder_config import encoder_config_from_hf
 from chatwright.model.gpt import GPT
 from chatwright.model.head_folder import check_can_tag, load_head, save_head
 from chatwright.model.heads import TextClassifier, TokenTagger

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from chatwright.model.encoder import Encoder
-from chatwright.model.encoder_hf import encoder_config_to_hf, encoder_weights
+from chatwright.model.encoder_config import encoder_config_to_hf
+from chatwright.model.encoder_hf import encoder_weights
 from chatwright.model.save import write_tensors
 
 GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512}

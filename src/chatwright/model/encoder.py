@@ -7,67 +7,12 @@ Letters in names are axes: B sequences, T tokens of each, D d_model in x_BTD and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatwright.errors import InvalidModelError
-from chatwright.model.config import Activation, shown
+from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.gpt import ACTIVATIONS
-
-_LARGEST = {
-    "vocab_size": 1 << 24,
-    "n_layer": 1 << 10,
-    "d_model": 1 << 18,
-    "n_head": 1 << 12,
-    "d_ff": 1 << 22,
-    "context_length": 1 << 20,
-    "n_token_types": 1 << 10,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """Raises InvalidModelError when a number is of the wrong type, out of range or inconsistent.
-
-    `n_token_types`: kinds of segments a sequence can have (BERT: first and second sentence). `pad_id`: the token of padding.
-    `pooler`: whether the layer over the first token is there, which BERT's sentence heads stand on.
-    """
-
-    vocab_size: int
-    n_layer: int
-    d_model: int
-    n_head: int
-    d_ff: int
-    context_length: int
-    n_token_types: int = 2
-    norm_eps: float = 1e-12
-    activation: Activation = "gelu"
-    pad_id: int = 0
-    pooler: bool = True
-
-    def __post_init__(self) -> None:
-        for field, largest in _LARGEST.items():
-            _check_number(field, getattr(self, field), 1, largest)
-        _check_number("pad_id", self.pad_id, 0, self.vocab_size - 1)
-        if not isinstance(self.norm_eps, int | float) or not 0 <= self.norm_eps <= 1:
-            _check_number("norm_eps", self.norm_eps, 0, 1)
-        if self.activation not in get_args(Activation):
-            raise InvalidModelError(
-                "In the model's configuration, {field} is {value}, which is not supported (supported: {choices}).",
-                field="activation",
-                value=shown(self.activation),
-                choices=", ".join(get_args(Activation)),
-            )
-        if self.d_model % self.n_head:
-            raise InvalidModelError(
-                "In the model's configuration, the width {d_model} cannot be divided among {n_head} heads.",
-                d_model=self.d_model,
-                n_head=self.n_head,
-            )
 
 
 class Encoder(nn.Module):
@@ -166,14 +111,3 @@ class EncoderFeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         down_BTD: Tensor = self.down(self.activate(self.up(x_BTD)))
         return down_BTD
-
-
-def _check_number(field: str, value: object, smallest: int, largest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
-        raise InvalidModelError(
-            "In the model's configuration, {field} is {value}; it must be a number from {smallest} to {largest}.",
-            field=field,
-            value=shown(value),
-            smallest=smallest,
-            largest=largest,
-        )

@@ -21,11 +21,10 @@ from chatwright.model.checkpoint import (
     weight_files,
 )
 from chatwright.model.config import ModelConfig, shown
-from chatwright.model.encoder import Encoder, EncoderConfig
+from chatwright.model.encoder import Encoder
+from chatwright.model.encoder_config import EncoderConfig, encoder_config_from_hf, encoder_config_to_hf
 from chatwright.model.encoder_hf import (
     build_encoder,
-    encoder_config_from_hf,
-    encoder_config_to_hf,
     encoder_weights,
 )
 from chatwright.model.folder import CARD, new_folder

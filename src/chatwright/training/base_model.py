@@ -15,8 +15,9 @@ from chatwright.engine.tokenizers import copy_tokenizer, load_text_side
 from chatwright.errors import InvalidModelError, TrainingError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint, read_json_object
 from chatwright.model.config import ModelConfig
-from chatwright.model.encoder import Encoder, EncoderConfig
-from chatwright.model.encoder_hf import encoder_config_from_hf, load_encoder
+from chatwright.model.encoder import Encoder
+from chatwright.model.encoder_config import EncoderConfig, encoder_config_from_hf
+from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.tokenizer.chat import ChatTemplate
