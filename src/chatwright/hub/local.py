@@ -11,7 +11,7 @@ from chatwright.hub.failures import need_space, writing_to
 from chatwright.hub.manifest import Manifest
 from chatwright.hub.names import check_name, name_from
 from chatwright.hub.progress import Progress
-from chatwright.hub.selection import select_files
+from chatwright.hub.selection import POOLING, select_files
 from chatwright.hub.source import Source
 
 _CHUNK = 8 * 2**20
@@ -32,11 +32,13 @@ def path_source(path: Path, rename: str | None) -> Source:
                 "{path} is not a model: expected a .gguf file, or a folder in Hugging Face's layout.", path=path
             )
         try:
-            files = [path] if path.is_file() else _model_files(path)
-            total = sum(file.stat().st_size for file in files)
+            home = path.parent if path.is_file() else path
+            files = [path.name] if path.is_file() else _model_files(path)
+            total = sum((home / file).stat().st_size for file in files)
             need_space(work, total, shutil.disk_usage(work).free)
             for file in files:
-                _copy(file, folder / file.name, work, progress)
+                (folder / file).parent.mkdir(exist_ok=True)
+                _copy(home / file, folder / file, work, progress)
         except PermissionError as error:
             raise PullError(
                 "{path} cannot be read ({reason}).", path=error.filename or path, reason=error.strerror
@@ -46,9 +48,10 @@ def path_source(path: Path, rename: str | None) -> Source:
     return Source(name, source, fetch)
 
 
-def _model_files(folder: Path) -> list[Path]:
+def _model_files(folder: Path) -> list[str]:
     names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    return [folder / name for name in select_files(names, None, str(folder))]
+    names += [POOLING] if (folder / POOLING).is_file() else []
+    return select_files(names, None, str(folder))
 
 
 def _copy(source: Path, target: Path, work: Path, progress: Progress) -> None:

@@ -77,6 +77,7 @@ def _fetch(
                 )
             progress.end()
     for entry in chosen:
+        (folder / entry).parent.mkdir(exist_ok=True)
         (store / entry).rename(folder / entry)
     return Manifest(name=name, source=source, revision=revision)
 

@@ -171,6 +171,7 @@ def _finish(manifest: Manifest, folder: Path) -> None:
     from chatwright.model.describe import describe_model
     from chatwright.model.gguf import GGUFFile
     from chatwright.tokenizer import load_chat_template, load_tokenizer
+    from chatwright.tokenizer.wordpiece import load_wordpiece
 
     path = loadable_path(folder)
     if path is None:
@@ -180,7 +181,10 @@ def _finish(manifest: Manifest, folder: Path) -> None:
         )
     info = describe_model(path)
     metadata = GGUFFile.open(path).metadata if path.is_file() else None
-    load_tokenizer(folder, metadata)
+    if info.writes_text:
+        load_tokenizer(folder, metadata)
+    else:
+        load_wordpiece(folder)
     if template := load_chat_template(folder, metadata):
         template.close()
     files = {

@@ -17,6 +17,7 @@ _SMALL = {
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "chat_template.jinja",
     "README.md",
@@ -24,7 +25,12 @@ _SMALL = {
     "LICENSE.txt",
     "LICENSE.md",
     "model.safetensors.index.json",
+    # of encoders: how the vectors of tokens become one of a text
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 }
+POOLING = "1_Pooling/config.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -35,11 +41,13 @@ def select_files(files: Collection[str], wanted: str | None, where: str) -> list
 
     `wanted`: a GGUF's file name or quantisation such as `Q4_K_M`, or None. Raises PullError, naming the choices.
     """
-    # Only the top folder: variants for other runtimes lie in subfolders (onnx/, original/), and no path can leave.
+    # Only the top folder, but for one file: variants for other runtimes lie in subfolders (onnx/), and no path can leave.
     top = sorted(name for name in files if PurePosixPath(name).name == name)
     small = [name for name in top if name in _SMALL]
     if wanted is not None:
         return [choose_gguf(top, wanted, where), *(name for name in small if name.startswith(("README", "LICENSE")))]
+    if POOLING in files and "modules.json" in top:
+        small.append(POOLING)
     if "model.safetensors" in top:
         return ["model.safetensors", *(name for name in small if name != "model.safetensors.index.json")]
     if shards := [name for name in top if _SHARD.fullmatch(name)]:

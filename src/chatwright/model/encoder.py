@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.gpt import ACTIVATIONS
+from chatwright.model.pooling import Pooling
 
 
 class Encoder(nn.Module):
@@ -61,6 +62,18 @@ def mean_pooled(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The mean over the real tokens of each row, (B, D): the sentence embedding of Reimers & Gurevych (2019)."""
     weights_BT1 = mask_BT.bool()[..., None].to(x_BTD.dtype)
     return (x_BTD * weights_BT1).sum(1) / weights_BT1.sum(1).clamp(min=1)
+
+
+def pooled(x_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
+    """One vector a row, (B, D), as the encoder's folder says. Each row has a real token, and its first one is real."""
+    match pooling.mode:
+        case "mean":
+            x_BD = mean_pooled(x_BTD, mask_BT)
+        case "cls":
+            x_BD = x_BTD[:, 0]
+        case "max":
+            x_BD = x_BTD.masked_fill(~mask_BT.bool()[..., None], -torch.inf).amax(1)
+    return F.normalize(x_BD, dim=-1) if pooling.normalize else x_BD
 
 
 class EncoderLayer(nn.Module):

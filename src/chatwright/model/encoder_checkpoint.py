@@ -36,8 +36,8 @@ def is_encoder(path: Path) -> bool:
         return False
     raw = read_json_object(path / CONFIG)
     named = raw.get("architectures")
-    labels = isinstance(named, list) and str(named[:1]).find("Classification") >= 0
-    return raw.get("model_type") == "bert" and not labels
+    has_head = isinstance(named, list) and any("Classification" in str(name) for name in named)
+    return raw.get("model_type") == "bert" and not has_head
 
 
 def open_encoder(path: Path) -> EncoderCheckpoint:

@@ -46,6 +46,20 @@ class WordPiece:
         encoding = self._tokenizer.encode(text, pair)
         return Pieces(list(encoding.ids), list(encoding.type_ids), list(encoding.offsets))
 
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text alone."""
+        # a batch of one: only that releases the GIL, which a megabyte would hold for a second
+        ids: list[int] = self._tokenizer.encode_batch_fast([text])[0].ids
+        return ids
+
+    def piece(self, token_id: int) -> str | None:
+        """How the vocabulary writes a token; None for an id that it has not."""
+        return self._tokenizer.id_to_token(token_id)
+
+    def id_of(self, piece: str) -> int | None:
+        """The id of what the vocabulary writes so."""
+        return self._tokenizer.token_to_id(piece)
+
 
 def load_wordpiece(folder: Path, max_tokens: int | None = None) -> WordPiece:
     """The tokenizer of a BERT folder, which cuts texts to `max_tokens` (at least 3): of a pair the longer one first.
