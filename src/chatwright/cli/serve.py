@@ -294,7 +294,6 @@ def _shown_host(host: str) -> str:
 
 def _announce(url: str, models: Sequence[TextModel], settings: Settings, output: Output) -> None:
     """What a person needs to know, once, when the server listens."""
-    name = models[0].name
     key = settings.api_key is not None
     header = ' -H "Authorization: Bearer $CHATWRIGHT_API_KEY"' if key else ""
     lines = [
@@ -304,13 +303,26 @@ def _announce(url: str, models: Sequence[TextModel], settings: Settings, output:
         *(sentence for model in models if (sentence := languages_sentence(model.name, model.languages))),
         _("Clients must send the API key.") if key else _("No key is needed; only this machine can connect."),
         _("API: {url}/v1   documentation: {url}/docs", url=url),
-        _("Try it:"),
-        f"  curl {url}/v1/chat/completions{header} -H 'Content-Type: application/json' \\",
-        f"""    -d '{{"model": "{name}", "temperature": 0.2, "messages": [{{"role": "user", "content": "Hello"}}]}}'""",
+        *_example(url, models, header),
         _("Ctrl-C stops the server."),
         "",
     ]
     output.say("\n".join(lines))
+
+
+def _example(url: str, models: Sequence[TextModel], header: str) -> Sequence[str]:
+    """A request to the first model that writes text: a chat, or a text to be continued where it has not learned to chat."""
+    model = next((model for model in models if model.writes_text), None)
+    if model is None:
+        return ()
+    path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello"}]'
+    if model.template is None:
+        path, asked = "completions", '"prompt": "Once upon a time"'
+    return (
+        _("Try it:"),
+        f"  curl {url}/v1/{path}{header} -H 'Content-Type: application/json' \\",
+        f"""    -d '{{"model": "{model.name}", "temperature": 0.2, {asked}}}'""",
+    )
 
 
 def _say_draining(n_running: int, settings: Settings, output: Output) -> None:

@@ -32,11 +32,11 @@ class Embedder(Protocol):
         """One vector for each text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
-    """A text that somebody waits for; with None instead of ids only a turn of the loop."""
+    """A text that somebody waits for; without ids only a turn of the loop."""
 
-    ids: Sequence[int] | None
+    ids: Sequence[int]
     result: asyncio.Future[list[float]]
     loop: asyncio.AbstractEventLoop
 
@@ -63,7 +63,8 @@ class EncoderEngine:
         self._max_queue = max_queue
         # None ends the loop.
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._taken: list[_Job] = []
+        # those of this turn, in the order in which they came
+        self._taken: dict[_Job, None] = {}
         self._closed = False
         self._heartbeat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -117,7 +118,7 @@ class EncoderEngine:
     async def probe(self) -> float:
         """See `Engine.probe`."""
         start = time.monotonic()
-        await self._ask(None)
+        await self._ask(())
         return time.monotonic() - start
 
     async def close(self) -> None:
@@ -126,7 +127,7 @@ class EncoderEngine:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def _ask(self, ids: Sequence[int] | None) -> list[float]:
+    async def _ask(self, ids: Sequence[int]) -> list[float]:
         if self._closed or not self._thread.is_alive():
             raise EngineError("The engine has stopped. Restart the server.")
         loop = asyncio.get_running_loop()
@@ -144,31 +145,29 @@ class EncoderEngine:
                 for batch in batches([job for job in self._taken if job.ids and not job.result.cancelled()]):
                     self._heartbeat = time.monotonic()
                     self._embed(batch)
-                for job in self._taken:
-                    if not job.ids:
-                        job.resolve([])
-                self._taken = []
+                for job in list(self._taken):  # those that wait for a turn only, or not any more
+                    self._resolve(job, [])
         finally:
             # Also when a bug ended the loop: nobody may wait for an engine that is gone.
             while not self._jobs.empty():
                 if (left := self._jobs.get()) is not None:
-                    self._taken.append(left)
-            for job in self._taken:
-                job.resolve([], EngineError("The engine has stopped. Restart the server."))
+                    self._taken[left] = None
+            for job in list(self._taken):
+                self._resolve(job, [], EngineError("The engine has stopped. Restart the server."))
 
     def _take_jobs(self) -> None:
         """All that wait, at least one unless a second passes."""
         try:
             job: _Job | None = self._jobs.get(timeout=IDLE_TURN_S)
             while job is not None:
-                self._taken.append(job)
+                self._taken[job] = None
                 job = self._jobs.get_nowait()
         except queue.Empty:
             pass
 
     def _embed(self, batch: Sequence[_Job]) -> None:
         try:
-            vectors = self._embedder.embed([job.ids for job in batch if job.ids is not None])
+            vectors = self._embedder.embed([job.ids for job in batch])
         except STEP_FAILURES as failure:
             if len(batch) > 1:
                 # Who of them was it? One after the other they need less memory, and only the culprit is lost.
@@ -177,24 +176,27 @@ class EncoderEngine:
                     self._embed([job])
                 return
             log.exception("a text could not be embedded")
-            batch[0].resolve(
-                [], EngineError("The engine failed: {reason}", reason=f"{type(failure).__name__} in the forward pass")
-            )
+            reason = f"{type(failure).__name__} in the model's forward pass"
+            self._resolve(batch[0], [], EngineError("The engine failed: {reason}", reason=reason))
             return
         for job, vector in zip(batch, vectors, strict=True):
             if all(map(math.isfinite, vector)):
-                job.resolve(vector)
+                self._resolve(job, vector)
             else:
                 reason = "the model's output is not a number (NaN or infinity)"
-                job.resolve([], EngineError("The engine failed: {reason}", reason=reason))
+                self._resolve(job, [], EngineError("The engine failed: {reason}", reason=reason))
+
+    def _resolve(self, job: _Job, vector: list[float], error: EngineError | None = None) -> None:
+        del self._taken[job]
+        job.resolve(vector, error)
 
 
 def batches(jobs: Sequence[_Job]) -> list[list[_Job]]:
     """Texts of like length together, so that little is padding; MAX_BATCH_TOKENS at most, or one text."""
     parts: list[list[_Job]] = []
-    for job in sorted(jobs, key=lambda job: len(job.ids or ()), reverse=True):
+    for job in sorted(jobs, key=lambda job: len(job.ids), reverse=True):
         # the first of a part is its longest
-        if not parts or (len(parts[-1]) + 1) * len(parts[-1][0].ids or ()) > MAX_BATCH_TOKENS:
+        if not parts or (len(parts[-1]) + 1) * len(parts[-1][0].ids) > MAX_BATCH_TOKENS:
             parts.append([])
         parts[-1].append(job)
     return parts

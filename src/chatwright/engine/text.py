@@ -231,9 +231,11 @@ class TextModel:
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Vectors of texts (see `Engine.embed`), those of an encoder in batches. Raises InvalidRequestError for a text that is too
         long: nothing is ever cut."""
-        prompts = [await self.encode(text) for text in texts]
-        for ids in prompts:
-            self.check_length(len(ids), 0, param="input")
+        prompts = []
+        for text in texts:
+            self._refuse_hopeless([text], "input")
+            prompts.append(await asyncio.to_thread(self.tokenizer.encode, text))
+            self.check_length(len(prompts[-1]), 0, param="input")
         vectors = await asyncio.gather(*(self.engine.embed(ids) for ids in prompts))
         return Embeddings(tuple(vectors), sum(map(len, prompts)))
 

