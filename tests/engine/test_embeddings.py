@@ -28,7 +28,7 @@ from chatwright.model.pooling import Pooling, read_pooling
 from chatwright.settings import Settings
 from tests.server.tiny import make_model_folder
 
-SETTINGS = Settings(device="cpu", threads=1)
+SETTINGS = Settings(device="cpu", threads=1, quantization="fp32")
 SENTENCES = [
     "A cat sits on the mat.",
     "The kitten is resting on a rug!",
