@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -383,3 +384,23 @@ async def test_what_fits_the_cache_only_alone_is_served_among_others(make_engine
         assert tokens[0] == tokens[1] == greedy_reference(model, prompt, 68)
         assert reasons == {0: "length", 1: "length"}
     await idle(engine)
+
+
+async def test_many_texts_to_embed_stop_nobodys_answer(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tiny_model())
+    turns: list[str] = []
+    for name in ("embed", "step"):
+        function = getattr(engine._runner, name)
+
+        def noting(argument: object, name: str = name, function: Callable[..., object] = function) -> object:
+            turns.append(name)
+            return function(argument)
+
+        monkeypatch.setattr(engine._runner, name, noting)
+    answer = asyncio.create_task(run(engine, GenerateRequest("r", [1], SamplingParams(max_tokens=60, seed=1))))
+    vectors = await asyncio.gather(*(engine.embed([i, 2, 3]) for i in range(40)))
+    await answer
+    assert len({tuple(vector) for vector in vectors}) == 40
+    assert "embed embed" not in " ".join(turns[turns.index("step") : len(turns) - turns[::-1].index("step")])

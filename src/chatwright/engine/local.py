@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol
 
@@ -113,6 +113,8 @@ class LocalEngine:
         self._places: Counter[str] = Counter()
         # Commands run in the engine's thread between two steps: everything but this queue belongs to that thread.
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._long_commands: deque[Callable[[], None]] = deque()
+        self._n_embedding = 0
         self._subscribers: dict[str, _Subscriber] = {}
         self._groups: dict[str, Group] = {}
         self._outbox: list[tuple[str, EngineEvent]] = []
@@ -166,8 +168,19 @@ class LocalEngine:
         return scores
 
     async def embed(self, prompt_ids: Sequence[int]) -> list[float]:
-        """See `Engine.embed`."""
-        embedding: list[float] = await self._call(lambda: self._runner.embed(prompt_ids))
+        """See `Engine.embed`. One text between two steps, so that many of them do not stop everybody's answers. Raises
+        OverloadedError where too many wait."""
+        self._check_alive()
+        if self._n_embedding >= self._max_requests:
+            raise OverloadedError(
+                "The server is busy: {n} requests are being answered or waiting. Try again in a moment.",
+                n=self._n_embedding,
+            )
+        self._n_embedding += 1
+        try:
+            embedding: list[float] = await self._call(lambda: self._runner.embed(prompt_ids), between_steps=True)
+        finally:
+            self._n_embedding -= 1
         return embedding
 
     def abort(self, request_id: str, index: int | None = None) -> None:
@@ -229,8 +242,9 @@ class LocalEngine:
         if self._closed or not self._thread.is_alive():
             raise EngineError("The engine has stopped. Restart the server.")
 
-    async def _call(self, function: Callable[[], Any]) -> Any:
-        """Run a function in the engine's thread between two steps and wait for what it returns."""
+    async def _call(self, function: Callable[[], Any], *, between_steps: bool = False) -> Any:
+        """Run a function in the engine's thread and wait for what it returns. `between_steps`: it takes long, so that others get a
+        step before the next such function."""
         self._check_alive()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -245,12 +259,14 @@ class LocalEngine:
 
         def command() -> None:
             try:
+                if between_steps:
+                    self._check_alive()  # when the engine closes, those that still wait need not be computed
                 result, error = function(), None
             except Exception as failure:  # noqa: BLE001  the caller gets the error, and the loop lives
                 result, error = None, failure
             loop.call_soon_threadsafe(resolve, result, error)
 
-        self._commands.put(command)
+        self._commands.put((lambda: self._long_commands.append(command)) if between_steps else command)
         return await future
 
     # Everything below runs in the engine's thread.
@@ -260,6 +276,8 @@ class LocalEngine:
             while not self._closed:
                 self._heartbeat = time.monotonic()
                 self._run_commands()
+                if self._long_commands:
+                    self._long_commands.popleft()()
                 if self._scheduler.has_work():
                     self._step()
                 self._deliver()
@@ -268,13 +286,15 @@ class LocalEngine:
             reason: FinishReason = "abort" if self._closed else "error"
             while not self._commands.empty():
                 self._commands.get()()
+            while self._long_commands:
+                self._long_commands.popleft()()
             for group in list(self._groups.values()):
                 for choice in group.sequences:
                     self._finish(choice, reason, None if self._closed else "the engine's loop ended; see the log")
             self._deliver()
 
     def _run_commands(self) -> None:
-        wait = not self._scheduler.has_work()
+        wait = not self._scheduler.has_work() and not self._long_commands
         while True:
             try:
                 command = self._commands.get(block=wait, timeout=IDLE_TURN_S)
