@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,13 @@ def write_encoder(encoder: Encoder, folder: Path) -> None:
     write_tensors(encoder_weights(encoder), encoder_config_to_hf(encoder.config, 0.1), folder)
 
 
-def write_gguf(model: Any, path: Path, kind: Type = Type.F32, extra: Mapping[str, Any] | None = None) -> None:
-    """Writes the model as llama.cpp's converter would, and gives `model` the weights as they are after quantisation."""
+def write_gguf(
+    model: Any, path: Path, kind: Type | Callable[[str], Type] = Type.F32, extra: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the model as llama.cpp's converter would, and gives `model` the weights as they are after quantisation.
+
+    `kind`: of all matrices, or of the one of a name.
+    """
     config = model.config
     gpt2 = config.model_type == "gpt2"
     architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
@@ -219,7 +224,9 @@ def write_gguf(model: Any, path: Path, kind: Type = Type.F32, extra: Mapping[str
     writer.close()
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, config: Any, kind: Type) -> None:
+def _add_tensor(
+    writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, config: Any, kind: Type | Callable[[str], Type]
+) -> None:
     module, ending = name.rsplit(".", 1)
     prefix = ""
     if ".layers." in module or ".h." in module:
@@ -234,6 +241,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, weight: torch.Tensor, config
     stored = (weight.T if conv1d else weight).contiguous().numpy()
     if heads:  # as in llama.cpp's convert_hf_to_gguf.py
         stored = stored.reshape(heads, 2, -1, *stored.shape[1:]).swapaxes(1, 2).reshape(stored.shape)
+    kind = kind if isinstance(kind, Type) else kind(name)
     stored_kind = kind if stored.ndim > 1 and "wpe" not in name else Type.F32
     gemma3 = config.model_type == "gemma3_text"
     if gemma3 and module.endswith("norm"):

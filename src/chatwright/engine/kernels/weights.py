@@ -214,7 +214,12 @@ def pack(kernels: Kernels, config: ModelConfig, read: Read, quantization: Quanti
     packed = PackedWeights(_memory(end), index)
     for parts in pieces.values():
         for part, form, members in parts:
-            _pack_matrix(kernels, packed, part, form, [_read_as(read, member, form) for member in members])
+            rows_of = [_read_as(read, member, form) for member in members]
+            if (
+                len({piece.source for piece in rows_of}) > 1
+            ):  # of GGUF's mixtures: as floats, blocks round to themselves
+                rows_of = [read(member, False) for member in members]
+            _pack_matrix(kernels, packed, part, form, rows_of)
     for name, members in vectors(config).items():
         values = np.concatenate([read(member, False).rows.ravel() for member in members]).astype(np.float32)
         start = index[name].offset
