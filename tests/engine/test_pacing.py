@@ -38,9 +38,9 @@ MACHINES = {
 }
 
 
-def serve(machine: Machine, n_answers: int, prompts: list[int]) -> tuple[list[float], int, int]:
-    """Answers under way, then prompts one after the other: times of the steps since the first prompt came, how many prompt tokens
-    were computed in them, and where the prompts begin."""
+def serve(machine: Machine, n_answers: int, prompts: list[int], slower: float = 1.0) -> tuple[list[float], int, int]:
+    """Answers under way, then prompts one after the other, from where on all takes `slower` times as long: times of all steps, how
+    many prompt tokens were computed, and the number of the step where the prompts come."""
     generator = random.Random(1)
     scheduler = Scheduler(max_batch=64, max_step_tokens=256, cache_tokens=100_000, pacer=Pacer(max_tokens=256))
     for i in range(n_answers):
@@ -55,7 +55,7 @@ def serve(machine: Machine, n_answers: int, prompts: list[int]) -> tuple[list[fl
         chunks, _ = scheduler.schedule()
         n_decoding = sum(chunk.end - chunk.start == 1 for chunk in chunks)
         n_tokens = sum(chunk.end - chunk.start for chunk in chunks) - n_decoding
-        seconds = machine.step_s(n_decoding, n_tokens, generator)
+        seconds = machine.step_s(n_decoding, n_tokens, generator) * (slower if n_quiet else 1.0)
         scheduler.observe(chunks, seconds)
         for chunk in chunks:
             scheduler.advance(chunk)
@@ -68,6 +68,16 @@ def serve(machine: Machine, n_answers: int, prompts: list[int]) -> tuple[list[fl
             n_prompt_tokens += n_tokens
             if len(scheduler.running) == n_answers and not len(scheduler.waiting):
                 return times, n_prompt_tokens, n_quiet
+
+
+@pytest.mark.parametrize("slower", [0.4, 2.5])
+@pytest.mark.parametrize("name", [name for name in MACHINES if "cores" in name])
+def test_the_pace_is_followed_when_the_machine_gets_other_work(name: str, slower: float) -> None:
+    machine = MACHINES[name]
+    times, n_tokens, n_quiet = serve(machine, 8, [8000], slower)
+    usual = slower * (machine.first_s + 7 * machine.next_s) * 1.05
+    assert max(times[n_quiet + len(times) // 4 :]) <= 3 * usual
+    assert n_tokens * machine.token_s * slower >= 0.3 * sum(times[n_quiet:])
 
 
 @pytest.mark.parametrize("n_answers", [1, 4, 16, 32])
@@ -112,4 +122,9 @@ def test_whatever_was_measured_a_prompt_comes_forward(measurements: list[tuple[i
     for n_decoding, n_prompt, seconds in measurements:
         if n_decoding or n_prompt:
             pacer.observe(n_decoding, n_prompt, seconds)
-    assert MIN_TOKENS <= pacer.budget(n) <= 256
+    for _ in range(3):
+        budget = pacer.budget(n)
+        if budget:
+            break
+        pacer.observe(n, 0, 0.01)
+    assert MIN_TOKENS <= budget <= 256

@@ -11,12 +11,15 @@ from bisect import bisect_right, insort
 
 # Until both times are known.
 FIRST_TOKENS = 16
-# However slow it looks, a prompt comes forward.
-MIN_TOKENS = 8
+# However slow it looks, a prompt comes forward. So few tokens cost little more than the weights, which are read once for all.
+MIN_TOKENS = 4
+# After so many steps with prompts one goes without, a few percent of the time: what answers alone take changes with the machine's
+# other work and with their length, and must stay known.
+STEPS_TO_QUIET = 12
 # Shorter chunks are mostly the fixed cost of a step: they say little about the cost of a token.
 TELLING_TOKENS = 16
 # Weight of a new measurement, and how far one may lie above what is expected: a hiccup of the machine is not the model's pace.
-WEIGHT = 0.2
+WEIGHT = 0.3
 MAX_SURPRISE = 3.0
 # A chunk beside answers takes at least this share of its step: the measured difference of two noisy times can be nothing.
 MIN_SHARE = 0.25
@@ -39,11 +42,14 @@ class Pacer:
         # Time of a step that decodes so many answers and nothing else.
         self._decode_s: dict[int, float] = {}
         self._known: list[int] = []
+        self._n_mixed = 0
 
     def budget(self, n_decoding: int) -> int:
-        """Prompt tokens for a step beside `n_decoding` answers."""
+        """Prompt tokens for a step beside `n_decoding` answers; now and then none."""
         if not n_decoding:
             return self.max_tokens
+        if self._n_mixed >= STEPS_TO_QUIET:
+            return 0
         decode_s = self._decoding(n_decoding)
         if decode_s is None or self._token_s is None:
             return min(FIRST_TOKENS, self.max_tokens)
@@ -53,6 +59,7 @@ class Pacer:
     def observe(self, n_decoding: int, n_prompt: int, seconds: float) -> None:
         """A step with so many answers and prompt tokens took so long."""
         seconds = max(seconds, CLOCK_S)
+        self._n_mixed = self._n_mixed + 1 if n_prompt and n_decoding else 0
         if not n_prompt:
             self._learn_decoding(n_decoding, seconds)
         elif not n_decoding:
