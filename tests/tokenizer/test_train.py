@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GPT2Tokenizer
 import chatwright
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.tokenizer import ChatTemplate, TemplateRenderer, encode_chat, load_chat_template, load_tokenizer
+from chatwright.tokenizer.chat_formats import GEMMA
 from chatwright.tokenizer.corpus import PAGE_CHARS, measure, pages, sample
 from chatwright.tokenizer.patterns import QWEN2_REGEX
 from chatwright.tokenizer.special import SPECIAL_TOKENS
@@ -207,6 +208,20 @@ def test_the_chat_template_says_the_same_here_and_in_transformers(tmp_path: Path
             ids = hf.apply_chat_template(messages[:n], add_generation_prompt=True, return_dict=False, **more)
             assert ids == encode_chat(one.tokenizer, template, messages[:n], **more)
     template.close()
+
+
+def test_gemmas_turns_are_those_of_googles_own_template(renderer: TemplateRenderer) -> None:
+    template = ChatTemplate(GEMMA.source, {"bos_token": "<bos>"}, renderer)
+    messages = [
+        {"role": "system", "content": "Be brief.\n"},
+        {"role": "user", "content": " 你好 "},
+        {"role": "assistant", "content": "Hi.\n"},
+        {"role": "user", "content": "Bye"},
+    ]
+    assert template.render(messages) == (
+        "<bos><start_of_turn>user\nBe brief.\n\n\n你好<end_of_turn>\n<start_of_turn>model\nHi.<end_of_turn>\n"
+        "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
+    )
 
 
 def test_chatml_is_what_everybody_calls_so(renderer: TemplateRenderer) -> None:

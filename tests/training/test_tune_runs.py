@@ -23,6 +23,7 @@ from chatwright.errors import InvalidDatasetError, InvalidModelError, StorageErr
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from chatwright.text.dataset import Dataset, write_dataset
+from chatwright.tokenizer import load_chat_template
 from chatwright.training.base_model import BaseModel
 from chatwright.training.config import TrainingConfig
 from chatwright.training.history import History
@@ -273,12 +274,60 @@ def test_what_cannot_be_trained_on_is_a_sentence_before_anything_is_written(mode
 
 
 def test_a_model_without_a_chat_template_is_told_so(model_folder: Path, tmp_path: Path) -> None:
-    plain = tmp_path / "plain"
-    shutil.copytree(model_folder, plain)
-    (plain / "chat_template.jinja").unlink()
+    plain = base_folder(model_folder, tmp_path / "plain", "<|turn|>", "<|done|>")
     data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(2)}})
     with pytest.raises(InvalidModelError, match="has no chat template"):
         tune(plain, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "role"),
+    [("<|im_start|>", "<|im_end|>", "assistant"), ("<start_of_turn>", "<end_of_turn>", "model")],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+async def test_a_base_model_learns_the_format_that_its_vocabulary_has_tokens_for(
+    method: str, begin: str, end: str, role: str, model_folder: Path, tmp_path: Path
+) -> None:
+    """Template and end token are in what comes of it, and only there."""
+    base = base_folder(model_folder, tmp_path / "base", begin, end)
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": [{"messages": m} for m in CONVERSATIONS]}})
+    options = {"rank": 32, "lr": 1e-2} if method == "lora" else {"lr": 5e-3}
+    tuned = tune(base, data, tmp_path / "run", method=method, epochs=40, batch=1, packed=False, **options)
+    assert tuned.result is not None
+    assert f"{begin}{role}\n" in load_chat_text(tuned.result, CONVERSATIONS[0][:1])
+    assert not (base / "chat_template.jinja").exists()
+    served = load_text_model(
+        tuned.result if method == "full" else base,
+        "tuned",
+        Settings(home=tmp_path, quantization="fp32"),
+        adapter=tmp_path / "run" if method == "lora" else None,
+    )
+    try:
+        assert served.tokenizer.special_ids[end] in served.tokenizer.eos_ids
+        expected = [m[k]["content"] for m in CONVERSATIONS for k in range(1, len(m), 2)]
+        assert await answers(served, [m[:k] for m in CONVERSATIONS for k in range(1, len(m), 2)]) == expected
+    finally:
+        await served.close()
+
+
+def load_chat_text(folder: Path, messages: list[dict[str, Any]]) -> str:
+    template = load_chat_template(folder)
+    assert template is not None
+    try:
+        return template.render(messages)
+    finally:
+        template.close()
+
+
+def base_folder(model_folder: Path, folder: Path, begin: str, end: str) -> Path:
+    """A base model: no template, its answers end with the text only, and turns have these tokens."""
+    shutil.copytree(model_folder, folder)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    for name in ("tokenizer.json", "config.json"):
+        text = (folder / name).read_text().replace("<|im_start|>", begin).replace("<|im_end|>", end)
+        (folder / name).write_text(text.replace('"eos_token_id": 2', '"eos_token_id": 0'))
+    return folder
 
 
 def test_a_run_does_not_go_on_with_another_dataset_or_model(model_folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from chatwright.settings import Settings
 from chatwright.tokenizer.chat import ChatTemplate, load_chat_template
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
 from chatwright.tokenizer.fim import FimTokens
+from chatwright.tokenizer.huggingface import eos_ids_of_model
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
 
@@ -79,15 +80,19 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
         weights, metadata = [checkpoint.path], checkpoint.file.metadata
     else:
         weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
+    checked = None
     if adapter is not None:
-        weights.append(_checked_adapter(adapter, info.config).weights)
+        checked = _checked_adapter(adapter, info.config)
+        weights.append(checked.weights)
     folder = path if path.is_dir() else path.parent
     if isinstance(checkpoint, EncoderCheckpoint):
         tokenizer: Tokenizer | EncoderTokenizer = EncoderTokenizer.load(folder)
         template = None
     else:
         tokenizer = load_tokenizer(folder, metadata)
-        template = load_chat_template(folder, metadata)
+        template = load_chat_template(folder, metadata, adapter=checked.path if checked else None)
+        if checked is not None:  # a format that it taught a base model has an end of its own
+            tokenizer.eos_ids |= {i for i in eos_ids_of_model(checked.path) if i < tokenizer.vocab_size}
     if tokenizer.vocab_size > info.config.vocab_size:
         raise InvalidModelError(
             "{path}: the tokenizer has {n_tokens} tokens, but the model knows {vocab_size}. They do not belong together.",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,20 @@ def merge_lora(model: nn.Module) -> None:
         _replace(model, name, layer.merged())
 
 
-def save_adapter(model: GPT, config: LoraConfig, folder: Path, base_name: str, *, card: str = "") -> None:
+def save_adapter(
+    model: GPT,
+    config: LoraConfig,
+    folder: Path,
+    base_name: str,
+    *,
+    card: str = "",
+    write_more: Callable[[Path], None] | None = None,
+) -> None:
     """Writes the factors as a new folder that PEFT loads: adapter_config.json and adapter_model.safetensors.
 
     `base_name` is the name or path of the base. GPT-2's q, k and v are one matrix for Transformers: their factors become those
-    of a product three times the rank, with three blocks, which is the same map. Raises UsageError when the folder is not empty,
-    StorageError.
+    of a product three times the rank, with three blocks, which is the same map. `write_more` puts other files beside them.
+    Raises UsageError when the folder is not empty, StorageError.
     """
     layers = lora_layers(model)
     weights: dict[str, Tensor] = {}
@@ -158,6 +166,8 @@ def save_adapter(model: GPT, config: LoraConfig, folder: Path, base_name: str, *
         write_json(whole / ADAPTER_CONFIG, _peft_config(model, config, base_name, targets, ranks, alphas))
         if card:
             (whole / CARD).write_text(card, encoding="utf-8")
+        if write_more is not None:
+            write_more(whole)
 
 
 def load_adapter(model: GPT, folder: Path, *, trainable: bool = False) -> LoraConfig:

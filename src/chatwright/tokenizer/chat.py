@@ -109,14 +109,20 @@ class ChatTemplate:
 
 
 def load_chat_template(
-    folder: Path, gguf_metadata: Mapping[str, Any] | None = None, renderer: TemplateRenderer | None = None
+    folder: Path,
+    gguf_metadata: Mapping[str, Any] | None = None,
+    renderer: TemplateRenderer | None = None,
+    adapter: Path | None = None,
 ) -> ChatTemplate | None:
     """The chat template of a model, tried once; None when it has none.
 
-    Looks for chat_template.jinja, then `chat_template` in tokenizer_config.json, then in the GGUF metadata. Raises
-    InvalidModelError when the template is broken, loops, or tries to get out.
+    Looks for chat_template.jinja (in the folder of an `adapter` first, which may have taught it to a base model), then
+    `chat_template` in tokenizer_config.json, then in the GGUF metadata. Raises InvalidModelError when the template is broken,
+    loops, or tries to get out.
     """
     path, config = folder / "chat_template.jinja", read_json(folder / "tokenizer_config.json")
+    if adapter is not None and (adapter / path.name).is_file():
+        path = adapter / path.name
     texts = named_texts(config, read_json(folder / "special_tokens_map.json"))
     if path.is_file():
         where, source = str(path), _read_text(path)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
 from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.tokenizer.chat_formats import CHATML
 from chatwright.tokenizer.huggingface import read_tokenizer_content
 from chatwright.tokenizer.patterns import PRE_TOKENIZERS, byte_level_split
 from chatwright.tokenizer.pipeline import Json
@@ -167,7 +167,7 @@ def tokenizer_config(pattern: Pattern) -> Json:
 
 def chatml_template() -> str:
     """The chat template of models trained here: ChatML, with no system message of its own."""
-    return files("chatwright.tokenizer").joinpath("chatml.jinja").read_text(encoding="utf-8").rstrip("\n")
+    return CHATML.source
 
 
 def _short_words(text: str) -> Iterator[str]:

@@ -21,6 +21,8 @@ from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.tokenizer.chat import ChatTemplate
+from chatwright.tokenizer.chat_formats import ChatFormat, format_for, lend
+from chatwright.tokenizer.save import write_json
 from chatwright.tokenizer.supervision import encode_supervised
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.wordpiece import load_wordpiece
@@ -44,6 +46,23 @@ _TEXT_FILES = (
     "generation_config.json",
 )
 _BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ChatSide:
+    """How conversations are written for a model. `lent`: the format of a base model that has no template of its own; what is
+    made of it must bring that along."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    encode: EncodeChat
+    lent: ChatFormat | None = None
+
+    def write_lent(self, folder: Path) -> None:
+        """The template, and which tokens end an answer, beside what is written of the model in a folder."""
+        if self.lent is not None:
+            (folder / "chat_template.jinja").write_text(self.lent.source + "\n", encoding="utf-8", newline="\n")
+            write_json(folder / "generation_config.json", {"eos_token_id": sorted(self.tokenizer.eos_ids)})
 
 
 @dataclass(frozen=True)
@@ -100,8 +119,10 @@ class BaseModel:
         """A decoder's. Raises InvalidModelError."""
         return load_text_side(self.path)[0]
 
-    def chat(self) -> tuple[Tokenizer, ChatTemplate, EncodeChat]:
-        """Tokenizer, template, and conversations as rows. Raises InvalidModelError for a model that cannot chat."""
+    def chat(self) -> ChatSide:
+        """Tokenizer, template, and conversations as rows. A base model without a template gets the one that its vocabulary has
+        tokens for. Raises InvalidModelError for a model that cannot chat.
+        """
         if self.kind == "encoder":
             raise InvalidModelError(
                 "{name} is an encoder, which reads text and writes none. Tune a model that writes for --method full, lora or dpo;"
@@ -109,6 +130,9 @@ class BaseModel:
                 name=self.name,
             )
         tokenizer, template = load_text_side(self.path)
+        lent = None
+        if template is None and (lent := format_for(tokenizer)) is not None:
+            template = lend(lent, tokenizer)
         if template is None:
             raise InvalidModelError(
                 "{name} has no chat template, so it is not said how a conversation is written for it. Put a chat_template.jinja"
@@ -117,7 +141,7 @@ class BaseModel:
                 folder=self.folder,
             )
         self._check_vocabulary(tokenizer)
-        return tokenizer, template, partial(encode_supervised, tokenizer, template)
+        return ChatSide(tokenizer, template, partial(encode_supervised, tokenizer, template), lent)
 
     def encode_text(self) -> EncodeText:
         """How a text becomes ids for a head, and which characters each id stands for."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from chatwright.evaluation.generate import generate_answers
+from chatwright.i18n import _
 from chatwright.model.folder import write_model_folder
 from chatwright.model.gpt import GPT
 from chatwright.model.lora import LoraConfig, add_lora, save_adapter
@@ -23,6 +24,7 @@ from chatwright.training.chat_rows import EncodeChat, Example, Notes, examples_o
 from chatwright.training.objective import Objective, Sample
 from chatwright.training.packing import pack
 from chatwright.training.preference import PreferenceTuning, pairs_of
+from chatwright.training.progress import Progress
 from chatwright.training.sft import ChatTuning
 from chatwright.training.tune_card import model_card
 from chatwright.training.tune_recipe import Shape
@@ -36,10 +38,20 @@ REFERENCE = "reference.safetensors"
 class _ForChat:
     """What chat tuning and preferences share: the tokenizer, the model with or without an adapter, and how it is written."""
 
-    def __init__(self, base: BaseModel, device: torch.device) -> None:
+    def __init__(self, base: BaseModel, device: torch.device, progress: Progress) -> None:
         self.base, self.device = base, device
-        self.tokenizer, _template, encode = base.chat()
-        self.encode: EncodeChat = encode
+        self.side = base.chat()
+        self.tokenizer = self.side.tokenizer
+        self.encode: EncodeChat = self.side.encode
+        if self.side.lent is not None:
+            progress.say(
+                _(
+                    "{name} is a base model without a chat template: it learns the format {format}, which its vocabulary has tokens"
+                    " for.",
+                    name=base.title,
+                    format=self.side.lent.title,
+                )
+            )
 
     def model(self, tune: Mapping[str, Any], seed: int, run: Path) -> tuple[GPT, Callable[[Path], None], str]:
         """The model to train, what writes it, and the name of the result. `run`: the folder whose figures the card says."""
@@ -53,7 +65,9 @@ class _ForChat:
 
         def write(folder: Path) -> None:
             kept = replace(config, alpha=config.alpha * tune.get("strength", 1.0))
-            save_adapter(model, kept, folder, self.base.reference, card=card(adapter=True))
+            save_adapter(
+                model, kept, folder, self.base.reference, card=card(adapter=True), write_more=self.side.write_lent
+            )
 
         return model, write, "adapter"
 
@@ -62,10 +76,14 @@ class _ForChat:
         write_model_folder(
             model,
             folder,
-            write_tokenizer=self.base.write_tokenizer,
+            write_tokenizer=self._write_text_side,
             generation={key: value for key, value in ends.items() if value not in (None, [])},
             card=card(adapter=False),
         )
+
+    def _write_text_side(self, folder: Path) -> None:
+        self.base.write_tokenizer(folder)
+        self.side.write_lent(folder)
 
     def ask(self, model: GPT, prompts: Sequence[tuple[str, Sequence[int]]]) -> Sequence[Sample]:
         """Answers to a few prompts, each given as the user's words and as ids."""
@@ -87,7 +105,7 @@ class ChatTask(_ForChat):
     """Conversations: full and lora."""
 
     def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
-        super().__init__(base, device)
+        super().__init__(base, device, rows.progress)
         self.context_length = context_length
         self.notes: dict[Split, Notes] = {"train": Notes(), "held_out": Notes()}
         self.train, self.held_out = (
@@ -145,7 +163,7 @@ class PreferenceTask(_ForChat):
     """Pairs of answers: dpo."""
 
     def __init__(self, base: BaseModel, rows: Rows, context_length: int, device: torch.device) -> None:
-        super().__init__(base, device)
+        super().__init__(base, device, rows.progress)
         self.notes: dict[Split, Notes] = {"train": Notes(), "held_out": Notes()}
         self.train, self.held_out = (
             pairs_of(rows.read(split), self.encode, context_length, notes) for split, notes in self.notes.items()
