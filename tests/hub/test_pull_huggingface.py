@@ -124,6 +124,9 @@ def test_selection_of_files() -> None:
         "x.bin",
     ]
     assert set(select_files(sharded + others, None, "x")) == {*sharded, "config.json", "tokenizer.json"}
+    encoder = ["model.safetensors", "config.json", "vocab.txt", "modules.json", "1_Pooling/config.json"]
+    assert set(select_files([*encoder, "2_Dense/config.json", "onnx/model.onnx"], None, "x")) == set(encoder)
+    assert "1_Pooling/config.json" not in select_files(["model.safetensors", "1_Pooling/config.json"], None, "x")
     with pytest.raises(PullError, match="several"):
         select_files(ggufs, None, "x")
     with pytest.raises(PullError, match="pickle"):
