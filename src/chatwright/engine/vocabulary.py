@@ -8,6 +8,9 @@ from llguidance import LLTokenizer, TokenizerWrapper
 
 from chatwright.tokenizer.tokenizer import Tokenizer
 
+# Enough for every token; cutting all of a text of 60 kB would take 70 ms.
+MAX_EXACT_CHARS = 256
+
 
 class Vocabulary:
     """tokens: bytes of every id, of hidden control tokens their names. eos_ids: what ends an answer, never empty.
@@ -31,14 +34,39 @@ class Vocabulary:
             self.tokens.append(b"<end of the answer>")
         self.eos_token_id = self.eos_ids[0]
         self._tokenizer = tokenizer
+        self._llguidance: LLTokenizer | None = None
 
     def for_llguidance(self) -> LLTokenizer:
         """Built in a tenth of a second for 50,000 tokens."""
-        return LLTokenizer(TokenizerWrapper(self), eos_token=self.eos_ids)
+        self._llguidance = LLTokenizer(TokenizerWrapper(self), eos_token=self.eos_ids)
+        return self._llguidance
 
     def __call__(self, text: bytes) -> list[int]:
-        """Ids of text that a grammar leaves no choice about, cut as the model has seen it in training."""
-        return self._tokenizer.encode_prompts([list(self._segments(text.decode()))], continuing=True)[0]
+        """Ids of text that a grammar leaves no choice about. Asked anew at every step, of which only the first id counts."""
+        head, rest = text.decode(), ""
+        if len(head) > MAX_EXACT_CHARS:
+            head, rest = head[:MAX_EXACT_CHARS], head[MAX_EXACT_CHARS:]
+        return self._as_in_training(head) + (self._greedy(rest) if rest else [])
+
+    def _as_in_training(self, text: str) -> list[int]:
+        """The ids that the tokenizer gives; the longest tokens where those would not give the text back byte by byte, but in
+        another normal form, say."""
+        exact = text.encode()
+        for before in ("", "\n"):  # some tokenizers put a blank before every text; behind a line end it is gone
+            ids = self._tokenizer.encode_prompts([list(self._segments(before + text))], continuing=True)[0]
+            pieces = [self.tokens[token_id] for token_id in ids]
+            n_before, skipped = sum(map(len, pieces)) - len(exact), 0
+            while n_before > 0 and skipped < len(ids):
+                n_before -= len(pieces[skipped])
+                skipped += 1
+            if b"".join(pieces[skipped:]) == exact:
+                return ids[skipped:]
+        return self._greedy(text)
+
+    def _greedy(self, text: str) -> list[int]:
+        assert self._llguidance is not None
+        ids: list[int] = self._llguidance.greedy_tokenize(text)
+        return ids
 
     def _segments(self, text: str) -> Iterator[str | int]:
         """Shown control tokens (`<tool_call>`) whole, unlike in a prompt: what the model writes cannot be a forgery."""
