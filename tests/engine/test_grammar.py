@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatwright.engine.grammar import Constraint, GrammarCompiler, GrammarFailedError
 from chatwright.engine.load import load_text_model
+from chatwright.engine.opened import open_model
+from chatwright.engine.process.link import COMMAND, Launch
+from chatwright.engine.process.memory import MemoryBudget, MemoryNeed
+from chatwright.engine.process.supervised import ProcessEngine
 from chatwright.engine.protocol import FinishEvent, GenerateRequest, Grammar, SamplingParams, TokenEvent
 from chatwright.engine.text import TextDelta, TextFinish, TextModel, TextRequest
 from chatwright.engine.tokenizers import load_model_tokenizer
@@ -273,6 +278,31 @@ async def test_an_engine_that_died_or_closed_leaves_no_process(folder: Path) -> 
     assert process.poll() is None
     await model.close()
     assert process.poll() is not None
+
+
+async def test_grammars_cross_to_the_process_of_an_engine_and_die_with_it(folder: Path) -> None:
+    settings = Settings(threads=1, device="cpu")
+    opened = open_model(folder, "tiny", settings)
+    engine = ProcessEngine(
+        Launch(folder, "tiny", settings, command=COMMAND),
+        max_context=512,
+        need=MemoryNeed.of(opened.info, settings),
+        budget=MemoryBudget(10**12, firm=False),
+    )
+    model = opened.with_engine(engine)
+    try:
+        for text, reason in await answers(model, schema(PERSON), n=2):
+            assert reason == "stop"
+            json.loads(text)
+        with pytest.raises(InvalidRequestError, match="uniqueItems") as caught:
+            await answers(model, schema({"uniqueItems": True}))
+        assert caught.value.code == "invalid_grammar"
+        (child,) = (p for p in psutil.Process().children() if "chatwright.engine.process.child" in p.cmdline())
+        (worker,) = (p for p in child.children() if any("grammar_worker" in word for word in p.cmdline()))
+        child.kill()
+        worker.wait(30)
+    finally:
+        await model.close()
 
 
 JSON_VALUES = st.recursive(
