@@ -271,12 +271,12 @@ import asyncio, sys
 from pathlib import Path
 from chatwright.engine.opened import open_model
 from chatwright.engine.process.memory import MemoryBudget
-from chatwright.engine.process.supervised import in_process
+from chatwright.engine.process.supervised import in_processes
 from chatwright.settings import Settings
 
 async def main():
     settings = Settings(threads=1, device="cpu")
-    model = in_process(open_model(Path(sys.argv[1]), "tiny", settings), settings, MemoryBudget.of(settings))
+    [model] = in_processes([open_model(Path(sys.argv[1]), "tiny", settings)], settings, MemoryBudget.of(settings))
     waiting = asyncio.create_task(model.engine.ready())
     if sys.argv[2] == "loaded":
         await waiting

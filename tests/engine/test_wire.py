@@ -41,7 +41,7 @@ REQUEST = GenerateRequest(
     grammar=Grammar("json_schema", "{}"),
 )
 TO_ENGINE: list[wire.ToEngine] = [
-    wire.Start("/path", "name", None, {"threads": 2, "cors_origins": []}, logging.INFO),
+    wire.Start("/path", "name", {}, {"threads": 2, "cors_origins": []}, logging.INFO),
     wire.Generate(1, REQUEST),
     wire.Abort(1, None),
     wire.Drop(1),

@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from chatwright.engine.blocks import blocks_for
 from chatwright.engine.kernels import weights as packed_weights
 from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.kernels.runner import KernelRunner
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
+from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Group, Sequence
+from chatwright.errors import InvalidModelError
 from chatwright.model.load import load_model
-from tests.model.tiny_models import CASES, randomise, reference
+from chatwright.model.lora import LoraConfig, add_lora, merge_lora, save_adapter
+from tests.model.tiny_models import CASES, factors, randomise, reference
 
 N_TOKENS = 300
 
@@ -148,3 +152,59 @@ def test_embedding_is_the_mean_of_the_hidden_states(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = load_model(tmp_path).hidden(torch.tensor([ids]))[0].mean(0).numpy()
     assert np.allclose(runner_of(tmp_path).embed(ids), expected, rtol=1e-2, atol=2e-3)
+
+
+def an_adapter(folder: Path, case: str, seed: int) -> tuple[Path, torch.nn.Module]:
+    """An adapter on every linear layer in PEFT's layout, and the model with it merged in."""
+    save(folder / "base", case)
+    model = load_model(folder / "base")
+    config = LoraConfig(r=4)
+    add_lora(model, config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in factors(model):
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    save_adapter(model, config, folder / f"adapter-{seed}", "base")
+    merge_lora(model)
+    return folder / f"adapter-{seed}", model
+
+
+@pytest.mark.parametrize("make", ["kernels", "torch"])
+@pytest.mark.parametrize("case", ["gpt2", "qwen3", "gemma3", "llama, one key head, biases"])
+def test_adapters_are_mixed_within_one_step(case: str, make: str, tmp_path: Path) -> None:
+    (first, merged_first), (second, merged_second) = (an_adapter(tmp_path, case, seed) for seed in (1, 2))
+    base = load_model(tmp_path / "base")
+    runner: KernelRunner | ModelRunner
+    if make == "kernels":
+        runner = KernelRunner.load(kernels(), tmp_path / "base", "fp32", max_step_tokens=512, n_threads=2, store=None)
+    else:
+        runner = ModelRunner(base)
+    runner.allocate(64)
+    for name, path in (("one", first), ("two", second)):
+        runner.add_adapter(name, runner.read_adapter(path))
+    ids = ids_for(40, 96)
+    with torch.inference_mode():
+        plain = load_model(tmp_path / "base")
+        expected = [model(torch.tensor([ids]))[0].numpy() for model in (plain, merged_first, merged_second)]
+    sequences = [sequence_of(ids, 12 * i, adapter=name) for i, name in enumerate([None, "one", "two"])]
+    for logits, wanted in zip(runner.step([Chunk(s, 0, 40) for s in sequences]), expected, strict=True):
+        assert np.abs(logits - wanted).max() < 2e-4 * np.abs(wanted).max()
+    assert np.abs(expected[1] - expected[2]).max() > 1e-2 * np.abs(expected[1]).max()
+    runner.remove_adapter("one")
+    runner.add_adapter("three", runner.read_adapter(second))
+    [again] = runner.step([Chunk(sequence_of(ids, 36, adapter="three"), 0, 40)])
+    assert np.abs(again - expected[2]).max() < 2e-4 * np.abs(expected[2]).max()
+
+
+def test_an_adapter_of_another_shape_or_with_nan_is_refused(tmp_path: Path) -> None:
+    adapter, _ = an_adapter(tmp_path, "qwen3", 1)
+    save(tmp_path / "other", "llama, one key head, biases")
+    with pytest.raises(InvalidModelError, match="made for"):
+        runner_of(tmp_path / "other").read_adapter(adapter)
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "down_proj" in name)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(InvalidModelError, match="down_proj that is not a number"):
+        runner_of(tmp_path / "base").read_adapter(adapter)

@@ -148,16 +148,17 @@ def _serve(
 
     from chatwright.engine.opened import open_model
     from chatwright.engine.process.memory import MemoryBudget
-    from chatwright.engine.process.supervised import in_process
+    from chatwright.engine.process.supervised import in_processes
     from chatwright.server.app import create_app
     from chatwright.server.run import run_server
 
     budget = MemoryBudget.of(settings)
     opened = [open_model(model.path, model.name, settings, model.adapter) for model in chosen]
-    text_models = [in_process(model, settings, budget) for model in opened]
+    text_models = in_processes(opened, settings, budget)
     output.say(loading_sentence(chosen[0]))
     for model in chosen[1:]:
-        output.say(waiting_sentence(model, budget.limit_bytes))
+        beside = model.path == chosen[0].path
+        output.say(loading_sentence(model) if beside else waiting_sentence(model, budget.limit_bytes))
     run_server(
         create_app(settings, text_models),
         settings,
@@ -182,18 +183,10 @@ def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, 
 
 
 def loading_sentence(model: Chosen) -> str:
-    """What is loaded; of an adapter also the memory it takes, as it becomes a model of its own."""
-    from chatwright.model.describe import describe_model
-
+    """What is loaded, an adapter with its base."""
     if model.adapter is None:
         return _("Loading {name}…", name=model.name)
-    return _(
-        "Loading {name}: {base} with the adapter in {path}, a model of its own ({size} of memory)…",
-        name=model.name,
-        base=model.base,
-        path=model.adapter,
-        size=format_size(4 * describe_model(model.path).n_parameters),
-    )
+    return _("Loading {name}: {base} with the adapter in {path}…", name=model.name, base=model.base, path=model.adapter)
 
 
 def waiting_sentence(model: Chosen, limit_bytes: int) -> str:

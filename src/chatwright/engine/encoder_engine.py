@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chatwright.engine.protocol import EngineEvent, EngineStats, GenerateRequest, TokenLogprobs
-from chatwright.errors import EngineError, InvalidRequestError, OverloadedError
+from chatwright.errors import EngineError, InvalidModelError, InvalidRequestError, ModelNotFoundError, OverloadedError
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,14 @@ class EncoderEngine:
         if (n := self._jobs.qsize()) >= self._max_queue:
             raise OverloadedError("The server is busy: {n} texts are waiting. Try again in a moment.", n=n)
         return await self._ask(prompt_ids)
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Refused: adapters are of models that write."""
+        raise InvalidModelError("An encoder cannot have the adapter in {folder}.", folder=path)
+
+    async def unload_adapter(self, name: str) -> None:
+        """There is none."""
+        raise ModelNotFoundError("The adapter {name} is not loaded.", name=name[:100])
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Nothing is ever written that could end."""

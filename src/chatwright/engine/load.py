@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from chatwright.engine.encoder_engine import EncoderEngine
 from chatwright.engine.encoder_runner import EncoderRunner
 from chatwright.engine.grammar import GrammarCompiler
 from chatwright.engine.kernels.library import Kernels, Unavailable, load_kernels
-from chatwright.engine.kernels.runner import DEFAULT_ADAPTER, KernelRunner, unsupported
+from chatwright.engine.kernels.runner import KernelRunner, unsupported
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.opened import open_model
 from chatwright.engine.pacing import Pacer
@@ -38,23 +39,26 @@ CACHE_SHARE_OF_MEMORY = 0.5
 
 
 def load_text_model(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> TextModel:
-    """Load the model at `path` (a folder or a .gguf file) and start its engine in this process; blocking, seconds. A LoRA
-    adapter is merged.
+    """Load the model at `path` (a folder or a .gguf file) and start its engine in this process; blocking, seconds. With
+    a LoRA adapter it is the adapter that talks.
 
     Raises InvalidModelError for what can not be loaded, UsageError for a device that is not there, StorageError.
     """
     opened = open_model(path, name, settings, adapter)  # first: it refuses within milliseconds
-    return opened.with_engine(load_engine(path, name, settings, adapter))
+    adapters = {name: adapter} if adapter is not None else {}
+    return opened.with_engine(load_engine(path, name, settings, adapters))
 
 
-def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> LocalEngine | EncoderEngine:
-    """The engine of a model that `open_model` found in order. Raises as `load_text_model` does."""
+def load_engine(
+    path: Path, name: str, settings: Settings, adapters: Mapping[str, Path] | None = None
+) -> LocalEngine | EncoderEngine:
+    """The engine of a model that `open_model` found in order, with LoRA adapters beside it. Raises as `load_text_model` does."""
     info = describe_model(path)
     config = info.config
     if isinstance(config, EncoderConfig):
         embedder = EncoderRunner.load(path, device=settings.device, n_threads=settings.n_threads)
         return EncoderEngine(embedder, max_context=info.context_length, max_queue=settings.max_queue)
-    runner = choose_runner(path, name, config, settings, adapter)
+    runner = choose_runner(path, name, config, settings)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     if affordable < MIN_CACHE_TOKENS:
         raise StorageError(
@@ -83,11 +87,12 @@ def load_engine(path: Path, name: str, settings: Settings, adapter: Path | None 
         max_context=config.context_length,
         max_queue=settings.max_queue,
         grammars=GrammarCompiler(lambda: load_model_tokenizer(path)),
+        adapters=adapters,
     )
 
 
 def choose_runner(
-    path: Path, name: str, config: ModelConfig | RNNConfig, settings: Settings, adapter: Path | None
+    path: Path, name: str, config: ModelConfig | RNNConfig, settings: Settings
 ) -> ModelRunner | KernelRunner | RecurrentRunner:
     """The kernels on a processor where they are there and know the model, else PyTorch, with a notice of why."""
     if isinstance(config, RNNConfig):
@@ -104,9 +109,6 @@ def choose_runner(
             n_threads=settings.n_threads,
             store=settings.home / "cache" / "weights",
         )
-        if adapter is not None:
-            runner.load_adapter(DEFAULT_ADAPTER, adapter)
-            runner.default_adapter = DEFAULT_ADAPTER
         return runner
     if settings.quantization in ("int8", "int4"):
         raise UsageError(
@@ -120,6 +122,5 @@ def choose_runner(
         path,
         device=settings.device,
         n_threads=settings.n_threads,
-        adapter=adapter,
         bfloat16=settings.quantization == "bf16",
     )

@@ -7,8 +7,11 @@ import logging
 import queue
 import threading
 import time
+import uuid
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +33,7 @@ from chatwright.engine.sampler import adjust_logits, sample, score_token
 from chatwright.engine.scheduler import Chunk, Scheduler
 from chatwright.engine.sequence import Group
 from chatwright.engine.sequence import Sequence as Choice
-from chatwright.errors import EngineError, InvalidRequestError, OverloadedError
+from chatwright.errors import EngineError, InUseError, InvalidRequestError, ModelNotFoundError, OverloadedError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,15 @@ class Runner(Protocol):
 
     def embed(self, ids: Sequence[int]) -> list[float]:
         """One vector for a text."""
+
+    def read_adapter(self, path: Path) -> Any:
+        """A LoRA adapter as `add_adapter` takes it; called beside steps. Raises ModelNotFoundError, InvalidModelError."""
+
+    def add_adapter(self, name: str, adapter: Any) -> None:
+        """Requests may name it from now on; called between two steps, like all that follows."""
+
+    def remove_adapter(self, name: str) -> None:
+        """No request names it any more."""
 
     def free(self, sequence: Choice) -> None:
         """Drop what is kept for a sequence beside its blocks: it is over, or preempted and begins again."""
@@ -100,10 +112,17 @@ class LocalEngine:
         max_context: int,
         max_queue: int,
         grammars: GrammarCompiler | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
+        """`adapters`: those to begin with. Raises what reading them raises."""
         runner.allocate(scheduler.pool.n_blocks)
         self._runner = runner
         self._scheduler = scheduler
+        # Name → what the runner knows the adapter by. Another one of the same name, later, is another one: it must not find
+        # what the cache holds of its predecessor.
+        self._adapters: dict[str, str] = {}
+        for name, path in (adapters or {}).items():
+            self._add_adapter(name, runner.read_adapter(path))
         self._grammars = grammars
         self._max_context = min(max_context, scheduler.cache_tokens)
         self._max_requests = scheduler.max_batch + max_queue
@@ -136,6 +155,8 @@ class LocalEngine:
         """See `Engine.generate`."""
         self._check_alive()
         self._check_room(request.owner)
+        if request.adapter is not None:
+            request = replace(request, adapter=self._known_adapter(request.adapter))
         assert request.prompt_ids, "an empty prompt has no last token to continue"
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
         subscriber = self._subscribers[request.id] = _Subscriber(request.n, self._places, request.owner)
@@ -182,6 +203,16 @@ class LocalEngine:
         finally:
             self._n_embedding -= 1
         return embedding
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """See `Engine.load_adapter`."""
+        self._check_alive()
+        adapter = await asyncio.to_thread(self._runner.read_adapter, Path(path))
+        await self._call(lambda: self._add_adapter(name, adapter))
+
+    async def unload_adapter(self, name: str) -> None:
+        """See `Engine.unload_adapter`."""
+        await self._call(lambda: self._remove_adapter(name))
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """See `Engine.abort`."""
@@ -237,6 +268,12 @@ class LocalEngine:
                 "{n} of your requests are being answered or waiting, as many as one user may have here. Try again in a moment.",
                 n=self._places[owner],
             )
+
+    def _known_adapter(self, name: str) -> str:
+        """What the runner knows an adapter by. Raises ModelNotFoundError."""
+        if name not in self._adapters:
+            raise ModelNotFoundError("The adapter {name} is not loaded.", name=name[:100])
+        return self._adapters[name]
 
     def _check_alive(self) -> None:
         if self._closed or not self._thread.is_alive():
@@ -303,8 +340,29 @@ class LocalEngine:
             command()
             wait = False
 
+    def _add_adapter(self, name: str, adapter: Any) -> None:
+        if name in self._adapters:
+            raise InUseError("An adapter {name} is loaded already: unload it first.", name=name)
+        known_by = f"{name} {uuid.uuid4().hex}"
+        self._runner.add_adapter(known_by, adapter)
+        self._adapters[name] = known_by
+
+    def _remove_adapter(self, name: str) -> None:
+        known_by = self._known_adapter(name)
+        n_using = sum(group.request.adapter == known_by for group in self._groups.values())
+        if n_using:
+            raise InUseError("The adapter {name} is answering {n} requests: try again later.", name=name, n=n_using)
+        del self._adapters[name]
+        self._runner.remove_adapter(known_by)
+
     def _add(self, request: GenerateRequest, constraints: Sequence[Constraint]) -> None:
         group = self._groups[request.id] = Group(request)
+        if request.adapter is not None and request.adapter not in self._adapters.values():
+            # unloaded while the request was on its way
+            for choice in group.sequences:
+                self._emit(choice, FinishEvent(choice.index, "error", "its adapter was unloaded"))
+            del self._groups[request.id]
+            return
         for choice, constraint in zip(group.sequences, constraints, strict=False):
             choice.constraint = constraint
         self._scheduler.add(group)

@@ -66,11 +66,12 @@ class OpenedModel:
             fim=FimTokens.of(self.tokenizer) if self.info.fills_in else None,
             created=self.created,
             fingerprint=self.fingerprint,
+            adapter=self.name if self.adapter is not None else None,
         )
 
 
 def open_model(path: Path, name: str, settings: Settings, adapter: Path | None = None) -> OpenedModel:
-    """The model at `path` (a folder or a .gguf file), with the LoRA adapter that will be merged into it, if any.
+    """The model at `path` (a folder or a .gguf file), with the LoRA adapter that answers in its place, if any.
 
     Raises ModelNotFoundError, InvalidModelError.
     """

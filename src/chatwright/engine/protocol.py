@@ -165,6 +165,17 @@ class Engine(Protocol):
         says (sentence-transformers: mostly that mean, scaled to length one)."""
         ...
 
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Put the LoRA adapter in a folder beside the model, for requests that name it. What runs goes on meanwhile.
+
+        Raises InUseError where an adapter of that name is loaded, ModelNotFoundError, InvalidModelError for one that does not fit.
+        """
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Take an adapter away. Raises ModelNotFoundError, InUseError while requests use it."""
+        ...
+
     def abort(self, request_id: str, index: int | None = None) -> None:
         """End one choice, or all of a request. Unknown ids are ignored: the request may just have ended by itself."""
         ...

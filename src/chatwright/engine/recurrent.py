@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Ids
 from pathlib import Path
+from typing import Never, NoReturn
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from chatwright.engine.runner import find_device, free_bytes
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
+from chatwright.errors import InvalidModelError
 from chatwright.model.rnn import RNN, State
 from chatwright.model.rnn_folder import load_rnn
 
@@ -56,6 +58,16 @@ class RecurrentRunner:
 
     def allocate(self, n_blocks: int) -> None:
         """Nothing to make: a state is there as soon as its sequence is. The scheduler's blocks bound how many there are."""
+
+    def read_adapter(self, path: Path) -> NoReturn:
+        """See `Runner.read_adapter`."""
+        raise InvalidModelError("A recurrent model cannot have the adapter in {folder}.", folder=path)
+
+    def add_adapter(self, name: str, adapter: Never) -> None:
+        """See `Runner.add_adapter`: there never is one."""
+
+    def remove_adapter(self, name: str) -> None:
+        """See `Runner.remove_adapter`."""
 
     def free(self, sequence: Sequence) -> None:
         """Drop the states of a sequence that is over or preempted."""

@@ -11,6 +11,7 @@ dimension, L layers, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from pathlib import Path
 
@@ -21,13 +22,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
+from chatwright.engine.low_rank import AdapterHooks, LowRank, read_adapter
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
 from chatwright.errors import UsageError
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
-from chatwright.model.lora import load_adapter, merge_lora
 
 
 class PagedCache:
@@ -51,21 +52,16 @@ class ModelRunner:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.cache: PagedCache | None = None
+        self.adapters = AdapterHooks(model)
 
     @classmethod
-    def load(
-        cls, path: Path, *, device: str, n_threads: int, adapter: Path | None = None, bfloat16: bool = False
-    ) -> ModelRunner:
-        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32 or bfloat16; an adapter is
-        merged into it.
+    def load(cls, path: Path, *, device: str, n_threads: int, bfloat16: bool = False) -> ModelRunner:
+        """The model at `path` on the device of that name ("auto", "cpu", "cuda:0", "mps"), in fp32 or bfloat16.
 
         Raises InvalidModelError, ModelNotFoundError, UsageError for a device that is not there.
         """
         torch.set_num_threads(n_threads)
         model = load_model(path, device=find_device(device), dtype=torch.bfloat16 if bfloat16 else torch.float32)
-        if adapter is not None:
-            load_adapter(model, adapter)
-            merge_lora(model)
         return cls(model)
 
     @property
@@ -85,6 +81,18 @@ class ModelRunner:
         """Make the cache: blocks 0 … n_blocks - 1. Once, before the first step."""
         self.cache = PagedCache(self.config, n_blocks, self.dtype, self.device)
 
+    def read_adapter(self, path: Path) -> Mapping[str, LowRank]:
+        """See `Runner.read_adapter`."""
+        return read_adapter(path, self.config)
+
+    def add_adapter(self, name: str, adapter: Mapping[str, LowRank]) -> None:
+        """See `Runner.add_adapter`."""
+        self.adapters.add(name, adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """See `Runner.remove_adapter`."""
+        self.adapters.remove(name)
+
     def free(self, sequence: Sequence) -> None:
         """Nothing to drop: what a sequence has lies in its blocks, and those are the scheduler's."""
 
@@ -97,6 +105,7 @@ class ModelRunner:
         positions = [i for chunk in chunks for i in range(chunk.start, chunk.end)]
         ids_1T = torch.tensor([ids], device=self.device)
         positions_1T = torch.tensor([positions], device=self.device)
+        self.adapters.spans = _adapter_spans(chunks)
         x_TD = self.model.hidden(ids_1T, positions_1T, _PagedAttention(chunks, self.cache))[0]
 
         rows: list[int] = []
@@ -117,9 +126,22 @@ class ModelRunner:
     @torch.inference_mode()
     def embed(self, ids: Ids[int]) -> list[float]:
         """Mean of the final hidden states over the tokens: (d_model,)."""
+        self.adapters.spans = []
         x_TD = self.model.hidden(torch.tensor([list(ids)], device=self.device))[0]
         mean: list[float] = x_TD.float().mean(dim=0).tolist()
         return mean
+
+
+def _adapter_spans(chunks: list[Chunk]) -> list[tuple[slice, str]]:
+    """The rows of a step whose sequences have an adapter."""
+    spans = []
+    first = 0
+    for chunk in chunks:
+        end = first + chunk.end - chunk.start
+        if (adapter := chunk.sequence.group.request.adapter) is not None:
+            spans.append((slice(first, end), adapter))
+        first = end
+    return spans
 
 
 def free_bytes(device: torch.device) -> int:

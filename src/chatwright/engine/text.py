@@ -132,6 +132,7 @@ class Embeddings:
 class TextModel:
     """A model ready to talk: an engine with its tokenizer and chat template.
 
+    adapter: the name of the engine's adapter that answers, or None for the model as it is.
     fim: the control tokens of fill-in-the-middle, for a model that was trained with them. writes_text: whether it does more than
     embed.
     """
@@ -149,6 +150,7 @@ class TextModel:
         created: int = 0,
         fingerprint: str = "",
         fim: FimTokens | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -158,6 +160,7 @@ class TextModel:
         self.created = created
         self.fingerprint = fingerprint
         self.fim = fim
+        self.adapter = adapter
         self._tool_format: ToolFormat | None = None
         self._end_ids = tokenizer.eos_ids | (fim.all if fim else frozenset())
 
@@ -273,6 +276,7 @@ class TextModel:
             n=request.n,
             prompt_logprobs=request.prompt_logprobs,
             owner=request.owner,
+            adapter=self.adapter,
             grammar=request.grammar,
         )
         choices = [_Choice(self.tokenizer, index, request.stop) for index in range(request.n)]

@@ -22,19 +22,14 @@ from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
 from chatwright.engine.kernels.library import PANEL, Kernels, LoRA, Op, Shape, Span, Step
 from chatwright.engine.kernels.program import PRODUCTS, Kind, compile_program
 from chatwright.engine.kernels.weights import PackedWeights, Quantization, load_weights
+from chatwright.engine.low_rank import LowRank, read_adapter
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
-from chatwright.errors import InvalidModelError, StorageError
+from chatwright.errors import StorageError
 from chatwright.i18n import _
-from chatwright.model.adapter import Factors, check_fits, open_adapter
 from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import fixed_positions, rotary_frequencies
-from chatwright.model.layout import Slot, hf_layout
-from chatwright.model.tensors import read_tensors
-
-# The name under which an adapter that all requests get is loaded.
-DEFAULT_ADAPTER = "default"
 
 # Packed rows of a step's sequences: cw_sequence as numpy fills it.
 _SPAN = np.dtype(Span)
@@ -63,8 +58,7 @@ class KernelRunner:
         # Each sequence's blocks as C reads them.
         self._tables: dict[Sequence, NDArray[np.int32]] = {}
         self._adapters: dict[str, int] = {}
-        self.default_adapter: str | None = None
-        self._factors: dict[int, list[NDArray[np.float32]]] = {}
+        self._factors: dict[int, tuple[list[LoRA], list[NDArray[np.float32]]]] = {}
 
     @classmethod
     def load(
@@ -139,6 +133,8 @@ class KernelRunner:
             raise StorageError(
                 "There is not enough memory for the working space of a step of {n} tokens.", n=self.max_step_tokens
             )
+        for index in self._factors:
+            self._set_adapter(index)
 
     def close(self) -> None:
         """Give the working space and the threads back. The runner is of no use afterwards."""
@@ -166,7 +162,7 @@ class KernelRunner:
             first = len(ids)
             ids += sequence.token_ids[chunk.start : chunk.end]
             positions.append(np.arange(chunk.start, chunk.end, dtype=np.int32))
-            adapter = sequence.group.request.adapter or self.default_adapter
+            adapter = sequence.group.request.adapter
             spans[i] = (
                 first,
                 chunk.end - chunk.start,
@@ -256,31 +252,32 @@ class KernelRunner:
             self._position_tables[theta, scaling] = table
         return self._position_tables[theta, scaling]
 
-    # Adapters
+    def read_adapter(self, path: Path) -> Mapping[str, LowRank]:
+        """See `Runner.read_adapter`."""
+        return read_adapter(path, self.config)
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Put a LoRA adapter in PEFT's layout beside the model. Raises InvalidModelError where it does not fit."""
-        adapter = open_adapter(path)
-        check_fits(adapter, self.config)
+    def add_adapter(self, name: str, adapter: Mapping[str, LowRank]) -> None:
+        """See `Runner.add_adapter`."""
         index = next(i for i in range(len(self._adapters) + 1) if i not in self._adapters.values())
-        parts, arrays = self._low_rank_parts(adapter.factors, adapter.path)
-        failed = self.kernels.c.cw_set_adapter(self._engine, index, (LoRA * len(parts))(*parts), len(parts))
-        assert not failed
-        self._adapters[name], self._factors[index] = index, arrays
+        parts, arrays = self._low_rank_parts(adapter)
+        self._adapters[name], self._factors[index] = index, (parts, arrays)
+        if self._engine:
+            self._set_adapter(index)
 
-    def unload_adapter(self, name: str) -> None:
-        """Take an adapter away; no running sequence may use it."""
+    def remove_adapter(self, name: str) -> None:
+        """See `Runner.remove_adapter`."""
         index = self._adapters.pop(name)
         self.kernels.c.cw_set_adapter(self._engine, index, None, 0)
         del self._factors[index]
 
-    def _low_rank_parts(
-        self, factors: Mapping[str, Factors], path: Path
-    ) -> tuple[list[LoRA], list[NDArray[np.float32]]]:
+    def _set_adapter(self, index: int) -> None:
+        parts, __ = self._factors[index]
+        failed = self.kernels.c.cw_set_adapter(self._engine, index, (LoRA * len(parts))(*parts), len(parts))
+        assert not failed
+
+    def _low_rank_parts(self, adapter: Mapping[str, LowRank]) -> tuple[list[LoRA], list[NDArray[np.float32]]]:
+        """An adapter as additions to the fused products, and the arrays that these point into."""
         c = self.config
-        by_tensor: dict[str, list[tuple[str, Slot]]] = {}
-        for parameter, slot in hf_layout(c).items():
-            by_tensor.setdefault(slot.tensor, []).append((parameter, slot))
         rows = {
             "attention.q": ("qkv", 0),
             "attention.k": ("qkv", c.n_head * c.head_dim),
@@ -291,26 +288,21 @@ class KernelRunner:
             "feed_forward.down": ("down", 0),
         }
         parts, arrays = [], []
-        for module, pair in factors.items():
-            a, b = (tensor.float().contiguous() for tensor in read_tensors([pair.a, pair.b]))
-            if not (a.isfinite().all() and b.isfinite().all()):
-                raise InvalidModelError("The adapter in {folder} holds a weight that is not a number.", folder=path)
-            for parameter, slot in by_tensor[f"{module}.weight"]:
-                __, layer, place = parameter.removesuffix(".weight").split(".", 2)
-                product, row = rows[place]
-                some = b[slot.rows[0] : slot.rows[1]] if slot.rows else b
-                a_array, b_array = a.numpy(), some.T.contiguous().numpy()
-                arrays += [a_array, b_array]
-                parts.append(
-                    LoRA(
-                        product=4 * int(layer) + PRODUCTS.index(product),
-                        row=row,
-                        n_in=a_array.shape[1],
-                        n_out=b_array.shape[1],
-                        rank=a_array.shape[0],
-                        scale=pair.scale,
-                        a=a_array.ctypes.data,
-                        b=b_array.ctypes.data,
-                    )
+        for layer, low_rank in adapter.items():
+            __, number, place = layer.split(".", 2)
+            product, row = rows[place]
+            a, b = low_rank.a.numpy(), low_rank.b.T.contiguous().numpy()
+            arrays += [a, b]
+            parts.append(
+                LoRA(
+                    product=4 * int(number) + PRODUCTS.index(product),
+                    row=row,
+                    n_in=a.shape[1],
+                    n_out=b.shape[1],
+                    rank=a.shape[0],
+                    scale=low_rank.scale,
+                    a=a.ctypes.data,
+                    b=b.ctypes.data,
                 )
+            )
         return parts, arrays

@@ -60,8 +60,8 @@ def _load(start: wire.Start) -> Engine:
     logging.basicConfig(level=start.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from chatwright.engine.load import load_engine
 
-    adapter = Path(start.adapter) if start.adapter is not None else None
-    return load_engine(Path(start.path), start.name, Settings(**start.settings), adapter)
+    adapters = {name: Path(path) for name, path in start.adapters.items()}
+    return load_engine(Path(start.path), start.name, Settings(**start.settings), adapters)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Launch:
     path: Path
     name: str
     settings: Settings
-    adapter: Path | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
     command: Sequence[str] = COMMAND
 
     def message(self) -> wire.Start:
@@ -57,7 +57,7 @@ class Launch:
         return wire.Start(
             str(self.path),
             self.name,
-            str(self.adapter) if self.adapter is not None else None,
+            {name: str(path) for name, path in self.adapters.items()},
             self.settings.model_dump(mode="json", exclude={"api_key", "api_key_file"}),
             logging.getLogger().getEffectiveLevel(),
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.errors import OverloadedError, UsageError
 from chatwright.i18n import format_size
 from chatwright.machine import available_memory_bytes
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 OVERHEAD_BYTES = 400 * 10**6
 # Of what is free when the server starts; the rest is for the system, its file cache, and the server.
 DEFAULT_SHARE = 0.8
-BYTES_PER_WEIGHT = 4
+# Bytes of a weight and of a cached number on PyTorch.
+FLOAT_BYTES = 4
+# … and of a weight on the compiled kernels, scales included.
+PACKED_BYTES = {"int8": 1.1, "int4": 0.75, "bf16": 2.0, "fp32": 4.0}
 # Without room for a conversation of this many tokens a model is not worth loading.
 LEAST_CACHE_TOKENS = 2048
 # A model in use just now may be free in a moment; clients try again after that.
@@ -44,13 +48,13 @@ class MemoryNeed:
     def of(cls, info: ModelInfo, settings: Settings) -> MemoryNeed:
         """Of a model as it will be loaded."""
         config = info.config
+        weight_bytes, cache_bytes = _precision(info, settings)
+        per_token = 1  # a recurrent model's state does not grow
         if isinstance(config, ModelConfig):
-            per_token = 2 * config.n_layer * config.n_kv_head * config.head_dim * BYTES_PER_WEIGHT
-        else:
-            per_token = 1  # a recurrent model's state does not grow
+            per_token = 2 * config.n_layer * config.n_kv_head * config.head_dim * cache_bytes
         most = settings.kv_cache_tokens
         return cls(
-            fixed_bytes=BYTES_PER_WEIGHT * info.n_parameters + OVERHEAD_BYTES,
+            fixed_bytes=int(weight_bytes * info.n_parameters) + OVERHEAD_BYTES,
             bytes_per_token=per_token,
             least_tokens=min(LEAST_CACHE_TOKENS, info.context_length, most),
             most_tokens=most,
@@ -60,6 +64,17 @@ class MemoryNeed:
     def least_bytes(self) -> int:
         """Without this much it is not loaded."""
         return self.fixed_bytes + self.least_tokens * self.bytes_per_token
+
+
+def _precision(info: ModelInfo, settings: Settings) -> tuple[float, int]:
+    """Bytes of a weight, and of a number in the cache."""
+    on_kernels = isinstance(load_kernels(), Kernels) and isinstance(info.config, ModelConfig)
+    if not on_kernels or settings.device not in ("auto", "cpu"):
+        return FLOAT_BYTES, FLOAT_BYTES
+    kind = settings.quantization
+    if kind == "auto":  # a file of 4 bits stays one
+        kind = "int4" if info.quantization.startswith("Q4") else "int8"
+    return PACKED_BYTES[kind], FLOAT_BYTES if kind == "fp32" else 2
 
 
 class Tenant(Protocol):

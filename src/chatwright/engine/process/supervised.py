@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from chatwright.engine.opened import OpenedModel
@@ -111,6 +112,18 @@ class ProcessEngine:
         start = time.monotonic()
         await self._call("probe")
         return time.monotonic() - start
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """See `Engine.load_adapter`. A process that is started again has it too."""
+        await self._call("load_adapter", name, path)
+        self._launch = replace(self._launch, adapters={**self._launch.adapters, name: Path(path)})
+
+    async def unload_adapter(self, name: str) -> None:
+        """See `Engine.unload_adapter`."""
+        await self._call("unload_adapter", name)
+        self._launch = replace(
+            self._launch, adapters={other: path for other, path in self._launch.adapters.items() if other != name}
+        )
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """See `Engine.abort`."""
@@ -244,15 +257,26 @@ class ProcessEngine:
             log.error("%s", self._problem)
 
 
-def in_process(opened: OpenedModel, settings: Settings, budget: MemoryBudget) -> TextModel:
-    """The model with an engine in a process of its own, which is started by `ready` or by the first request.
+def in_processes(models: Sequence[OpenedModel], settings: Settings, budget: MemoryBudget) -> list[TextModel]:
+    """The models, each with an engine in a process of its own that is started by `ready` or by the first request; adapters are
+    answered by the engine of their base.
 
     Raises UsageError for a model that the budget never allows.
     """
-    engine = ProcessEngine(
-        Launch(opened.path, opened.name, settings, opened.adapter),
-        max_context=min(opened.info.context_length, settings.kv_cache_tokens),
-        need=MemoryNeed.of(opened.info, settings),
-        budget=budget,
-    )
-    return opened.with_engine(engine)
+    engines: dict[Path, ProcessEngine] = {}
+    for model in models:
+        if model.path not in engines:
+            same = [other for other in models if other.path == model.path]
+            bases = [other.name for other in same if other.adapter is None]
+            engines[model.path] = ProcessEngine(
+                Launch(
+                    model.path,
+                    bases[0] if bases else model.name,
+                    settings,
+                    {other.name: other.adapter for other in same if other.adapter is not None},
+                ),
+                max_context=min(model.info.context_length, settings.kv_cache_tokens),
+                need=MemoryNeed.of(model.info, settings),
+                budget=budget,
+            )
+    return [model.with_engine(engines[model.path]) for model in models]

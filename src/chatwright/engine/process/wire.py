@@ -27,15 +27,18 @@ CALLS: dict[str, Any] = {
     "score": list[TokenLogprobs | None],
     "embed": list[float],
     "probe": float,
+    "load_adapter": None,
+    "unload_adapter": None,
 }
 
 
 class Start(Struct, frozen=True, array_like=True, tag="start"):
-    """The first message: load this model. `settings` are those of `Settings`, without secrets; `log_level` is logging's."""
+    """The first message: load this model, and adapters (name → folder). `settings` are those of `Settings`, without secrets;
+    `log_level` is logging's."""
 
     path: str
     name: str
-    adapter: str | None
+    adapters: dict[str, str]
     settings: dict[str, Any]
     log_level: int
 

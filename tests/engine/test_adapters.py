@@ -1,0 +1,87 @@
+"""Adapters beside a running model: loaded and unloaded between steps, not while they answer, and never found by another's cache."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from chatwright.engine import FinishEvent, GenerateRequest, SamplingParams, TokenEvent
+from chatwright.engine.local import LocalEngine
+from chatwright.errors import InUseError, InvalidModelError, ModelNotFoundError
+from chatwright.model.lora import LoraConfig, add_lora, save_adapter
+from tests.model.tiny_models import factors
+
+from .conftest import MakeEngine, tiny_model
+
+GREEDY = SamplingParams(max_tokens=10, temperature=0.0)
+PROMPT = list(range(40))
+
+
+def adapter(folder: Path, seed: int) -> str:
+    if (folder / str(seed)).is_dir():
+        return str(folder / str(seed))
+    model = tiny_model(None)
+    config = LoraConfig(r=4)
+    add_lora(model, config, seed=0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in factors(model):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    save_adapter(model, config, folder / str(seed), "tiny")
+    return str(folder / str(seed))
+
+
+async def answer(engine: LocalEngine, name: str | None, request_id: str = "r") -> list[int]:
+    request = GenerateRequest(request_id, PROMPT, GREEDY, adapter=name)
+    tokens = []
+    async for event in engine.generate(request):
+        if isinstance(event, TokenEvent):
+            tokens.append(event.token_id)
+        assert not isinstance(event, FinishEvent) or event.reason == "length"
+    return tokens
+
+
+async def test_an_adapter_comes_answers_and_goes(make_engine: MakeEngine, tmp_path: Path) -> None:
+    engine = make_engine(tiny_model(None))
+    plain = await answer(engine, None)
+    with pytest.raises(ModelNotFoundError, match="shop is not loaded"):
+        await answer(engine, "shop")
+    await engine.load_adapter("shop", adapter(tmp_path, 1))
+    first = await answer(engine, "shop")
+    assert first != plain
+    together = await asyncio.gather(*(answer(engine, name, str(i)) for i, name in enumerate([None, "shop"] * 3)))
+    assert together == [plain, first] * 3
+    with pytest.raises(InUseError, match="loaded already"):
+        await engine.load_adapter("shop", adapter(tmp_path, 2))
+    await engine.unload_adapter("shop")
+    with pytest.raises(ModelNotFoundError):
+        await engine.unload_adapter("shop")
+    # Another one of the same name: what the cache holds of the first is not its.
+    await engine.load_adapter("shop", adapter(tmp_path, 2))
+    fresh = make_engine(tiny_model(None))
+    await fresh.load_adapter("shop", adapter(tmp_path, 2))
+    assert await answer(engine, "shop") == await answer(fresh, "shop") != first
+
+
+async def test_an_adapter_that_answers_is_not_unloaded(make_engine: MakeEngine, tmp_path: Path) -> None:
+    engine = make_engine(tiny_model(None))
+    await engine.load_adapter("shop", adapter(tmp_path, 1))
+    request = GenerateRequest("long", PROMPT[:4], SamplingParams(max_tokens=100), adapter="shop")
+    events = engine.generate(request)
+    await anext(events)
+    with pytest.raises(InUseError, match="1 requests"):
+        await engine.unload_adapter("shop")
+    await events.aclose()
+    await engine.unload_adapter("shop")
+
+
+async def test_what_is_no_adapter_is_refused_and_the_engine_goes_on(make_engine: MakeEngine, tmp_path: Path) -> None:
+    engine = make_engine(tiny_model(None))
+    with pytest.raises(ModelNotFoundError):
+        await engine.load_adapter("x", str(tmp_path / "absent"))
+    with pytest.raises(InvalidModelError):
+        await engine.load_adapter("x", str(tmp_path))
+    assert len(await answer(engine, None)) == 10
