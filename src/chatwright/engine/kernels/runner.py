@@ -143,7 +143,8 @@ class KernelRunner:
             self._engine = None
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_engine"):
+            self.close()
 
     def free(self, sequence: Sequence) -> None:
         """Forget a sequence that is over or preempted."""
