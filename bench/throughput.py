@@ -11,7 +11,6 @@ attention. One JSON line a figure. Use a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -23,6 +22,7 @@ import torch
 
 from bench.figures import report
 from bench.plain_recipe import PlainGPT, Shape, plain_step, random_windows
+from chatwright.machine import available_cores
 from chatwright.model.config import ModelConfig
 from chatwright.model.presets import parse_size
 from chatwright.text.dataset import Dataset
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--size", default="12m")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps of each a round")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=available_cores())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     throughput(arguments)

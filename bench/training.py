@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from bench.figures import report
 from bench.plain_recipe import PlainData, Shape, plain_data, train_plain
 from chatwright.evaluation.bits_per_byte import LanguageModel, bits_per_byte
 from chatwright.evaluation.documents import EncodedDocument, document_boundary, encode_documents
+from chatwright.machine import available_cores
 from chatwright.model.load import load_language_model
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.load import load_tokenizer
@@ -165,7 +165,7 @@ def quality(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("dataset")
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--lrs", default="5e-4,1e-3,2e-3")
