@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -347,3 +348,35 @@ def test_what_was_wrong_is_said_in_the_words_of_the_request(server: RunningServe
         place = message.split("'")[1]
         assert place.split(".")[0] == next(iter(body)), message
         assert not any(name in place for name in ("constrained", "str", "list[", "function")), message
+
+
+@pytest.mark.timeout(300)
+def test_hostile_schemas_end_as_that_requests_400_while_others_are_answered(server: RunningServer) -> None:
+    """Grammars are tried out one after the other, at a lower priority: on a busy machine that takes its time, and only theirs."""
+    hostile: list[Any] = [
+        {"type": "string", "pattern": "^(a+)+b$"},
+        {"type": "integer", "multipleOf": 1_000_003},
+        {"$ref": "#"},
+        {"type": "string", "pattern": "^((a{1000}){1000})$"},
+    ]
+    statuses = []
+
+    def attack(value: Any) -> None:
+        wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": value}}
+        body = {"model": MODEL, "messages": HELLO, "max_tokens": 20, "response_format": wanted}
+        response = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=250, trust_env=False)
+        statuses.append(response.status_code)
+
+    threads = [threading.Thread(target=attack, args=(value,)) for value in hostile]
+    for thread in threads:
+        thread.start()
+    waits = []
+    while any(thread.is_alive() for thread in threads):
+        begun = time.monotonic()
+        assert (
+            server.post("/v1/chat/completions", {"model": MODEL, "messages": HELLO, "max_tokens": 4}).status_code == 200
+        )
+        waits.append(time.monotonic() - begun)
+        time.sleep(0.05)
+    assert sorted(statuses) == [200, 400, 400, 400]
+    assert sorted(waits)[len(waits) // 2] < 2

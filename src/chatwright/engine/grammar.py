@@ -56,7 +56,7 @@ LIMITS: dict[str, Any] = {
     "max_grammar_size": 100_000,
     "verbose_errors": False,  # they quote the answer
 }
-NICE = 10
+NICE = 5
 
 
 class GrammarFailedError(Exception):

@@ -25,7 +25,7 @@ STEP_LIMIT_S = 0.05
 # How far a grammar is walked: until so many tokens were a choice, and so many came at all.
 N_CHOSEN = 12
 N_WALKED = 256
-NICE = 10
+NICE = 5
 
 
 class Tokens:
