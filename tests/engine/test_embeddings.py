@@ -18,7 +18,7 @@ from chatwright.engine.encoder_runner import EncoderRunner
 from chatwright.engine.load import load_text_model
 from chatwright.engine.opened import open_model
 from chatwright.engine.process.memory import MemoryBudget
-from chatwright.engine.process.supervised import in_process
+from chatwright.engine.process.supervised import in_processes
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
 from chatwright.engine.text import TextModel, TextRequest
 from chatwright.errors import EngineError, InvalidModelError, InvalidRequestError, OverloadedError
@@ -73,7 +73,7 @@ async def test_embeddings_are_those_of_the_reference(model: TextModel, expected:
 
 async def test_an_encoder_in_a_process_of_its_own_embeds_the_same(minilm: Path, expected: torch.Tensor) -> None:
     opened = open_model(minilm, "minilm:l6", SETTINGS)
-    model = in_process(opened, SETTINGS, MemoryBudget(10**12, firm=False))
+    [model] = in_processes([opened], SETTINGS, MemoryBudget(10**12, firm=False))
     try:
         await model.engine.ready()
         assert cosines((await model.embed(SENTENCES)).vectors, expected).min() > 0.99999
