@@ -31,6 +31,8 @@ PROMPT = [5, 6, 7, 8]
 # A step of the tiny model is a millisecond or two.
 LONG = SamplingParams(max_tokens=500, temperature=0, logit_bias={2: -100.0})
 PATIENCE_S = 60.0
+# Each starts several processes of seconds; a busy machine makes tens of seconds of that.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
