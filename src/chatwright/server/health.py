@@ -49,12 +49,8 @@ async def health(state: State, response: Response) -> Health:
     status: Literal["ok", "engine_down"] = "ok" if healthy else "engine_down"
     if state.settings.api_key is not None:
         return Health(status=status)
-    return Health(
-        status=status,
-        running=sum(s.running for s in stats),
-        waiting=sum(s.waiting for s in stats),
-        engines=engines,
-    )
+    running, waiting = state.load()
+    return Health(status=status, running=running, waiting=waiting, engines=engines)
 
 
 def engine_health(model: str, stats: EngineStats) -> EngineHealth:

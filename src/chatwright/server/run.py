@@ -211,8 +211,7 @@ class DrainingServer(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self._state.cut_off.set()
         elif not self._state.draining and self._on_draining:
-            stats = [model.engine.stats() for model in self._state.models]
-            self._on_draining(sum(s.running + s.waiting for s in stats))
+            self._on_draining(sum(self._state.load()))
         self._state.draining = True
         self.should_exit = True
 

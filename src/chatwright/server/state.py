@@ -40,6 +40,11 @@ class ServerState:
         await model.engine.ready()
         return model
 
+    def load(self) -> tuple[int, int]:
+        """(running, waiting) choices of all engines. A model and its adapters have one engine."""
+        stats = [engine.stats() for engine in {id(model.engine): model.engine for model in self.models}.values()]
+        return sum(s.running for s in stats), sum(s.waiting for s in stats)
+
     def find_model(self, name: str) -> TextModel:
         """The model that answers to a name or alias. Raises ModelNotFoundError."""
         for model in self.models:
