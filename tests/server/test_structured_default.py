@@ -61,15 +61,11 @@ def test_a_tool_is_called_and_its_result_is_read(client: openai.OpenAI) -> None:
     choice = completion.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert choice.message.tool_calls
+    messages.append(choice.message.model_dump(exclude_none=True))
     for call in choice.message.tool_calls:
         assert call.type == "function"
         assert call.function.name == "get_weather"
         assert isinstance(json.loads(call.function.arguments)["city"], str)
-        messages = (
-            [*messages, choice.message.model_dump(exclude_none=True)]
-            if call is choice.message.tool_calls[0]
-            else messages
-        )
         messages.append({"role": "tool", "tool_call_id": call.id, "content": "12 °C and rain"})
     answer = client.chat.completions.create(
         model=MODEL, messages=messages, tools=[WEATHER], temperature=0, max_tokens=60

@@ -88,9 +88,11 @@ class _Form:
         if schema is not None and not tool_format.opening:
             # JSON that is an answer could not be told from JSON that is a call; in our own format it can.
             tool_format = ToolFormat(system_role=tool_format.system_role)
+        # A model that learned no tools, but is told of them in our words, easily makes the same call again and again.
+        several = tool_format.native if use.several is None else use.several
         otherwise: Mapping[str, Any] | Literal["text"] | None = "text" if schema is None else schema
         grammar = tool_grammar(
-            tool_format, use.callable, otherwise=None if use.required else otherwise, several=use.several
+            tool_format, use.callable, otherwise=None if use.required else otherwise, several=several
         )
         return cls(use, tool_format, grammar, use.param)
 

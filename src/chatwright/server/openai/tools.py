@@ -106,12 +106,12 @@ FunctionChoice = Literal["none", "auto"] | ChosenFunction
 @dataclass(frozen=True)
 class ToolUse:
     """tools: all that the model is told of. callable: those that it may call. required: whether it must. several: whether more than
-    one call may come. legacy: whether the request speaks of functions. param: where the request does."""
+    one call may come; None: as it suits the model. legacy: whether the request speaks of functions. param: the field."""
 
     tools: Sequence[Tool]
     callable: Sequence[Tool]
     required: bool
-    several: bool
+    several: bool | None
     legacy: bool
     param: str
 
@@ -150,7 +150,7 @@ def tool_use(
             )
     tools_by_name = list(by_name.values())
     allowed = tools_by_name if names is None else [by_name[name] for name in dict.fromkeys(names)]
-    several = not legacy and mode != "named" and parallel is not False
+    several = False if legacy or mode == "named" else parallel
     return ToolUse(tools_by_name, allowed, mode in ("named", "required"), several, legacy, param)
 
 
