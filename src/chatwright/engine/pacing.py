@@ -11,8 +11,9 @@ from bisect import bisect_right, insort
 
 # Until both times are known.
 FIRST_TOKENS = 16
-# However slow it looks, a prompt comes forward. So few tokens cost little more than the weights, which are read once for all.
-MIN_TOKENS = 4
+# However slow it looks, a prompt comes forward. So few tokens cost little more than the weights, read once for all; but deep in
+# a long prompt attention costs more than they do: there 4 tokens took two steps of one answer (int4, one thread, 4,000 tokens).
+MIN_TOKENS = 2
 # After so many steps with prompts one goes without, a few percent of the time: what answers alone take changes with the machine's
 # other work and with their length, and must stay known.
 STEPS_TO_QUIET = 12
