@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from chatwright.settings import Settings
 from tests.serving import Server
@@ -19,9 +19,11 @@ MODEL = Settings().default_model
 
 
 class Event(BaseModel):
-    name: str
+    """Bounded, as a small model does not always come to an end by itself."""
+
+    name: str = Field(max_length=40)
     day: Literal["Monday", "Friday"]
-    people: list[str]
+    people: list[Annotated[str, Field(max_length=20)]] = Field(max_length=3)
 
 
 WEATHER: Any = {
