@@ -283,16 +283,6 @@ def test_what_was_spoilt_is_not_found() -> None:
     assert second.n_reused == 0
 
 
-def test_nothing_is_found_after_the_model_behind_it_changed() -> None:
-    simulation = Simulation(cache_tokens=1600)
-    for _ in range(2):
-        [choice] = simulation.add([4] * 50)
-        simulation.run()
-        simulation.scheduler.pool.forget_all()
-        simulation.check_blocks()
-    assert choice.n_reused == 0
-
-
 def test_owners_take_turns() -> None:
     """Who sends a hundred requests at once delays another's single one by what runs already, not by the hundred."""
     simulation = Simulation(cache_tokens=1600, max_batch=2)

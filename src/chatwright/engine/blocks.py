@@ -128,14 +128,6 @@ class BlockPool:
         for block in blocks:
             self._forget(block)
 
-    def forget_all(self) -> None:
-        """Nothing that was computed so far may be found any more: the model behind a salt has changed."""
-        for block in self._block_of.values():
-            self._prefixes[block] = None
-        self._block_of.clear()
-        self._free.extend(self._idle)
-        self._idle.clear()
-
     def _forget(self, block: int) -> None:
         prefix = self._prefixes[block]
         if prefix is not None:
