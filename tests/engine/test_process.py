@@ -268,6 +268,17 @@ async def test_closing_while_it_loads_leaves_nothing(start: Started) -> None:
     await until(lambda: not engines_of(os.getpid()))
 
 
+async def test_a_process_that_was_warmed_up_is_the_one_that_is_used_or_is_gone(start: Started) -> None:
+    used, unused = start("a"), start("b")
+    used.warm_up()
+    unused.warm_up()
+    (first, _) = [child.pid for child in engines_of(os.getpid())]
+    await used.ready()
+    assert used.pid == first
+    await unused.close()
+    assert [child.pid for child in engines_of(os.getpid())] == [first]
+
+
 PARENT = """
 import asyncio, sys
 from pathlib import Path

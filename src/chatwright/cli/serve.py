@@ -149,12 +149,15 @@ def _serve(
     from chatwright.engine.opened import open_model
     from chatwright.engine.process.memory import MemoryBudget
     from chatwright.engine.process.supervised import in_processes
-    from chatwright.server.app import create_app
-    from chatwright.server.run import run_server
 
     budget = MemoryBudget.of(settings)
     opened = [open_model(model.path, model.name, settings, model.adapter) for model in chosen]
     text_models = in_processes(opened, settings, budget)
+
+    # While the engine's process imports PyTorch.
+    from chatwright.server.app import create_app
+    from chatwright.server.run import run_server
+
     output.say(loading_sentence(chosen[0]))
     for model in chosen[1:]:
         beside = model.path == chosen[0].path

@@ -12,7 +12,9 @@ import logging
 import os
 import socket
 import sys
+import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +31,8 @@ def main() -> None:
     """Serve one model until the server goes."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(parent)
+    # Before it is told what to load: that takes as long as the server takes to come up itself.
+    threading.Thread(target=_import_engine, name="import", daemon=True).start()
     asyncio.run(_serve(socket.socket(fileno=descriptor)))
 
 
@@ -55,8 +59,13 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _import_engine() -> None:
+    """PyTorch comes with it. What goes wrong here goes wrong again in `_load`, where somebody hears of it."""
+    with suppress(Exception):
+        import chatwright.engine.load  # noqa: F401
+
+
 def _load(start: wire.Start) -> Engine:
-    """Everything of torch is imported here."""
     logging.basicConfig(level=start.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from chatwright.engine.load import load_engine
 

@@ -125,6 +125,32 @@ class EndedWhileLoadingError(Exception):
         self.ending = ending
 
 
+@dataclass(frozen=True)
+class Spawned:
+    """A process that was started and not told what to load yet, and our end of its socket. It imports what it will need meanwhile:
+    PyTorch takes seconds."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+    @classmethod
+    def of(cls, launch: Launch) -> Spawned:
+        """To be called in a thread that lives as long as the process shall (Linux ends it with that thread). Raises EngineError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                return cls(_popen(launch, theirs), ours)
+            except OSError as error:
+                ours.close()
+                raise EngineError("The engine's process cannot be started: {reason}.", reason=error.strerror) from error
+
+    def discard(self) -> None:
+        """It is not needed after all."""
+        self.sock.close()
+        self.process.kill()
+        self.process.wait()
+
+
 class _Stream:
     """Events of one request, between the socket and whoever reads them."""
 
@@ -192,27 +218,25 @@ class EngineProcess(asyncio.Protocol):
 
     @classmethod
     async def start(
-        cls, launch: Launch, on_end: Callable[[EngineProcess, Ending], None], hang_s: float = HANG_S
+        cls,
+        launch: Launch,
+        on_end: Callable[[EngineProcess, Ending], None],
+        hang_s: float = HANG_S,
+        spawned: Spawned | None = None,
     ) -> EngineProcess:
-        """Start it and wait until the model is loaded. To be called in a thread that lives as long as the process shall (Linux
-        ends it with that thread).
+        """Start it, where it is not `spawned` yet, and wait until the model is loaded (see `Spawned.of` for the thread).
 
         Raises what `load_engine` raises, EndedWhileLoadingError, EngineError where there can be no process.
         """
         self = cls(launch, on_end, hang_s)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = _popen(launch, theirs)
-            except OSError as error:
-                ours.close()
-                raise EngineError("The engine's process cannot be started: {reason}.", reason=error.strerror) from error
+        spawned = spawned or Spawned.of(launch)
+        self._process = spawned.process
         threading.Thread(target=self._wait_for_exit, name="engine-exit", daemon=True).start()
         self._log_thread = threading.Thread(target=self._forward_log, name="engine-log", daemon=True)
         self._log_thread.start()
         try:
-            ours.setblocking(False)
-            await self._loop.create_unix_connection(lambda: self, sock=ours)
+            spawned.sock.setblocking(False)
+            await self._loop.create_unix_connection(lambda: self, sock=spawned.sock)
             self._send(launch.message())
             either: set[asyncio.Future[Any]] = {self._ready, self._ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

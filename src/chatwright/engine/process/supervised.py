@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chatwright.engine.opened import OpenedModel
-from chatwright.engine.process.link import HANG_S, EndedWhileLoadingError, Ending, EngineProcess, Launch
+from chatwright.engine.process.link import HANG_S, EndedWhileLoadingError, Ending, EngineProcess, Launch, Spawned
 from chatwright.engine.process.memory import MemoryBudget, MemoryNeed
 from chatwright.engine.protocol import EngineEvent, EngineStats, GenerateRequest, TokenLogprobs
 from chatwright.engine.text import TextModel
@@ -58,6 +58,7 @@ class ProcessEngine:
         self._budget = budget
         self._hang_s = hang_s
         self._process: EngineProcess | None = None
+        self._spawned: Spawned | None = None
         self._starting: asyncio.Task[None] | None = None
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
         # Why it does not answer: for now, while it is started again, or for good.
@@ -82,6 +83,10 @@ class ProcessEngine:
     def pid(self) -> int | None:
         """Its process id while it is loaded."""
         return self._process.pid if self._process is not None else None
+
+    def warm_up(self) -> None:
+        """Start the process without a model: it gets ready for one while the server does. Raises EngineError."""
+        self._spawned = Spawned.of(self._launch)
 
     async def ready(self) -> None:
         """See `Engine.ready`."""
@@ -151,6 +156,9 @@ class ProcessEngine:
         process, self._process = self._process, None
         if process is not None:
             await process.close()
+        if self._spawned is not None:
+            self._spawned.discard()
+            self._spawned = None
         self._budget.give_back(self)
 
     async def _call(self, name: str, *arguments: object) -> Any:
@@ -188,7 +196,9 @@ class ProcessEngine:
         settings = self._launch.settings.model_copy(update={"kv_cache_tokens": n_tokens})
         process = None
         try:
-            process = await EngineProcess.start(replace(self._launch, settings=settings), self._ended, self._hang_s)
+            spawned, self._spawned = self._spawned, None
+            launch = replace(self._launch, settings=settings)
+            process = await EngineProcess.start(launch, self._ended, self._hang_s, spawned)
         except LASTING as error:
             self._problem, self._given_up = error, True
             raise
@@ -259,7 +269,7 @@ class ProcessEngine:
 
 def in_processes(models: Sequence[OpenedModel], settings: Settings, budget: MemoryBudget) -> list[TextModel]:
     """The models, each with an engine in a process of its own that is started by `ready` or by the first request; adapters are
-    answered by the engine of their base.
+    answered by the engine of their base. The first model's process gets ready for it at once.
 
     Raises UsageError for a model that the budget never allows.
     """
@@ -279,4 +289,6 @@ def in_processes(models: Sequence[OpenedModel], settings: Settings, budget: Memo
                 need=MemoryNeed.of(model.info, settings),
                 budget=budget,
             )
+    if models:
+        engines[models[0].path].warm_up()
     return [model.with_engine(engines[model.path]) for model in models]
