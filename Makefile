@@ -79,7 +79,7 @@ web-test: web
 	@$(BIN)/python scripts/build_web.py --script lint --script test
 
 bench: install-dev  ## decode and prompt speed beside a peer
-	$(BIN)/python bench/decode.py $(ARGS)
+	$(BIN)/python -m bench.engine $(ARGS)
 
 docs: install-dev  ## write docs/*/cli.md anew from --help
 	$(BIN)/python -m chatwright.cli.reference docs

@@ -44,7 +44,7 @@ struct Run {
   cw_shape shape;
   const cw_step *step;
   int key_width;  // head dimension to 16
-  // The quantised scratch: rows of bytes, and for each group of 32 its scale, scale x sum and sum.
+  // The quantised scratch: rows of bytes, and for each group of 32 its scale, scale x sum and minus the sum.
   int quantised_width;
   int8_t *bytes;
   float *scales, *scaled_sums;

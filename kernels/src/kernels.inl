@@ -36,7 +36,7 @@ static void quantise_row(Run &run, const float *x, int n, int row) {
     const float scale = most / 127.0f;
     run.scales[first + g] = scale;
     run.scaled_sums[first + g] = scale * (float)total;
-    run.byte_sums[first + g] = total;
+    run.byte_sums[first + g] = -total;  // what an offset of the weights has to be taken back with
   }
 }
 
@@ -202,11 +202,16 @@ inline void tile(const Run &run, const float *x, int x_stride, const uint8_t *pa
     const int8_t *q = run.bytes + (int64_t)row * run.quantised_width;
     const float *x_scales = run.scales + (int64_t)row * per_row, *x_sums = run.scaled_sums + (int64_t)row * per_row;
     const int32_t *x_totals = run.byte_sums + (int64_t)row * per_row;
+    // Weights are streamed through once a step, and scales lie behind a panel's weights: the next panel is fetched while this one is
+    // computed, by whoever comes to it first.
+    constexpr int scale_bytes = FORMAT == CW_I4MF ? 128 : FORMAT == CW_I4M ? 64 : 32;
+    const uint8_t *next = panel + panel_bytes(FORMAT, n_groups * GROUP);
     for (int g = 0; g < n_groups; g++) {
+      for (int i = 0; i < group_bytes + scale_bytes; i += 64) __builtin_prefetch(next + (int64_t)g * (group_bytes + scale_bytes) + i);
       Sums acc[ROWS];
       for (int m = 0; m < ROWS; m++) {
-        if constexpr (FORMAT == CW_I8) acc[m] = sums(-BYTE_OFFSET * x_totals[m * per_row + g]);
-        else if constexpr (FORMAT == CW_I4) acc[m] = sums(-8 * x_totals[m * per_row + g]);
+        if constexpr (FORMAT == CW_I8 && BYTE_OFFSET) acc[m] = shifted(sums(x_totals[m * per_row + g]), 7);
+        else if constexpr (FORMAT == CW_I4) acc[m] = shifted(sums(x_totals[m * per_row + g]), 3);
         else acc[m] = sums(0);
       }
       const int8_t *xg = q + g * GROUP;
@@ -214,14 +219,13 @@ inline void tile(const Run &run, const float *x, int x_stride, const uint8_t *pa
         const Weights w = load_weights(panel + (int64_t)g * group_bytes + c * 64);
         const Weights low = low_bits(w), high = high_bits(w);
         for (int m = 0; m < ROWS; m++) {
-          int32_t four[2];
+          // read from memory as they are broadcast: by way of an ordinary register it would cost two operations more
+          const Four *four = (const Four *)(xg + (int64_t)m * run.quantised_width);
           if constexpr (FORMAT == CW_I8) {
-            memcpy(four, xg + (int64_t)m * run.quantised_width + c * 4, 4);
-            acc[m] = dot8(acc[m], w, four[0]);
+            acc[m] = dot8(acc[m], w, four[c]);
           } else {
-            memcpy(four, xg + (int64_t)m * run.quantised_width + c * 8, 8);
-            acc[m] = dot4(acc[m], low, four[0]);
-            acc[m] = dot4(acc[m], high, four[1]);
+            acc[m] = dot4(acc[m], low, four[2 * c]);
+            acc[m] = dot4(acc[m], high, four[2 * c + 1]);
           }
         }
       }
@@ -238,6 +242,8 @@ inline void tile(const Run &run, const float *x, int x_stride, const uint8_t *pa
   for (int m = 0; m < ROWS; m++) out[m] = total[m];
 }
 
+constexpr int64_t BLOCK_BYTES = 1 << 18;
+
 struct Target {
   float *y;
   int64_t stride;
@@ -246,15 +252,17 @@ struct Target {
 };
 
 template <int FORMAT, int ROWS>
-inline int tiles(const Run &run, const float *x, int x_stride, const uint8_t *panel, int n_groups, int row, int n_rows, int p, const Target &to) {
+inline int tiles(const Run &run, const float *x, int x_stride, const uint8_t *panels, int64_t bytes, int n_groups, int row, int n_rows, int first, int last, const Target &to) {
   for (; row + ROWS <= n_rows; row += ROWS) {
-    V out[ROWS];
-    tile<FORMAT, ROWS>(run, x, x_stride, panel, n_groups, row, out);
-    for (int m = 0; m < ROWS; m++) {
-      float *y = to.y + (row + m) * to.stride + p * PANEL;
-      V v = out[m];
-      if (to.bias) v = v + load(to.bias + p * PANEL);
-      store(y, to.accumulate ? load(y) + v : v);
+    for (int p = first; p < last; p++) {
+      V out[ROWS];
+      tile<FORMAT, ROWS>(run, x, x_stride, panels + p * bytes, n_groups, row, out);
+      for (int m = 0; m < ROWS; m++) {
+        float *y = to.y + (row + m) * to.stride + p * PANEL;
+        V v = out[m];
+        if (to.bias) v = v + load(to.bias + p * PANEL);
+        store(y, to.accumulate ? load(y) + v : v);
+      }
     }
   }
   return row;
@@ -264,12 +272,15 @@ template <int FORMAT>
 static void product(const Run &run, const cw_op &op, const float *x, int x_stride, int n_rows, int first, int last, const Target &to) {
   const int n_groups = (int)groups_of(op.n_in);
   const int64_t bytes = panel_bytes(FORMAT, op.n_in);
-  for (int p = first; p < last; p++) {
-    const uint8_t *panel = (const uint8_t *)op.weights + p * bytes;
-    int row = tiles<FORMAT, TILE_ROWS>(run, x, x_stride, panel, n_groups, 0, n_rows, p, to);
-    if constexpr (TILE_ROWS > 4) row = tiles<FORMAT, 4>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
-    if constexpr (TILE_ROWS > 2) row = tiles<FORMAT, 2>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
-    if constexpr (TILE_ROWS > 1) tiles<FORMAT, 1>(run, x, x_stride, panel, n_groups, row, n_rows, p, to);
+  const uint8_t *panels = (const uint8_t *)op.weights;
+  // A tile's rows stay in the first cache while the panels of a block go by, and a block in the second while the tiles do.
+  const int block = n_rows > TILE_ROWS && BLOCK_BYTES / bytes > 0 ? (int)(BLOCK_BYTES / bytes) : last - first;
+  for (int p = first; p < last; p += block) {
+    const int end = p + block < last ? p + block : last;
+    int row = tiles<FORMAT, TILE_ROWS>(run, x, x_stride, panels, bytes, n_groups, 0, n_rows, p, end, to);
+    if constexpr (TILE_ROWS > 4) row = tiles<FORMAT, 4>(run, x, x_stride, panels, bytes, n_groups, row, n_rows, p, end, to);
+    if constexpr (TILE_ROWS > 2) row = tiles<FORMAT, 2>(run, x, x_stride, panels, bytes, n_groups, row, n_rows, p, end, to);
+    if constexpr (TILE_ROWS > 1) tiles<FORMAT, 1>(run, x, x_stride, panels, bytes, n_groups, row, n_rows, p, end, to);
   }
 }
 
@@ -309,15 +320,19 @@ static void low_rank_row(const Run &run, const cw_op &op, const float *x, float 
 
 // ---- attention --------------------------------------------------------------------------------------------------------------------
 
-template <int ROWS, class C>
-inline void scores(const float *q, int width, const C *keys, float *out, int out_stride) {
-  V s[ROWS];
-  for (int r = 0; r < ROWS; r++) s[r] = all(0.0f);
-  for (int d = 0; d < width; d++) {
-    const V k = from_cache(keys + d * CW_BLOCK_TOKENS);
-    for (int r = 0; r < ROWS; r++) s[r] = fma(k, all(q[r * width + d]), s[r]);
-  }
-  for (int r = 0; r < ROWS; r++) store(out + r * out_stride, s[r]);
+// Scores of BLOCKS blocks of keys. Few rows have few sums under way, which would wait for each other: they take several blocks at once.
+template <int ROWS, int BLOCKS, class C>
+inline void scores(const float *q, int width, const C *const *keys, float *out, int out_stride) {
+  V s[ROWS][BLOCKS];
+  for (int r = 0; r < ROWS; r++)
+    for (int b = 0; b < BLOCKS; b++) s[r][b] = all(0.0f);
+  for (int d = 0; d < width; d++)
+    for (int b = 0; b < BLOCKS; b++) {
+      const V k = from_cache(keys[b] + d * CW_BLOCK_TOKENS);
+      for (int r = 0; r < ROWS; r++) s[r][b] = fma(k, all(q[r * width + d]), s[r][b]);
+    }
+  for (int r = 0; r < ROWS; r++)
+    for (int b = 0; b < BLOCKS; b++) store(out + r * out_stride + b * CW_BLOCK_TOKENS, s[r][b]);
 }
 
 // out (rows, width) from column `d` on, WIDE x 16 columns, += weights (rows, n) values (n, width)
@@ -344,7 +359,20 @@ inline void share_rows(const float *q, int width, const C *const *keys, const C 
                        const int *from, const int *until, float *p, float *out, float *maxima, float *sums_) {
   // first .. last: positions of this share that any of the tile's rows sees; from .. until: those that each row sees.
   const int first_block = first / CW_BLOCK_TOKENS, last_block = (last + CW_BLOCK_TOKENS - 1) / CW_BLOCK_TOKENS;
-  for (int b = first_block; b < last_block; b++) scores<ROWS>(q, width, keys[b], p + b * CW_BLOCK_TOKENS, SHARE);
+  const int block_bytes = width * CW_BLOCK_TOKENS * (int)sizeof(C);
+  constexpr int at_once = ROWS * 4 <= 2 * ATTEND_ROWS ? 4 : ROWS * 2 <= 2 * ATTEND_ROWS ? 2 : 1;
+  for (int b = first_block; b < last_block;) {
+    const int n = b + at_once <= last_block ? at_once : 1;
+    // Blocks lie anywhere: nobody but us knows which comes next.
+    for (int j = b; j < b + n; j++)
+      for (int i = 0; i < block_bytes; i += 64) {
+        if (j + n < last_block) __builtin_prefetch((const char *)keys[j + n] + i);
+        __builtin_prefetch((const char *)values[j] + i, 0, 2);
+      }
+    if (n > 1) scores<ROWS, at_once>(q, width, keys + b, p + b * CW_BLOCK_TOKENS, SHARE);
+    else scores<ROWS, 1>(q, width, keys + b, p + b * CW_BLOCK_TOKENS, SHARE);
+    b += n;
+  }
   for (int r = 0; r < ROWS; r++) {
     float *row = p + r * SHARE;
     for (int j = first_block * CW_BLOCK_TOKENS; j < from[r]; j++) row[j] = -INFINITY;
@@ -425,7 +453,8 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
   for (int r = 0; r < n; r++) {
     const int token = (item.first_row + r) / ratio, head = item.group * ratio + (item.first_row + r) % ratio;
     const float *source = x + (int64_t)(s.first + token) * stride + head * op.i2;
-    for (int d = 0; d < width; d++) q[r * width + d] = d < op.i2 ? source[d] * op.f0 : 0.0f;
+    for (int d = 0; d < op.i2; d++) q[r * width + d] = source[d] * op.f0;
+    for (int d = op.i2; d < width; d++) q[r * width + d] = 0;
     until[r] = s.position + token + 1;
     from[r] = op.i4 && until[r] > op.i4 ? until[r] - op.i4 : 0;
     first = from[r] < first ? from[r] : first;

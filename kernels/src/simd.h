@@ -2,6 +2,8 @@
 //
 // Included inside an instruction set's namespace (isa_*.cpp), after its intrinsics. `fma` is one rounding where the processor has it;
 // files are compiled with -ffp-contract=off, so that nothing else becomes one behind our back and equal rows stay equal in every tile.
+typedef int32_t Four __attribute__((may_alias));  // four bytes of quantised activations
+
 #if defined(CW_AVX512)
 
 struct V { __m512 v; };
@@ -41,6 +43,7 @@ inline int store_bytes(int8_t *p, V a) {
   return _mm512_reduce_add_epi32(q);
 }
 inline Sums sums(int x) { return {_mm512_set1_epi32(x)}; }
+inline Sums shifted(Sums a, int n) { return {_mm512_slli_epi32(a.v, (unsigned)n)}; }
 inline V to_floats(Sums a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Weights load_weights(const uint8_t *p) { return {_mm512_loadu_si512(p)}; }
 inline Weights low_bits(Weights w) { return {_mm512_and_si512(w.v, _mm512_set1_epi8(15))}; }
@@ -128,6 +131,7 @@ inline int store_bytes(int8_t *p, V x) {
   return _mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xB1)));
 }
 inline Sums sums(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline Sums shifted(Sums s, int n) { return {_mm256_slli_epi32(s.a, n), _mm256_slli_epi32(s.b, n)}; }
 inline V to_floats(Sums x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline Weights load_weights(const uint8_t *p) {
   return {_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
@@ -198,6 +202,7 @@ inline int store_bytes(int8_t *p, V a) {
   return total;
 }
 inline Sums sums(int x) { Sums r; CW_EACH r.v[i] = vdupq_n_s32(x); return r; }
+inline Sums shifted(Sums a, int n) { CW_EACH a.v[i] = vshlq_s32(a.v[i], vdupq_n_s32(n)); return a; }
 inline V to_floats(Sums a) { V r; CW_EACH r.v[i] = vcvtq_f32_s32(a.v[i]); return r; }
 inline Weights load_weights(const uint8_t *p) { Weights r; CW_EACH r.v[i] = vld1q_u8(p + 16 * i); return r; }
 inline Weights low_bits(Weights w) { CW_EACH w.v[i] = vandq_u8(w.v[i], vdupq_n_u8(15)); return w; }
@@ -271,6 +276,7 @@ inline int store_bytes(int8_t *p, V a) {
   return total;
 }
 inline Sums sums(int x) { Sums r; CW_EACH r.v[i] = x; return r; }
+inline Sums shifted(Sums a, int n) { CW_EACH a.v[i] *= 1 << n; return a; }
 inline V to_floats(Sums a) { V r; CW_EACH r.v[i] = (float)a.v[i]; return r; }
 inline Weights load_weights(const uint8_t *p) { Weights r; memcpy(r.v, p, 64); return r; }
 inline Weights low_bits(Weights w) { for (int i = 0; i < 64; i++) w.v[i] &= 15; return w; }

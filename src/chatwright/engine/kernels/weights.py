@@ -299,7 +299,11 @@ def _pack_matrix(kernels: Kernels, packed: PackedWeights, name: str, form: Forma
 
 def _memory(n_bytes: int) -> mmap.mmap:
     """Memory of our own, in large pages where the system has them: weights are streamed through in every step."""
-    memory = mmap.mmap(-1, max(n_bytes, 1))
+    if hasattr(mmap, "MAP_ANONYMOUS"):
+        # private: pages that processes share are never large ones
+        memory = mmap.mmap(-1, max(n_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        memory = mmap.mmap(-1, max(n_bytes, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
