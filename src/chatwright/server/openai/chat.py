@@ -35,7 +35,7 @@ from chatwright.server.openai.generation import (
     usage,
 )
 from chatwright.server.openai.requests import ChatBody, conversation
-from chatwright.server.openai.streaming import sse, start_stream
+from chatwright.server.openai.streaming import json_text, sse, start_stream
 from chatwright.server.openai.tools import ToolUse
 from chatwright.server.state import ServerState, State
 
@@ -110,6 +110,7 @@ class _Job:
     ) -> None:
         self.body, self.model, self.n_prompt, self.form, self.cut_off = body, model, len(prompt), form, cut_off
         self.n = body.n or 1
+        self.around_text: dict[int, tuple[str, str]] = {}
         self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -215,7 +216,19 @@ class _Job:
     def _chunk(
         self, index: int, delta: ChoiceDelta, logprobs: ChunkLogprobs | None, reason: Any, extra: dict[str, Any]
     ) -> str:
+        if logprobs is None and reason is None and delta.content and delta.model_fields_set == {"content"}:
+            before, after = self._around_text(index, extra)
+            return before + json_text(delta.content) + after
         return self._sse([ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason)], extra)
+
+    def _around_text(self, index: int, extra: dict[str, Any]) -> tuple[str, str]:
+        """What stands before and after the text in the chunks that are nothing but text, most of them: made once."""
+        if index not in self.around_text:
+            mark = "TEXT" + uuid.uuid4().hex
+            choice = ChunkChoice(index=index, delta=ChoiceDelta(content=mark), logprobs=None, finish_reason=None)
+            before, _, after = self._sse([choice], extra).partition(f'"{mark}"')
+            self.around_text[index] = before, after
+        return self.around_text[index]
 
     def _sse(self, choices: list[ChunkChoice], extra: dict[str, Any]) -> str:
         return sse(

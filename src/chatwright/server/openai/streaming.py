@@ -28,6 +28,12 @@ def sse(item: BaseModel) -> str:
     return f"data: {text}\n\n"
 
 
+def json_text(text: str) -> str:
+    """A text as a JSON string that `sse` would write."""
+    written = orjson.dumps(text).decode()
+    return written if written.isascii() else written.translate(LINE_SEPARATORS)
+
+
 class EventStream(StreamingResponse):
     """A stream that closes its events in every case, also when it was never begun: that is what stops the engine."""
 
