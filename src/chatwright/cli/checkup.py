@@ -56,7 +56,7 @@ class Finding:
 def check_all() -> list[Finding]:
     """Every check, in the order of a bug report. Problems are findings, never exceptions."""
     findings = [Finding("chatwright", "ok", __version__), _python(), _system(), *_processor(), _memory()]
-    findings += [*_packages(), _torch(), _web_app()]
+    findings += [*_packages(), _torch(), _kernels(), _web_app()]
     try:
         settings = load_settings()
     except ChatwrightError as error:
@@ -126,6 +126,15 @@ def _torch() -> Finding:
     elif torch.backends.mps.is_available():
         device = "mps"
     return Finding("device", "ok", _("{device}; {threads} threads", device=device, threads=threads))
+
+
+def _kernels() -> Finding:
+    from chatwright.engine.kernels.library import Unavailable, load_kernels
+
+    kernels = load_kernels()
+    if isinstance(kernels, Unavailable):
+        return Finding("kernels", "warn", kernels.reason, _("Without them PyTorch computes, several times slower."))
+    return Finding("kernels", "ok", kernels.isa_name)
 
 
 def _web_app() -> Finding:
