@@ -22,6 +22,7 @@ from chatwright.model.head_folder import check_can_tag, load_head, save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.model.hf import config_from_hf
 from chatwright.model.init import initialise
+from chatwright.model.load import load_model
 from chatwright.model.presets import config_for_size
 from tests.model.test_encoder import CASES as ENCODERS
 from tests.model.tiny_models import CASES as DECODERS
@@ -174,8 +175,12 @@ def test_a_model_of_labels_is_not_taken_for_one_that_writes(tmp_path: Path) -> N
     base = BASES["bert"]()
     assert isinstance(base, Encoder)
     write_encoder(base, tmp_path / "encoder")
+    assert not describe_model(tmp_path / "encoder").writes_text
     with pytest.raises(InvalidModelError, match="is an encoder"):
-        describe_model(tmp_path / "encoder")
+        load_model(tmp_path / "encoder")
+    save_head(head_over("bert", TextClassifier), tmp_path / "labels")
+    with pytest.raises(InvalidModelError, match=r"labels texts \(BertForSequenceClassification\)"):
+        describe_model(tmp_path / "labels")
 
 
 def change_config(**changes: Any) -> Callable[[Path], None]:
