@@ -7,7 +7,7 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test e2e lint format types imports web web-test bench docs clean
+.PHONY: kernels-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,18 @@ lint: install-dev  ## style, types, import rules
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# NEON runs emulated: on Debian, apt-get install g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user.
+ARM := aarch64-linux-gnu
+kernels-test: install-dev  ## the kernels' instruction sets against each other, ARM's under qemu-user where it is
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	cmake -DCW_TESTS=ON -S kernels -B .cache/kernels >/dev/null && cmake --build .cache/kernels && .cache/kernels/compare && \
+	if command -v $(ARM)-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then \
+		cmake -DCW_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM)-g++ -S kernels -B .cache/kernels-arm >/dev/null && \
+		cmake --build .cache/kernels-arm && qemu-aarch64 -L /usr/$(ARM) -E LD_LIBRARY_PATH=$(CURDIR)/.cache/kernels-arm:/usr/$(ARM)/lib .cache/kernels-arm/compare; \
+	else \
+		echo "No $(ARM)-g++ or qemu-aarch64: NEON is not tried." >&2; \
+	fi
 
 web: .venv/.created  ## build the web app (skipped while its sources are unchanged)
 	@$(BIN)/python scripts/build_web.py
