@@ -18,9 +18,11 @@ import os
 import platform
 import pydoc_data.topics
 import statistics
+import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -173,7 +175,7 @@ def make(name: str, model: Path, folder: Path, threads: int, max_streams: int, c
         return Ours(kernels, model, name, threads=threads, max_streams=max_streams, context=context)
     if name == "transformers":
         return Transformers(model)
-    from bench.llama_cpp_peer import LlamaCpp, requantise
+    from bench.llama_cpp_peer import LlamaCpp, requantise  # only where it is asked for: no extra of ours installs it
 
     file = requantise(model, name, folder)
     return LlamaCpp(file, name=f"llama.cpp {name}", threads=threads, max_streams=max_streams, context=context)
@@ -218,9 +220,12 @@ def main() -> None:
     text = " ".join(topic for _, topic in sorted(pydoc_data.topics.topics.items()))[:60_000]
     ids = tokenizer.encode(text)[:SCORED_TOKENS]
     with tempfile.TemporaryDirectory(prefix="chatwright-bench-") as folder:
+        names = arguments.systems.split(",")
+        if find_spec("llama_cpp") is None:
+            names = [name for name in names if name in (*OURS, "transformers")]
+            print("llama-cpp-python is not installed: its systems are left out.", file=sys.stderr)
         systems = [
-            make(name, model, Path(folder), arguments.threads, max(streams, default=1), context)
-            for name in arguments.systems.split(",")
+            make(name, model, Path(folder), arguments.threads, max(streams, default=1), context) for name in names
         ]
         common = {"threads": arguments.threads, "n": arguments.rounds}
         if not arguments.no_perplexity:

@@ -22,12 +22,12 @@ uint16_t to_bfloat(float x) {
 }
 
 // The error of 16 levels from `low` in steps of `step`.
-float error_of(const float *x, float low, float step, const float *weight) {
+float error_of(const float *x, float low, float step) {
   float error = 0;
   for (int i = 0; i < GROUP; i++) {
     const float q = std::min(15.0f, std::max(0.0f, nearbyintf((x[i] - low) / step)));
     const float e = low + q * step - x[i];
-    error += e * e * (weight ? weight[i] : 1);
+    error += e * e;
   }
   return error;
 }
@@ -44,7 +44,7 @@ void quantise(int format, Group &g) {
     }
     return;
   }
-  // Four bits: the range that leaves the least squared error, of a few between the full one and 70 % of it.
+  // Four bits: the range that leaves the least squared error, of a few around the full one.
   float least = *std::min_element(x, x + GROUP), most = *std::max_element(x, x + GROUP), best_error = INFINITY;
   if (format == CW_I4) {
     const float extreme = fabsf(least) > fabsf(most) ? least : most;
@@ -52,7 +52,7 @@ void quantise(int format, Group &g) {
     for (int k = 0; k < 16 && extreme != 0; k++) {
       const float step = half_to_float(float_to_half(extreme / -8 * (1.06f - 0.02f * (float)k)));
       if (step == 0) continue;
-      const float error = error_of(x, -8 * step, step, nullptr);
+      const float error = error_of(x, -8 * step, step);
       if (error < best_error) best_error = error, best = step;
     }
     g.scale = half_to_float(float_to_half(best)), g.minimum = 0;
@@ -69,7 +69,7 @@ void quantise(int format, Group &g) {
     float low = least + shrink * range, step = (range - 2 * shrink * range) / 15;
     if (format == CW_I4M) low = half_to_float(float_to_half(low)), step = half_to_float(float_to_half(step));
     if (step == 0) continue;
-    const float error = error_of(x, low, step, nullptr);
+    const float error = error_of(x, low, step);
     if (error < best_error) best_error = error, best_low = low, best_step = step;
   }
   if (format == CW_I4M) best_low = half_to_float(float_to_half(best_low)), best_step = half_to_float(float_to_half(best_step));

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
-from chatwright.engine.kernels.library import Kernels, LoRA, Op, Unavailable, library_path, open_library
+from chatwright.engine.kernels.library import Format, Kernels, LoRA, Op, Source, Unavailable, library_path, open_library
 from chatwright.engine.kernels.program import Flag, Kind
-from chatwright.engine.kernels.weights import Format, Source
 
 from .one_op import Array, Heads, Machine, all_kernels, packed, unpacked
 

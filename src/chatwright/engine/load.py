@@ -101,7 +101,7 @@ def choose_runner(
     device = find_device(settings.device)
     reason = kernels.reason if isinstance(kernels, Unavailable) else unsupported(config)
     if device.type == "cpu" and isinstance(kernels, Kernels) and reason is None:
-        runner = KernelRunner.load(
+        return KernelRunner.load(
             kernels,
             path,
             settings.quantization,
@@ -109,7 +109,6 @@ def choose_runner(
             n_threads=settings.n_threads,
             store=settings.home / "cache" / "weights",
         )
-        return runner
     if settings.quantization in ("int8", "int4"):
         raise UsageError(
             "{quantization} weights need the compiled kernels on a processor, which can not be used here: {reason}",

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,12 @@ from chatwright.engine.protocol import (
     TokenEvent,
     TokenLogprobs,
 )
+from chatwright.engine.runner_protocol import Runner
 from chatwright.engine.sampler import adjust_logits, sample, score_token
 from chatwright.engine.scheduler import Chunk, Scheduler
 from chatwright.engine.sequence import Group
 from chatwright.engine.sequence import Sequence as Choice
+from chatwright.engine.subscriber import Subscriber
 from chatwright.errors import EngineError, InUseError, InvalidRequestError, ModelNotFoundError, OverloadedError
 
 log = logging.getLogger(__name__)
@@ -41,64 +43,6 @@ log = logging.getLogger(__name__)
 IDLE_TURN_S = 1.0
 # What a forward pass can fail with: out of memory, mostly.
 STEP_FAILURES = (RuntimeError, MemoryError, IndexError)
-
-
-class Runner(Protocol):
-    """The model as the engine sees it: `runner.ModelRunner` or `recurrent.RecurrentRunner`."""
-
-    def allocate(self, n_blocks: int) -> None:
-        """Make room for blocks 0 … n_blocks - 1 of BLOCK_TOKENS tokens. Called once, before the first step."""
-
-    def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
-        """Keys and values of the chunks go to the blocks of their sequences. Logits of each chunk: (n, V) of its last token, of
-        all its tokens where the prompt is scored, or of none."""
-
-    def embed(self, ids: Sequence[int]) -> list[float]:
-        """One vector for a text."""
-
-    def read_adapter(self, path: Path) -> Any:
-        """A LoRA adapter as `add_adapter` takes it; called beside steps. Raises ModelNotFoundError, InvalidModelError."""
-
-    def add_adapter(self, name: str, adapter: Any) -> None:
-        """Requests may name it from now on; called between two steps, like all that follows."""
-
-    def remove_adapter(self, name: str) -> None:
-        """No request names it any more."""
-
-    def free(self, sequence: Choice) -> None:
-        """Drop what is kept for a sequence beside its blocks: it is over, or preempted and begins again."""
-
-
-class _Subscriber:
-    """Where the events of one request go: a queue on the event loop that asked.
-
-    `n_running` choices are not over; when the last is, the request leaves its place to the next, whether its events were read
-    or not.
-    """
-
-    def __init__(self, n: int, places: Counter[str], owner: str) -> None:
-        self.loop = asyncio.get_running_loop()
-        # Bounded by n x max_tokens: a reader that stalls delays nobody, the engine does not wait for it.
-        self.events: asyncio.Queue[EngineEvent] = asyncio.Queue()
-        self.n_running = n
-        self.places, self.owner, self.has_place = places, owner, True
-        places[owner] += 1
-
-    def put(self, event: EngineEvent) -> None:
-        """Hand an event to the reader."""
-        self.events.put_nowait(event)
-        if isinstance(event, FinishEvent):
-            self.n_running -= 1
-            if not self.n_running:
-                self.leave()
-
-    def leave(self) -> None:
-        """Give the place back, once."""
-        if self.has_place:
-            self.has_place = False
-            self.places[self.owner] -= 1
-            if not self.places[self.owner]:
-                del self.places[self.owner]
 
 
 class LocalEngine:
@@ -134,7 +78,7 @@ class LocalEngine:
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._long_commands: deque[Callable[[], None]] = deque()
         self._n_embedding = 0
-        self._subscribers: dict[str, _Subscriber] = {}
+        self._subscribers: dict[str, Subscriber] = {}
         self._groups: dict[str, Group] = {}
         self._outbox: list[tuple[str, EngineEvent]] = []
         self._closed = False
@@ -159,7 +103,7 @@ class LocalEngine:
             request = replace(request, adapter=self._known_adapter(request.adapter))
         assert request.prompt_ids, "an empty prompt has no last token to continue"
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
-        subscriber = self._subscribers[request.id] = _Subscriber(request.n, self._places, request.owner)
+        subscriber = self._subscribers[request.id] = Subscriber(request.n, self._places, request.owner)
         try:
             # Outside of the engine's queue until its grammar is compiled: nobody waits for that but the request itself.
             constraints = await self._constraints(request)
@@ -472,7 +416,7 @@ class LocalEngine:
         """Hand a step's events over, with one wake-up for each event loop that waits."""
         if not self._outbox:
             return
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Subscriber, EngineEvent]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Subscriber, EngineEvent]]] = {}
         for request_id, event in self._outbox:
             if subscriber := self._subscribers.get(request_id):
                 by_loop.setdefault(subscriber.loop, []).append((subscriber, event))
@@ -483,6 +427,6 @@ class LocalEngine:
                 loop.call_soon_threadsafe(_put_all, events)
 
 
-def _put_all(events: list[tuple[_Subscriber, EngineEvent]]) -> None:
+def _put_all(events: list[tuple[Subscriber, EngineEvent]]) -> None:
     for subscriber, event in events:
         subscriber.put(event)

@@ -5,7 +5,7 @@ The kernels have the same as an operation (kernels/include/chatwright_kernels.h,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class AdapterHooks:
         """Take an adapter away."""
         del self._adapters[name]
 
-    def _hook(self, layer: str):  # type: ignore[no-untyped-def]
+    def _hook(self, layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
         def add(module: nn.Module, inputs: tuple[Tensor], y_1TF: Tensor) -> Tensor:
             [x_1TD] = inputs
             for rows, name in self.spans:

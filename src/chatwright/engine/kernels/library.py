@@ -10,6 +10,7 @@ import ctypes
 import os
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,6 +86,27 @@ class Shape(Structure):
         ("ops", POINTER(Op)),
         *((name, c_void_p) for name in ("widths", "keys", "values")),
     )
+
+
+class Format(IntEnum):
+    """cw_format."""
+
+    F32 = 0
+    BF16 = 1
+    I8 = 2
+    I4 = 3
+    I4M = 4
+    I4MF = 5
+
+
+class Source(IntEnum):
+    """cw_source."""
+
+    F32 = 0
+    Q8_0 = 1
+    Q4_0 = 2
+    Q4_1 = 3
+    Q4_K = 4
 
 
 @dataclass(frozen=True)

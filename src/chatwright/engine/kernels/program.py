@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatwright.engine.kernels.library import GROUP, PANEL, Op
-from chatwright.engine.kernels.weights import Format, PackedWeights, parts_of
+from chatwright.engine.kernels.library import GROUP, PANEL, Format, Op
+from chatwright.engine.kernels.packed import PackedWeights
+from chatwright.engine.kernels.weights import parts_of
 from chatwright.model.config import ModelConfig
 
 
@@ -67,8 +68,7 @@ def compile_program(
     """The operations of one step. `positions(layer)`: the table of a layer's positions, (positions, head_dim) cosines and sines, or
     what is added to the embeddings, (positions, d_model).
     """
-    program = _Compiler(config, weights, positions).compile()
-    return program
+    return _Compiler(config, weights, positions).compile()
 
 
 class _Compiler:
@@ -79,7 +79,6 @@ class _Compiler:
         self.weights = weights
         self.positions = positions
         self.program = Program()
-        self._tables: dict[int, int] = {}
 
     def compile(self) -> Program:
         """All operations."""
@@ -209,8 +208,5 @@ class _Compiler:
     def table(self, layer: int) -> int:
         """The address of a layer's table of positions; layers that share one share its memory."""
         values = self.positions(layer)
-        address = int(values.ctypes.data)
-        if address not in self._tables:
-            self._tables[address] = address
-            self.program.tables.append(values)
-        return address
+        self.program.tables.append(values)
+        return int(values.ctypes.data)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
 from chatwright.engine.kernels.library import PANEL, Kernels, LoRA, Op, Shape, Span, Step
+from chatwright.engine.kernels.packed import PackedWeights
 from chatwright.engine.kernels.program import PRODUCTS, Kind, compile_program
-from chatwright.engine.kernels.weights import PackedWeights, Quantization, load_weights
+from chatwright.engine.kernels.weights import Quantization, load_weights
 from chatwright.engine.low_rank import LowRank, read_adapter
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from chatwright.engine.opened import OpenedModel
-from chatwright.engine.process.link import HANG_S, EndedWhileLoadingError, Ending, EngineProcess, Launch, Spawned
+from chatwright.engine.process.ending import EndedWhileLoadingError, Ending
+from chatwright.engine.process.link import HANG_S, EngineProcess, Launch, Spawned
 from chatwright.engine.process.memory import MemoryBudget, MemoryNeed
 from chatwright.engine.protocol import EngineEvent, EngineStats, GenerateRequest, TokenLogprobs
 from chatwright.engine.text import TextModel
