@@ -196,6 +196,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-prepare-", dir=arguments.folder))
     try:
         (folder / "corpus").mkdir()
