@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import torch
 
+from chatwright.engine.decode import Graphs
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
@@ -57,10 +58,16 @@ async def make_engine() -> AsyncIterator[MakeEngine]:
     engines = []
 
     def make(
-        model: GPT, *, max_batch: int = 16, max_step_tokens: int = 16, cache_tokens: int = 4096, max_queue: int = 256
+        model: GPT,
+        *,
+        max_batch: int = 16,
+        max_step_tokens: int = 16,
+        cache_tokens: int = 4096,
+        max_queue: int = 256,
+        graphs: Graphs | None = None,
     ) -> LocalEngine:
         scheduler = Scheduler(max_batch=max_batch, max_step_tokens=max_step_tokens, cache_tokens=cache_tokens)
-        engine = LocalEngine(ModelRunner(model), scheduler, max_context=512, max_queue=max_queue)
+        engine = LocalEngine(ModelRunner(model, graphs, max_batch), scheduler, max_context=512, max_queue=max_queue)
         engines.append(engine)
         return engine
 

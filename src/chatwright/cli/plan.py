@@ -63,7 +63,7 @@ def plan(
     )
     output: Output = context.obj
     settings = read_settings()
-    from chatwright.engine.runner import find_device
+    from chatwright.engine.device import find_device
     from chatwright.text.dataset import Dataset
     from chatwright.training.plan import make_plan
 

@@ -93,7 +93,7 @@ def resume(
     from chatwright.cli.train import report_end
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.cli.tune import report_tuned
-    from chatwright.engine.runner import find_device
+    from chatwright.engine.device import find_device
     from chatwright.training.distributed import joined
     from chatwright.training.run import Run
 

@@ -78,7 +78,7 @@ def _pretrain(output: Output, dataset: Path, request: Request, out: Path) -> Non
     settings = read_settings()
     _before_torch()
     from chatwright.cli.training_progress import TrainingProgress
-    from chatwright.engine.runner import find_device
+    from chatwright.engine.device import find_device
     from chatwright.training.distributed import joined
     from chatwright.training.pretrain import pretrain
 

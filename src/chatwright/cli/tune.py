@@ -129,7 +129,7 @@ def _tune(
 ) -> None:
     settings = read_settings()
     from chatwright.cli.training_progress import TrainingProgress
-    from chatwright.engine.runner import find_device
+    from chatwright.engine.device import find_device
     from chatwright.hub import ModelsFolder
     from chatwright.text.dataset import Dataset
     from chatwright.training.base_model import BaseModel

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from chatwright.engine.runner import find_device
+from chatwright.engine.device import find_device
 from chatwright.model.encoder import Encoder, pooled
 from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.pooling import Pooling, read_pooling

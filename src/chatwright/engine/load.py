@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from chatwright.engine.device import find_device, loading, weights_dtype
 from chatwright.engine.encoder_engine import EncoderEngine
 from chatwright.engine.encoder_runner import EncoderRunner
 from chatwright.engine.grammar import GrammarCompiler
@@ -15,7 +16,7 @@ from chatwright.engine.local import LocalEngine
 from chatwright.engine.opened import open_model
 from chatwright.engine.pacing import Pacer
 from chatwright.engine.recurrent import RecurrentRunner
-from chatwright.engine.runner import ModelRunner, find_device
+from chatwright.engine.runner import ModelRunner
 from chatwright.engine.scheduler import Scheduler
 from chatwright.engine.text import TextModel
 from chatwright.engine.tokenizers import load_model_tokenizer
@@ -54,10 +55,21 @@ def load_engine(
 ) -> LocalEngine | EncoderEngine:
     """The engine of a model that `open_model` found in order, with LoRA adapters beside it. Raises as `load_text_model` does."""
     info = describe_model(path)
-    config = info.config
-    if isinstance(config, EncoderConfig):
-        embedder = EncoderRunner.load(path, device=settings.device, n_threads=settings.n_threads)
-        return EncoderEngine(embedder, max_context=info.context_length, max_queue=settings.max_queue)
+    device = find_device(settings.device)
+    if device.type == "cuda":
+        log.warning("%s runs on %s: experimental, Chatwright was never tested on a GPU", name, device)
+    # Encoders and recurrent models are always float32.
+    kind = settings.quantization if isinstance(info.config, ModelConfig) else "fp32"
+    with loading(path, info.n_parameters * weights_dtype(device, kind).itemsize, device):
+        if isinstance(info.config, EncoderConfig):
+            embedder = EncoderRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+            return EncoderEngine(embedder, max_context=info.context_length, max_queue=settings.max_queue)
+        return _load_local(path, name, info.config, settings, adapters or {})
+
+
+def _load_local(
+    path: Path, name: str, config: ModelConfig | RNNConfig, settings: Settings, adapters: Mapping[str, Path]
+) -> LocalEngine:
     runner = choose_runner(path, name, config, settings)
     affordable = int(runner.free_bytes() * CACHE_SHARE_OF_MEMORY) // runner.cache_bytes_per_token()
     if affordable < MIN_CACHE_TOKENS:
@@ -66,12 +78,12 @@ def load_engine(
             path=path,
             n=affordable,
         )
-    if affordable < info.context_length:
+    if affordable < config.context_length:
         log.warning(
             "memory is short: conversations with %s are limited to %d tokens of %d",
             name,
             affordable,
-            info.context_length,
+            config.context_length,
         )
     scheduler = Scheduler(
         max_batch=settings.max_batch,
@@ -121,5 +133,6 @@ def choose_runner(
         path,
         device=settings.device,
         n_threads=settings.n_threads,
-        bfloat16=settings.quantization == "bf16",
+        quantization=settings.quantization,
+        max_batch=settings.max_batch,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chatwright.engine.runner import find_device, free_bytes
+from chatwright.engine.device import find_device, free_bytes
 from chatwright.engine.scheduler import Chunk
 from chatwright.engine.sequence import Sequence
 from chatwright.errors import InvalidModelError
