@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from chatwright.hub import ModelsFolder
 from tests.cli.conftest import Run
@@ -142,6 +143,26 @@ def test_doctor_finds_nothing_wrong_and_tells_no_secrets(
     assert {"python", "cpu", "memory", "torch", "home", "disk", "port"} <= set(topics)
     assert "secret" not in result.out
     assert "→" in command("doctor").out or all(finding["level"] == "ok" for finding in findings)
+
+
+def test_doctor_says_that_a_gpu_is_experimental(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (3 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    result = command("doctor", "--json")
+    assert result.code == 0
+    (device,) = [finding for finding in json.loads(result.out) if finding["topic"] == "device"]
+    assert device["level"] == "warn"
+    assert device["text"].startswith("NVIDIA H200 (3.0 GB free of 24.0 GB); CUDA 13.0; ")
+    assert "never tested on a GPU" in device["advice"]
+
+    def full(index: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    assert "NVIDIA H200; CUDA" in command("doctor").out
 
 
 def test_doctor_reports_wrong_settings_as_a_failure(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:

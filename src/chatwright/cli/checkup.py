@@ -120,12 +120,32 @@ def _torch() -> Finding:
             "device", "fail", f"torch: {error}", _("Install PyTorch again; see pytorch.org for your system.")
         )
     threads = torch.get_num_threads()
-    device = "cpu"
     if torch.cuda.is_available():
-        device = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    elif torch.backends.mps.is_available():
+        device = ", ".join(_gpu(i) for i in range(torch.cuda.device_count()))
+        text = _(
+            "{device}; CUDA {version}; {threads} threads", device=device, version=torch.version.cuda, threads=threads
+        )
+        # Say so until somebody has run tests/engine/test_cuda.py.
+        advice = _("Experimental: Chatwright was never tested on a GPU. `CHATWRIGHT_DEVICE=cpu` leaves it alone.")
+        return Finding("device", "warn", text, advice)
+    device = "cpu"
+    if torch.backends.mps.is_available():
         device = "mps"
+    elif torch.version.cuda is None:
+        device = _("cpu (this build of PyTorch knows no CUDA)")
     return Finding("device", "ok", _("{device}; {threads} threads", device=device, threads=threads))
+
+
+def _gpu(index: int) -> str:
+    """`NVIDIA H200 (12.3 GB free of 150 GB)`, or only its name where it does not tell, which a broken or a full one may not."""
+    import torch
+
+    name = torch.cuda.get_device_name(index)
+    try:
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError:
+        return name
+    return f"{name} ({_('{free} free of {limit}', free=format_size(free), limit=format_size(total))})"
 
 
 def _kernels() -> Finding:

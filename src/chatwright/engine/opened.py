@@ -131,11 +131,11 @@ def _checked_adapter(path: Path, config: ModelConfig | RNNConfig | EncoderConfig
 
 
 def _fingerprint(weights: list[Path], settings: Settings) -> str:
-    """Changes with whatever can change an answer: weights, code, precision, threads (OpenAI's `system_fingerprint`)."""
+    """Changes with whatever can change an answer: weights, code, device, precision, threads (OpenAI's `system_fingerprint`)."""
     kernels = load_kernels()
     # PyTorch's products depend on the number of threads, the kernels' do not.
     computed_by = [kernels.isa_name] if isinstance(kernels, Kernels) else [version("torch"), str(settings.n_threads)]
-    parts = [__version__, settings.quantization, *computed_by]
+    parts = [__version__, settings.device, settings.quantization, *computed_by]
     for file in weights:
         stat = file.stat()
         parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]
