@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import platform
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,19 @@ def available_memory_bytes(cgroup: Path = CGROUP) -> int:
             cache = stat.get("inactive_file", stat.get("total_inactive_file", "0"))
             free = min(free, max(0, limit - used + int(cache)))
     return free
+
+
+def cpu_name() -> str:
+    """What the processor calls itself, else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:

@@ -11,7 +11,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
-from chatwright.cli import chat, complete, config, doctor, models, plan, prepare, runs, serve, tokenizer, train, tune
+from chatwright.cli import (
+    bench,
+    chat,
+    complete,
+    config,
+    doctor,
+    models,
+    plan,
+    prepare,
+    runs,
+    serve,
+    tokenizer,
+    train,
+    tune,
+)
 from chatwright.cli.output import Output
 from chatwright.i18n import _, detect_language
 
@@ -73,6 +87,7 @@ runs_app.command("report", cls=_Command)(runs.report)
 app.add_typer(runs_app, name="runs")
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
+app.command("bench", cls=_Command)(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:

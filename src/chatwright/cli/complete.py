@@ -15,8 +15,10 @@ from chatwright.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chatwright.cli.adapters import Chosen
     from chatwright.engine.protocol import SamplingParams
     from chatwright.engine.text import TextModel
+    from chatwright.settings import Settings
 
 # A prompt beyond this never fits a context; reading on would only fill the memory.
 _LONGEST_PROMPT_BYTES = 64 * 2**20
@@ -92,22 +94,29 @@ def sampling_params(max_tokens: int, options: dict[str, Any]) -> SamplingParams:
 @contextmanager
 def loaded_model(name: str | None, device: str | None, output: Output) -> Iterator[TextModel]:
     """A model by name or path, or the default one (pulled when missing), in this process; not removed meanwhile."""
+    settings = read_settings({"device": device})
+    with chosen_model(name, settings, output) as chosen:
+        from chatwright.cli.serve import loading_sentence
+        from chatwright.engine.load import load_text_model
+
+        if sys.stderr.isatty():
+            output.say(loading_sentence(chosen))
+        yield load_text_model(chosen.path, chosen.name, settings, chosen.adapter)
+
+
+@contextmanager
+def chosen_model(name: str | None, settings: Settings, output: Output) -> Iterator[Chosen]:
+    """Where the model of that name or path, or the default one (pulled when missing), lies; not removed meanwhile."""
     from chatwright.cli.adapters import Chosen, resolve_model
-    from chatwright.cli.serve import default_model, loading_sentence
+    from chatwright.cli.serve import default_model
     from chatwright.hub import ModelsFolder
 
-    settings = read_settings({"device": device})
     output.log_to_stderr(settings)
     folder = ModelsFolder(settings.models_dir)
     chosen = Chosen(*default_model(settings, folder, output)) if name is None else resolve_model(name, folder)
-
-    from chatwright.engine.load import load_text_model
-
-    if sys.stderr.isatty():
-        output.say(loading_sentence(chosen))
     held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))
     with held if folder.owns(chosen.path) else nullcontext():
-        yield load_text_model(chosen.path, chosen.name, settings, chosen.adapter)
+        yield chosen
 
 
 def read_prompt() -> str:
