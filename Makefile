@@ -28,6 +28,12 @@ help:  ## list the targets
 	@$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch .venv/.installed $@
 
+# llama.cpp to compare with, where there is a prebuilt one; without it `bench` leaves it out.
+.venv/.installed-bench: .venv/.installed-dev
+	@$(PIP) install -q -c constraints.txt --only-binary xllamacpp -e '.[dev,bench]' || \
+		echo "There is no prebuilt xllamacpp for this platform: the benchmark leaves llama.cpp out." >&2
+	@touch $@
+
 # The last client of the old API, for the tests of the articles' code; it can not share an environment with the new one.
 .venv/openai-0.28: .venv/.created
 	$(PIP) install -q -c tests/articles/constraints.txt --target $@.new openai==0.28.1
@@ -90,7 +96,7 @@ web: .venv/.created  ## build the web app (skipped while its sources are unchang
 web-test: web
 	@$(BIN)/python scripts/build_web.py --script lint --script test
 
-bench: install-dev  ## decode and prompt speed beside a peer
+bench: install-dev .venv/.installed-bench  ## our engine beside llama.cpp and Transformers: speed, start, memory, perplexity
 	$(BIN)/python -m bench.engine $(ARGS)
 
 docs: install-dev  ## write docs/*/cli.md anew from --help

@@ -1,196 +1,174 @@
-"""Tokens per second of our engine's step beside its peers: 1, 4, 16 and 32 streams, and prompts; with the perplexity of each.
+"""Our engine beside its peers: decoding at 1, 4, 16 and 32 streams, prompts, first tokens, start, memory, perplexity of each.
 
     python -m bench.engine [MODEL.gguf] [--rounds 5 --threads N --streams 1,4,16,32 --prompts 128,512,2048]
-        [--systems auto,int8,fp32,Q4_0,Q4_1,Q8_0,F16,transformers]
+        [--systems auto,int8,fp32,Q4_0,Q4_1,Q8_0,F16,openvino,transformers] [--python openvino=VENV/bin/python]
 
-auto … fp32: ours at that `--quantization`. Q4_0 … F16: llama.cpp on the file, or on a copy that it made of it in that format
-(`llama-cpp-python`, built natively). transformers: fp32. All systems take turns in every round, with the same threads and tokens
-and no sampling, so that a machine whose speed drifts is fair to all. Perplexity: 4,096 tokens of Python's own help, windows of 512,
-each text's first token given. One JSON line a figure: medians, ranges, the ratio to the best of llama.cpp's formats within rounds.
+auto … fp32: ours at that `--quantization`. Q4_0 … F16: llama.cpp on the file, or on a copy of it in that format, by
+`llama-cpp-python` (built natively) or, where that is missing, by the prebuilt `xllamacpp`. openvino: OpenVINO GenAI from the file.
+transformers: fp32.
+Each runs in a process of its own, with the Python of `--python` where one is given; those that are not installed are left out.
+
+All systems take turns in every round, with the same threads and lengths, and choose the likeliest token themselves, so that a
+machine whose speed drifts is fair to all. Perplexity: the first 4,096 tokens of a text (Python's own help unless --text is given),
+windows of 512, each one's first token given. One JSON line a figure: medians, ranges, and for ours the ratio within rounds to the
+best of all peers, and to the best of those whose perplexity is at most half a per cent worse than ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import platform
 import pydoc_data.topics
-import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-import numpy as np
-import torch
+import psutil
 
-from chatwright.engine.blocks import blocks_for
-from chatwright.engine.kernels.library import Kernels, load_kernels
-from chatwright.engine.kernels.runner import KernelRunner
-from chatwright.engine.protocol import GenerateRequest, SamplingParams
-from chatwright.engine.scheduler import Chunk
-from chatwright.engine.sequence import Group, Sequence
-from chatwright.hub import ModelsFolder
+from bench.gguf_format import convert
+from bench.peer import ROOT, CannotError, Opening, PeerProcess, has_package
+from chatwright.evaluation.figure import Figure, load_average, machine, median_ratio, versions
+from chatwright.evaluation.speed import DECODE_AFTER, HEAD_START, WINDOW, perplexity_windows
+from chatwright.hub import ModelsFolder, pull
 from chatwright.machine import available_cores
 from chatwright.model.gguf import GGUFFile
 from chatwright.settings import load_settings
 from chatwright.tokenizer.load import load_tokenizer
 
 OURS = ("auto", "int8", "int4", "bf16", "fp32")
-DECODE_AFTER, DECODE_TOKENS = 128, 32
-SCORED_TOKENS, WINDOW = 4096, 512
-STEP_TOKENS = 512
+LLAMA_CPP = ("Q4_0", "Q4_1", "Q8_0", "F16")
+OTHERS = {"openvino": "openvino_genai", "transformers": "transformers"}
+DECODE_TOKENS = 32
+FIRST_TOKEN_PROMPT = 1000
+EQUAL_QUALITY = 1.005
 
 
-class System(Protocol):
-    """What is compared."""
+class Systems:
+    """Starts systems by name."""
 
-    name: str
+    def __init__(self, model: Path, pythons: dict[str, str], folder: Path, opening: Opening) -> None:
+        self.model, self.pythons, self.folder, self.opening = model, pythons, folder, opening
 
-    def decode(self, n_streams: int, n_prompt: int, n_tokens: int) -> float:
-        """Tokens per second of all streams together, each behind a prompt."""
+    def start(self, name: str) -> PeerProcess | None:
+        """None, with a sentence, where its package is missing."""
+        if name in OURS:
+            return self._process(f"chatwright {name}", "chatwright", self.opening.model, name)
+        if name in LLAMA_CPP:
+            return self._llama_cpp(name)
+        if not self._has(name, OTHERS[name]):
+            return None
+        label = "transformers fp32" if name == "transformers" else "openvino"
+        return self._process(label, name, self.opening.model, "")
 
-    def prompt(self, n_tokens: int) -> float:
-        """Prompt tokens per second, logits of the last only."""
+    def _llama_cpp(self, kind: str) -> PeerProcess | None:
+        native = has_package(self._python("llama_cpp"), "llama_cpp")
+        if not native and not self._has("xllamacpp", "xllamacpp"):
+            return None
+        module = "llama_cpp" if native else "xllamacpp"
+        file = self.model
+        if f"-{kind}." not in self.model.name and f".{kind}." not in self.model.name:
+            file = self.folder / f"{self.model.stem}-{kind}.gguf"
+            if native:
+                command = [self._python(module), "-m", "bench.llama_cpp_peer", str(self.model), kind, str(file)]
+                subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
+            else:
+                convert(self.model, kind, file)
+        return self._process(f"llama.cpp {kind}", module, str(file), kind)
 
-    def perplexity(self, ids: list[int], window: int) -> float:
-        """Over all tokens but each window's first."""
+    def _process(self, label: str, peer: str, model: str, kind: str) -> PeerProcess:
+        opening = replace(self.opening, model=model, kind=kind)
+        return PeerProcess(label, f"bench.{peer}_peer", opening, self._python(peer))
 
+    def _python(self, peer: str) -> str:
+        return self.pythons.get(peer, sys.executable)
 
-class Ours:
-    """The kernels' runner, without scheduler and sampler."""
-
-    def __init__(
-        self, kernels: Kernels, model: Path, quantization: str, *, threads: int, max_streams: int, context: int
-    ) -> None:
-        self.name = f"chatwright {quantization}"
-        self.runner = KernelRunner.load(
-            kernels,
-            model,
-            quantization,
-            max_step_tokens=STEP_TOKENS + max_streams,
-            n_threads=threads,
-            store=None,  # type: ignore[arg-type]
-        )
-        self.runner.allocate(blocks_for(context) + max_streams)
-
-    def _sequence(self, ids: list[int], number: int, room: int, *, scored: bool = False) -> Sequence:
-        request = GenerateRequest("bench", ids, SamplingParams(), 1, 0 if scored else None)
-        [choice] = Group(request).sequences
-        each = blocks_for(room)
-        choice.blocks = list(range(number * each, (number + 1) * each))
-        return choice
-
-    def decode(self, n_streams: int, n_prompt: int, n_tokens: int) -> float:
-        """See System."""
-        ids = list(range(1000, 1000 + n_prompt))
-        streams = [self._sequence(ids, number, n_prompt + n_tokens) for number in range(n_streams)]
-        for stream in streams:
-            self.runner.step([Chunk(stream, 0, n_prompt)])
-        start = time.perf_counter()
-        for _ in range(n_tokens):
-            for stream in streams:
-                stream.append(5)
-            self.runner.step([Chunk(s, len(s.token_ids) - 1, len(s.token_ids)) for s in streams])
-        seconds = time.perf_counter() - start
-        for stream in streams:
-            self.runner.free(stream)
-        return n_streams * n_tokens / seconds
-
-    def prompt(self, n_tokens: int) -> float:
-        """See System."""
-        stream = self._sequence(list(range(1000, 1000 + n_tokens)), 0, n_tokens)
-        start = time.perf_counter()
-        for first in range(0, n_tokens, STEP_TOKENS):
-            self.runner.step([Chunk(stream, first, min(first + STEP_TOKENS, n_tokens))])
-        seconds = time.perf_counter() - start
-        self.runner.free(stream)
-        return n_tokens / seconds
-
-    def perplexity(self, ids: list[int], window: int) -> float:
-        """See System."""
-        nats, count = 0.0, 0
-        for first in range(0, len(ids), window):
-            part = ids[first : first + window]
-            [logits] = self.runner.step([Chunk(self._sequence(part, 0, window, scored=True), 0, len(part))])
-            shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-            scores = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-            nats -= scores[np.arange(len(part) - 1), part[1:]].sum()
-            count += len(part) - 1
-        return math.exp(nats / count)
+    def _has(self, name: str, package: str) -> bool:
+        there = has_package(self._python(name), package)
+        if not there:
+            print(f"{package} is not installed: it is left out.", file=sys.stderr)
+        return there
 
 
-class Transformers:
-    """Transformers' model in fp32 with its own cache."""
-
-    name = "transformers fp32"
-
-    def __init__(self, model: Path) -> None:
-        from transformers import AutoModelForCausalLM
-
-        self.model = AutoModelForCausalLM.from_pretrained(
-            model.parent, gguf_file=model.name, dtype=torch.float32
-        ).eval()
-
-    @torch.inference_mode()
-    def decode(self, n_streams: int, n_prompt: int, n_tokens: int) -> float:
-        """See System."""
-        ids = torch.arange(1000, 1000 + n_prompt).repeat(n_streams, 1)
-        cache = self.model(ids, use_cache=True, logits_to_keep=1).past_key_values
-        start = time.perf_counter()
-        for _ in range(n_tokens):
-            cache = self.model(torch.full((n_streams, 1), 5), past_key_values=cache, use_cache=True).past_key_values
-        return n_streams * n_tokens / (time.perf_counter() - start)
-
-    @torch.inference_mode()
-    def prompt(self, n_tokens: int) -> float:
-        """See System."""
-        start = time.perf_counter()
-        self.model(torch.arange(1000, 1000 + n_tokens)[None], use_cache=True, logits_to_keep=1)
-        return n_tokens / (time.perf_counter() - start)
-
-    @torch.inference_mode()
-    def perplexity(self, ids: list[int], window: int) -> float:
-        """See System."""
-        nats, count = 0.0, 0
-        for first in range(0, len(ids), window):
-            part = torch.tensor(ids[first : first + window])
-            scores = self.model(part[None]).logits[0, :-1].double().log_softmax(-1)
-            nats -= float(scores.gather(1, part[1:, None]).sum())
-            count += len(part) - 1
-        return math.exp(nats / count)
-
-
-def make(name: str, model: Path, folder: Path, threads: int, max_streams: int, context: int) -> System:
-    """The system of that name."""
-    if name in OURS:
-        kernels = load_kernels()
-        if not isinstance(kernels, Kernels):
-            raise SystemExit(kernels.reason)
-        return Ours(kernels, model, name, threads=threads, max_streams=max_streams, context=context)
-    if name == "transformers":
-        return Transformers(model)
-    from bench.llama_cpp_peer import LlamaCpp, requantise  # only where it is asked for: no extra of ours installs it
-
-    file = requantise(model, name, folder)
-    return LlamaCpp(file, name=f"llama.cpp {name}", threads=threads, max_streams=max_streams, context=context)
-
-
-def say(figure: str, system: str, **values: object) -> None:
+def say(figure: Figure, **more: Any) -> None:
     """One JSON line."""
-    versions = {}
-    for package in ("chatwright", "torch", "transformers", "llama-cpp-python"):
+    print(json.dumps(figure.line(**more)), flush=True)
+
+
+Measure = Callable[[PeerProcess], Sequence[float]]
+
+
+def cases(
+    streams: Sequence[int], prompts: Sequence[int], first: int
+) -> list[tuple[int, tuple[str, ...], str, Measure]]:
+    """(size, names of the figures, unit, measurement) of each."""
+    all_cases: list[tuple[int, tuple[str, ...], str, Measure]] = []
+    for n in streams:
+        all_cases.append((n, ("decode",), "tokens/s", lambda s, n=n: [s.decode(n, DECODE_AFTER, DECODE_TOKENS)]))  # type: ignore[misc]
+    for n in prompts:
+        all_cases.append((n, ("prompt",), "tokens/s", lambda s, n=n: [s.prompt(n)]))  # type: ignore[misc]
+    if first:
+        names = ("first token, cold", "first token, cached")
+        all_cases.append((first, names, "s", lambda s: s.first_token(first)))
+    return all_cases
+
+
+def compare(
+    systems: Sequence[PeerProcess], rounds: int, case: tuple[int, tuple[str, ...], str, Measure]
+) -> list[Figure]:
+    """All rounds of one case, after one to warm up; a system that cannot measure it is left out."""
+    size, names, unit, measure = case
+    able, values = [], {}
+    for system in systems:
         try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    line = {"figure": figure, "system": system, **values, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    print(json.dumps(line | {"versions": versions}), flush=True)
+            measure(system)
+        except CannotError as reason:
+            print(f"{', '.join(names)}: {reason}", file=sys.stderr)
+        else:
+            able.append(system)
+            values[system.name] = [[] for _ in names]
+    for _ in range(rounds):
+        for system in able:
+            for column, value in zip(values[system.name], measure(system), strict=True):
+                column.append(value)
+    return [
+        Figure(name, system.name, tuple(values[system.name][i]), unit, size)
+        for i, name in enumerate(names)
+        for system in able
+    ]
+
+
+def ratios(figures: Sequence[Figure], ours: Figure, perplexities: dict[str, float]) -> dict[str, float]:
+    """Ours over the best peer, and over the best of equal quality: how many times as fast."""
+    mine = perplexities.get(ours.system)
+    found = {}
+    for name, limit in (("ratio_to_best_peer", None), ("ratio_to_best_peer_of_equal_quality", EQUAL_QUALITY)):
+        peers = [
+            figure.values
+            for figure in figures
+            if figure.what == ours.what
+            and not figure.system.startswith("chatwright")
+            and (limit is None or (mine is not None and perplexities.get(figure.system, 1e9) <= limit * mine))
+        ]
+        if peers:
+            faster = ours.unit != "s"
+            speeds = [[v if faster else 1 / v for v in values] for values in (ours.values, *peers)]
+            found[name] = round(median_ratio(speeds[0], speeds[1:]), 3)
+    return found
+
+
+def windows_of(model: Path, text: Path | None) -> list[list[int]]:
+    """What the perplexity is of."""
+    tokenizer = load_tokenizer(model.parent, GGUFFile.open(model).metadata)
+    if text is not None:
+        written = text.read_text(encoding="utf-8")
+    else:
+        written = " ".join(topic for _, topic in sorted(pydoc_data.topics.topics.items()))[:60_000]
+    return perplexity_windows(tokenizer, written, WINDOW)
 
 
 def main() -> None:
@@ -201,60 +179,66 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--streams", default="1,4,16,32")
     parser.add_argument("--prompts", default="128,512,2048")
-    parser.add_argument("--systems", default="auto,Q4_0,Q4_1,Q8_0,transformers")
+    parser.add_argument(
+        "--first", type=int, default=FIRST_TOKEN_PROMPT, help="tokens before the first token; 0: not measured"
+    )
+    parser.add_argument("--systems", default="auto,Q4_0,Q4_1,Q8_0,openvino,transformers")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="PEER=PYTHON", help="of a peer's own environment"
+    )
+    parser.add_argument("--text", type=Path)
     parser.add_argument("--no-perplexity", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    names = arguments.systems.split(",")
+    if unknown := set(names) - {*OURS, *LLAMA_CPP, *OTHERS}:
+        raise SystemExit(f"Unknown systems: {', '.join(sorted(unknown))}.")
     model = arguments.model
     if model is None:
         settings = load_settings()
-        found = ModelsFolder(settings.models_dir).find(settings.default_model)
-        if found is None:
-            raise SystemExit(f"Pull the model first: chatwright pull {settings.default_model}")
-        model = Path(found.path)
+        folder = ModelsFolder(settings.models_dir)
+        model = (folder.find(settings.default_model) or pull(settings.default_model, folder)).path
+    model = model.absolute()
     streams = [int(n) for n in arguments.streams.split(",") if n]
     prompts = [int(n) for n in arguments.prompts.split(",") if n]
-    context = max([n * (DECODE_AFTER + DECODE_TOKENS) for n in streams] + prompts + [WINDOW]) + 64
-    file = GGUFFile.open(model)
-    tokenizer = load_tokenizer(model.parent, file.metadata)
-    text = " ".join(topic for _, topic in sorted(pydoc_data.topics.topics.items()))[:60_000]
-    ids = tokenizer.encode(text)[:SCORED_TOKENS]
-    with tempfile.TemporaryDirectory(prefix="chatwright-bench-") as folder:
-        names = arguments.systems.split(",")
-        if find_spec("llama_cpp") is None:
-            names = [name for name in names if name in (*OURS, "transformers")]
-            print("llama-cpp-python is not installed: its systems are left out.", file=sys.stderr)
-        systems = [
-            make(name, model, Path(folder), arguments.threads, max(streams, default=1), context) for name in names
-        ]
-        common = {"threads": arguments.threads, "n": arguments.rounds}
-        if not arguments.no_perplexity:
-            for system in systems:
-                say("perplexity", system.name, value=round(system.perplexity(ids, WINDOW), 3), tokens=len(ids))
-        cases = [
-            (f"decode, {n} streams in total", lambda s, n=n: s.decode(n, DECODE_AFTER, DECODE_TOKENS)) for n in streams
-        ]
-        cases += [(f"prompt of {n}", lambda s, n=n: s.prompt(n)) for n in prompts]
-        for figure, run in cases:
-            for system in systems:
-                run(system)  # warm up
-            rounds = [[run(system) for system in systems] for _ in range(arguments.rounds)]
-            peers = [i for i, system in enumerate(systems) if not isinstance(system, Ours)]
-            for i, system in enumerate(systems):
-                values = [row[i] for row in rounds]
-                more = {}
-                if isinstance(system, Ours) and peers:
-                    ratios = [row[i] / max(row[j] for j in peers) for row in rounds]
-                    more["ratio_to_best_peer"] = round(statistics.median(ratios), 2)
-                say(
-                    figure,
-                    system.name,
-                    value=round(statistics.median(values), 1),
-                    unit="tokens/s",
-                    range=[round(min(values), 1), round(max(values), 1)],
-                    **more,
-                    **common,
-                )
+    most = max(streams, default=1)
+    longest = max([*prompts, arguments.first, WINDOW])
+    context = max(most * (DECODE_AFTER + HEAD_START * DECODE_TOKENS), longest) + 64
+    opening = Opening(str(model), "", arguments.threads, most, context)
+    busy = load_average()
+    with tempfile.TemporaryDirectory(prefix="chatwright-bench-") as made, ExitStack() as stack:
+        starter = Systems(model, dict(pair.split("=", 1) for pair in arguments.python), Path(made), opening)
+        systems = []
+        for name in names:
+            if (started := starter.start(name)) is not None:
+                systems.append(stack.enter_context(started))
+        about = {
+            "model": model.name,
+            "threads": arguments.threads,
+            "load_before": busy,
+            "machine": machine(),
+            "versions": versions() | {name: v for system in systems for name, v in system.versions.items()},
+        }
+        perplexities: dict[str, float] = {}
+        for system in systems:
+            say(Figure("start until the first token", system.name, (system.start_s,), "s"), **about)
+            if not arguments.no_perplexity:
+                windows = windows_of(model, arguments.text)
+                try:
+                    perplexities[system.name] = system.perplexity(windows)
+                except CannotError as reason:
+                    print(f"perplexity: {reason}", file=sys.stderr)
+                    continue
+                figure = Figure("perplexity", system.name, (perplexities[system.name],), "")
+                say(figure, tokens=sum(len(window) - 1 for window in windows), **about)
+        for case in cases(streams, prompts, arguments.first):
+            figures = compare(systems, arguments.rounds, case)
+            for figure in figures:
+                ours = figure.system.startswith("chatwright")
+                more = ratios(figures, figure, perplexities) if ours else {}
+                say(figure, **more, **about)
+        for system in systems:
+            memory = psutil.Process(system.process.pid).memory_info().rss
+            say(Figure("memory of its process", system.name, (memory / 1e6,), "MB"), **about)
 
 
 if __name__ == "__main__":
