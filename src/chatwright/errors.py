@@ -67,6 +67,10 @@ class InUseError(ChatwrightError):
     """Something is held by another process: a port, a model, a home folder."""
 
 
+class ServerRefusedError(ChatwrightError):
+    """A running server cannot be reached, or does not do what it was asked."""
+
+
 class InvalidRequestError(ChatwrightError):
     """A request for text asks for something impossible. `param` names the field, `code` is OpenAI's error code."""
 

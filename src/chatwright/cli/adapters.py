@@ -82,7 +82,9 @@ def _base_of(adapter: Adapter, models: Sequence[Chosen], name: str) -> Chosen:
     """The only model there is, whatever the adapter calls its base; of several the one that it names."""
     if len(models) == 1:
         return models[0]
-    named = [model for model in models if _is_called(adapter.base_name, model)]
+    from chatwright.hub.adapters import is_called
+
+    named = [model for model in models if is_called(adapter.base_name, model.name, model.path)]
     if len(named) != 1:
         raise UsageError(
             "Which of the models is the base of the adapter {name}? It was made for {base}. Serve it with that model alone.",
@@ -90,9 +92,3 @@ def _base_of(adapter: Adapter, models: Sequence[Chosen], name: str) -> Chosen:
             base=repr(adapter.base_name[:200]),
         )
     return named[0]
-
-
-def _is_called(base_name: str, model: Chosen) -> bool:
-    if base_name == model.name:
-        return True
-    return bool(base_name) and "\0" not in base_name and Path(base_name).expanduser().resolve() == model.path.resolve()

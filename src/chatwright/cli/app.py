@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from chatwright import __version__
 from chatwright.cli import (
+    adapter_verbs,
     bench,
     chat,
     complete,
@@ -85,6 +86,11 @@ runs_app.command("show", cls=_Command)(runs.show)
 runs_app.command("resume", cls=_Command)(runs.resume)
 runs_app.command("report", cls=_Command)(runs.report)
 app.add_typer(runs_app, name="runs")
+adapters_app = typer.Typer(cls=_Group, help="Load and unload LoRA adapters of a running server.", no_args_is_help=True)
+adapters_app.command("ls", cls=_Command)(adapter_verbs.ls)
+adapters_app.command("load", cls=_Command)(adapter_verbs.load)
+adapters_app.command("unload", cls=_Command)(adapter_verbs.unload)
+app.add_typer(adapters_app, name="adapters")
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("bench", cls=_Command)(bench.bench)

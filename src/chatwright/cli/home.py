@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,9 +15,20 @@ from chatwright.errors import InUseError, StorageError
 from chatwright.settings import make_private_folder
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    """Where a server is to be found, and the token for changing what it serves."""
+
+    pid: int | str
+    url: str
+    admin_token: str
+
+
 @contextmanager
-def sole_server(home: Path, url: str) -> Iterator[bool]:
+def sole_server(home: Path, url: str, admin_token: str = "") -> Iterator[bool]:
     """Hold the home folder for one server at `url`. Yields whether the folder can be written.
+
+    The token lies beside the address, in a file that only its user may read: who can read that can change the files themselves.
 
     Raises InUseError naming the process and the address of the server that holds it. The lock ends with the process.
     """
@@ -25,30 +37,32 @@ def sole_server(home: Path, url: str) -> Iterator[bool]:
         lock = FileLock(home / "server.lock", mode=0o600)
         lock.acquire(timeout=0)
     except Timeout as error:
-        pid, address = _read(home / "server.json")
+        running = running_server(home)
         raise InUseError(
             "Another Chatwright (process {pid}) already serves this home folder at {url}: use that one, stop it, or "
             "give "
             "this one its own folder with CHATWRIGHT_HOME.",
-            pid=pid,
-            url=address,
+            pid=running.pid,
+            url=running.url,
         ) from error
     except (OSError, StorageError):
         yield False
         return
     note = home / "server.json"
     try:
-        with os.fdopen(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"pid": os.getpid(), "url": url}, file)
+        note.unlink(missing_ok=True)  # a server that was killed left it, and nobody knows who may read it
+        with os.fdopen(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "url": url, "admin_token": admin_token}, file)
         yield True
     finally:
         note.unlink(missing_ok=True)
         lock.release()
 
 
-def _read(note: Path) -> tuple[int | str, str]:
+def running_server(home: Path) -> RunningServer:
+    """What the server of a home folder wrote down; "?" where it is just starting, or there is none."""
     try:
-        data = json.loads(note.read_text(encoding="utf-8"))
-        return data["pid"], data["url"]
-    except (OSError, ValueError, KeyError):  # just starting
-        return "?", "?"
+        data = json.loads((home / "server.json").read_text(encoding="utf-8"))
+        return RunningServer(data["pid"], data["url"], data.get("admin_token", ""))
+    except (OSError, ValueError, KeyError):
+        return RunningServer("?", "?", "")

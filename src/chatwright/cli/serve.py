@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import SecretStr
 
 from chatwright.cli.adapters import Chosen, resolve_model, with_adapters
 from chatwright.cli.output import Output, read_settings
@@ -137,8 +139,12 @@ def _serve(
     from chatwright.cli.home import sole_server
     from chatwright.hub import ModelsFolder
 
+    made_token = settings.admin_token is None
+    if made_token:
+        settings = settings.model_copy(update={"admin_token": SecretStr(secrets.token_urlsafe(32))})
+    assert settings.admin_token is not None
     url = f"http://{_shown_host(settings.host)}:{settings.port}"
-    if not stack.enter_context(sole_server(settings.home, url)):
+    if not stack.enter_context(sole_server(settings.home, url, settings.admin_token.get_secret_value())):
         output.say(_("The home folder {path} cannot be written: nothing will be kept.", path=settings.home))
     folder = ModelsFolder(settings.models_dir)
     chosen = with_adapters(find_models(names, settings, folder, output), adapters)
@@ -163,10 +169,10 @@ def _serve(
         beside = model.path == chosen[0].path
         output.say(loading_sentence(model) if beside else waiting_sentence(model, budget.limit_bytes))
     run_server(
-        create_app(settings, text_models),
+        create_app(settings, text_models, opened),
         settings,
         sock,
-        on_started=lambda: _announce(url, text_models, settings, output),
+        on_started=lambda: _announce(url, text_models, settings, made_token, output),
         on_draining=lambda n: _say_draining(n, settings, output),
     )
 
@@ -288,7 +294,7 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(url: str, models: Sequence[TextModel], settings: Settings, output: Output) -> None:
+def _announce(url: str, models: Sequence[TextModel], settings: Settings, made_token: bool, output: Output) -> None:
     """What a person needs to know, once, when the server listens."""
     key = settings.api_key is not None
     header = ' -H "Authorization: Bearer $CHATWRIGHT_API_KEY"' if key else ""
@@ -299,11 +305,21 @@ def _announce(url: str, models: Sequence[TextModel], settings: Settings, output:
         *(sentence for model in models if (sentence := languages_sentence(model.name, model.languages))),
         _("Clients must send the API key.") if key else _("No key is needed; only this machine can connect."),
         _("API: {url}/v1   documentation: {url}/docs", url=url),
+        *_token_sentence(settings, made_token),
         *_example(url, models, header),
         _("Ctrl-C stops the server."),
         "",
     ]
     output.say("\n".join(lines))
+
+
+def _token_sentence(settings: Settings, made_token: bool) -> Sequence[str]:
+    """The token for changes, where the user does not know it yet."""
+    if not made_token or settings.admin_token is None:
+        return ()
+    return (
+        _("Token for changing what is served, for you alone: {token}", token=settings.admin_token.get_secret_value()),
+    )
 
 
 def _example(url: str, models: Sequence[TextModel], header: str) -> Sequence[str]:

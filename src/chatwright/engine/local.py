@@ -65,6 +65,8 @@ class LocalEngine:
         # Name → what the runner knows the adapter by. Another one of the same name, later, is another one: it must not find
         # what the cache holds of its predecessor.
         self._adapters: dict[str, str] = {}
+        # what the runner knows an adapter by → requests that use it, counted from the moment that they are given its name
+        self._using: Counter[str] = Counter()
         for name, path in (adapters or {}).items():
             self._add_adapter(name, runner.read_adapter(path))
         self._grammars = grammars
@@ -99,11 +101,13 @@ class LocalEngine:
         """See `Engine.generate`."""
         self._check_alive()
         self._check_room(request.owner)
-        if request.adapter is not None:
-            request = replace(request, adapter=self._known_adapter(request.adapter))
+        adapter = self._known_adapter(request.adapter) if request.adapter is not None else None
+        request = replace(request, adapter=adapter)
         assert request.prompt_ids, "an empty prompt has no last token to continue"
         assert len(request.prompt_ids) + request.sampling.max_tokens <= self._max_context, "the caller checks lengths"
         subscriber = self._subscribers[request.id] = Subscriber(request.n, self._places, request.owner)
+        if adapter is not None:
+            self._using[adapter] += 1
         try:
             # Outside of the engine's queue until its grammar is compiled: nobody waits for that but the request itself.
             constraints = await self._constraints(request)
@@ -118,6 +122,8 @@ class LocalEngine:
             del self._subscribers[request.id]
             subscriber.leave()
             self.abort(request.id)
+            if adapter is not None:
+                self._using[adapter] -= 1
 
     async def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[TokenLogprobs | None]:
         """See `Engine.score`."""
@@ -155,8 +161,14 @@ class LocalEngine:
         await self._call(lambda: self._add_adapter(name, adapter))
 
     async def unload_adapter(self, name: str) -> None:
-        """See `Engine.unload_adapter`."""
-        await self._call(lambda: self._remove_adapter(name))
+        """See `Engine.unload_adapter`. From the check on nobody is given its name any more, so that no request, however far it is
+        on its way, finds itself without its adapter."""
+        self._check_alive()
+        known_by = self._known_adapter(name)
+        if n_using := self._using[known_by]:
+            raise InUseError("The adapter {name} is answering {n} requests: try again later.", name=name, n=n_using)
+        del self._adapters[name], self._using[known_by]
+        await self._call(lambda: self._runner.remove_adapter(known_by))
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """See `Engine.abort`."""
@@ -291,22 +303,8 @@ class LocalEngine:
         self._runner.add_adapter(known_by, adapter)
         self._adapters[name] = known_by
 
-    def _remove_adapter(self, name: str) -> None:
-        known_by = self._known_adapter(name)
-        n_using = sum(group.request.adapter == known_by for group in self._groups.values())
-        if n_using:
-            raise InUseError("The adapter {name} is answering {n} requests: try again later.", name=name, n=n_using)
-        del self._adapters[name]
-        self._runner.remove_adapter(known_by)
-
     def _add(self, request: GenerateRequest, constraints: Sequence[Constraint]) -> None:
         group = self._groups[request.id] = Group(request)
-        if request.adapter is not None and request.adapter not in self._adapters.values():
-            # unloaded while the request was on its way
-            for choice in group.sequences:
-                self._emit(choice, FinishEvent(choice.index, "error", "its adapter was unloaded"))
-            del self._groups[request.id]
-            return
         for choice, constraint in zip(group.sequences, constraints, strict=False):
             choice.constraint = constraint
         self._scheduler.add(group)

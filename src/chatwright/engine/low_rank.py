@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from chatwright.errors import InvalidModelError
@@ -39,7 +40,10 @@ def read_adapter(path: Path, config: ModelConfig) -> dict[str, LowRank]:
         by_tensor.setdefault(slot.tensor, []).append((parameter, slot))
     found = {}
     for module, factors in adapter.factors.items():
-        a, b = (tensor.float().contiguous() for tensor in read_tensors([factors.a, factors.b]))
+        # Copies, also where nothing is converted: what is mapped from a file dies with the file, and the engine with it.
+        a, b = (tensor.to(torch.float32, copy=True).contiguous() for tensor in read_tensors([factors.a, factors.b]))
+        if a.shape != factors.a.shape or b.shape != factors.b.shape:
+            raise InvalidModelError("The adapter in {folder} was changed while it was read.", folder=adapter.path)
         if not (a.isfinite().all() and b.isfinite().all()):
             raise InvalidModelError(
                 "The adapter in {folder} holds a weight of {layer} that is not a number.",

@@ -3,6 +3,9 @@
 With an API key every path but the public ones wants `Authorization: Bearer KEY` (or Azure's `api-key: KEY`). Without one the
 server is open to this machine alone: it ignores whatever key is sent and refuses foreign Host or Origin headers (DNS rebinding,
 pages of other sites) and everything that came through a proxy, since a proxy in front makes it public.
+
+Changing what is served wants the admin token, with a key and without: those who may ask a model are many, and so are the programs
+on a machine. It opens everything else too.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import hmac
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from fastapi import Request
+from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatwright.server.errors import error_response
+from chatwright.server.errors import WireError, error_response
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 PROXY_HEADERS = frozenset({"forwarded", "x-real-ip", "via"})  # and X-Forwarded-*
@@ -29,13 +34,49 @@ def is_public(path: str) -> bool:
     return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER)
 
 
+def sends(headers: Headers, secret: SecretStr | None) -> bool:
+    """Whether a request carries this secret as its key. Nothing carries None."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        key = headers.get("api-key", "")  # how Azure's clients send it
+    # Starlette reads header bytes as Latin-1; a key is whatever bytes the client sent. Compared as digests: equal lengths, so that
+    # the time taken tells nothing of the key.
+    digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
+    wanted = secret.get_secret_value() if secret is not None else ""
+    return hmac.compare_digest(digest, hashlib.sha256(wanted.encode()).digest()) and secret is not None
+
+
+def require_admin(request: Request) -> None:
+    """A dependency of the routes that change what is served. Raises WireError (401, 403)."""
+    settings = request.app.state.server.settings
+    if settings.admin_token is None:
+        raise WireError(
+            403,
+            "What this server serves cannot be changed: it was started without an admin token.",
+            code="no_admin_token",
+        )
+    if sends(request.headers, settings.admin_token):
+        return
+    advice = "the one that the server printed when it started, or CHATWRIGHT_ADMIN_TOKEN"
+    if sends(request.headers, settings.api_key):
+        raise WireError(403, f"The API key does not open this. It needs the admin token: {advice}.", code="not_admin")
+    raise WireError(
+        401,
+        f"This needs the admin token as 'Authorization: Bearer TOKEN': {advice}.",
+        code="invalid_admin_token",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
 class AccessControl:
     """ASGI middleware that lets a request pass or answers 401 or 403."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, allowed_origins: Iterable[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, api_key: SecretStr | None, admin_token: SecretStr | None, allowed_origins: Iterable[str]
+    ) -> None:
         self.app = app
-        # Compared as digests: equal lengths, so that the time taken tells nothing of the key.
-        self.key_digest = hashlib.sha256(api_key.encode()).digest() if api_key else None
+        self.api_key = api_key
+        self.admin_token = admin_token
         self.allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +89,7 @@ class AccessControl:
         headers = Headers(scope=scope)
         # A browser's preflight carries no key; it reaches the CORS middleware, or nothing.
         preflight = scope["method"] == "OPTIONS" and headers.get("origin") in self.allowed_origins
-        if self.key_digest is None:
+        if self.api_key is None:
             refusal = self._refuse_foreign(headers)
             if refusal:
                 await error_response(403, refusal, code="foreign_request")(scope, receive, send)
@@ -65,13 +106,7 @@ class AccessControl:
         await self.app(scope, receive, send)
 
     def _has_key(self, headers: Headers) -> bool:
-        assert self.key_digest is not None
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            key = headers.get("api-key", "")  # how Azure's clients send it
-        # Starlette reads header bytes as Latin-1; a key is whatever bytes the client sent.
-        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        return hmac.compare_digest(digest, self.key_digest)
+        return any([sends(headers, self.api_key), sends(headers, self.admin_token)])
 
     def _refuse_foreign(self, headers: Headers) -> str | None:
         """Why an open server does not answer this request, or None."""

@@ -13,26 +13,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from chatwright import __version__
+from chatwright.engine.opened import OpenedModel
 from chatwright.engine.text import TextModel
 from chatwright.server import health, pages
 from chatwright.server.access import AccessControl
+from chatwright.server.adapters import AdapterShelf
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
-from chatwright.server.openai import chat, completions, legacy, models
+from chatwright.server.openai import adapters, chat, completions, legacy
+from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
 from chatwright.server.state import ServerState
 from chatwright.settings import Settings
 
 
-def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
-    """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models."""
+def create_app(settings: Settings, text_models: Sequence[TextModel], opened: Sequence[OpenedModel] = ()) -> FastAPI:
+    """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models.
+
+    `opened`: what they were made of, in their order; without it no adapter can be loaded later.
+    """
     assert text_models, "a server without a model has nothing to answer with"
+    models = list(text_models)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.gather(*(model.close() for model in text_models))
+        await asyncio.gather(*(model.close() for model in models))
 
     app = FastAPI(
         title="Chatwright",
@@ -46,17 +53,18 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(settings, text_models)
+    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened))
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     app.include_router(health.router)
     # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
     key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router in (completions.router, chat.router, models.router, legacy.router):
+    for router in (completions.router, chat.router, served.router, legacy.router, adapters.router):
         app.include_router(router, prefix="/v1", dependencies=[key])
         # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False)
+        if router is not adapters.router:
+            app.include_router(router, include_in_schema=False)
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
@@ -70,7 +78,8 @@ def create_app(settings: Settings, text_models: Sequence[TextModel]) -> FastAPI:
         )
     app.add_middleware(
         AccessControl,
-        api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+        api_key=settings.api_key,
+        admin_token=settings.admin_token,
         allowed_origins=settings.cors_origins,
     )
     app.add_middleware(CrashGuard)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from fastapi import Depends, Request
 
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
+from chatwright.server.adapters import AdapterShelf
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
 
@@ -23,7 +23,8 @@ class ServerState:
     """
 
     settings: Settings
-    models: Sequence[TextModel]
+    models: list[TextModel]
+    adapters: AdapterShelf
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -32,13 +33,24 @@ class ServerState:
 
         Raises InvalidRequestError, ModelNotFoundError, OverloadedError, EngineError, and what loading raises.
         """
-        if self.draining:
-            raise OverloadedError("The server is shutting down. Send the request again in a moment.")
+        self.check_open()
         if not name:
             raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
         model = self.find_model(name)
         await model.engine.ready()
         return model
+
+    def check_open(self) -> None:
+        """Raises OverloadedError when the server is on its way out."""
+        if self.draining:
+            raise OverloadedError("The server is shutting down. Send the request again in a moment.")
+
+    def base_of(self, model: TextModel) -> str | None:
+        """The name of the model that an adapter is put on, where that is served too."""
+        if model.adapter is None:
+            return None
+        bases = (other.name for other in self.models if other.engine is model.engine and other.adapter is None)
+        return next(bases, None)
 
     def load(self) -> tuple[int, int]:
         """(running, waiting) choices of all engines. A model and its adapters have one engine."""

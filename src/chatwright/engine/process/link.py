@@ -54,12 +54,12 @@ class Launch:
     command: Sequence[str] = COMMAND
 
     def message(self) -> wire.Start:
-        """The first message. The server's key is none of the engine's business."""
+        """The first message. The server's secrets are none of the engine's business."""
         return wire.Start(
             str(self.path),
             self.name,
             {name: str(path) for name, path in self.adapters.items()},
-            self.settings.model_dump(mode="json", exclude={"api_key", "api_key_file"}),
+            self.settings.model_dump(mode="json", exclude={"api_key", "api_key_file", "admin_token"}),
             logging.getLogger().getEffectiveLevel(),
         )
 
@@ -260,16 +260,16 @@ class EngineProcess(asyncio.Protocol):
         finally:
             del self._calls[number]
 
-    async def close(self) -> None:
+    async def close(self) -> Ending:
         """End it: what runs is aborted. Killed where it does not leave by itself."""
         self._closing = True
         self.running = False
         self._send(wire.Close())
         try:
-            await asyncio.wait_for(asyncio.shield(self._ended), CLOSE_TIMEOUT_S)
+            return await asyncio.wait_for(asyncio.shield(self._ended), CLOSE_TIMEOUT_S)
         except TimeoutError:
             self._process.kill()
-            await self._ended
+            return await self._ended
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""

@@ -24,6 +24,7 @@ from chatwright.errors import (
     InvalidModelError,
     ModelNotFoundError,
     OverloadedError,
+    StorageError,
     UsageError,
 )
 from chatwright.settings import Settings
@@ -66,6 +67,9 @@ class ProcessEngine:
         self._problem: ChatwrightError | None = None
         self._given_up = False
         self._closed = False
+        # It was loaded before; and adapters of then that this time could not be.
+        self._was_loaded = False
+        self._lost: set[str] = set()
         budget.add(self)
 
     @property
@@ -96,6 +100,12 @@ class ProcessEngine:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `Engine.generate`."""
         process = await self._loaded()
+        if request.adapter in self._lost:
+            raise EngineError(
+                "The adapter {name} could not be loaded again with its model: the log of the server says why. Unload it, and"
+                " load it anew.",
+                name=request.adapter,
+            )
         try:
             async with aclosing(process.generate(request)) as events:
                 async for event in events:
@@ -126,7 +136,10 @@ class ProcessEngine:
 
     async def unload_adapter(self, name: str) -> None:
         """See `Engine.unload_adapter`."""
-        await self._call("unload_adapter", name)
+        await self._loaded()
+        if name not in self._lost:
+            await self._call("unload_adapter", name)
+        self._lost.discard(name)
         self._launch = replace(
             self._launch, adapters={other: path for other, path in self._launch.adapters.items() if other != name}
         )
@@ -198,8 +211,14 @@ class ProcessEngine:
         process = None
         try:
             spawned, self._spawned = self._spawned, None
-            launch = replace(self._launch, settings=settings)
-            process = await EngineProcess.start(launch, self._ended, self._hang_s, spawned)
+            # Adapters to begin with are part of what shall be served: where one is broken, nothing starts. Later one whose
+            # files are gone must not take its model, and all the others, with it.
+            adapters = {} if self._was_loaded else self._launch.adapters
+            launch = replace(self._launch, settings=settings, adapters=adapters)
+            starting = await EngineProcess.start(launch, self._ended, self._hang_s, spawned)
+            if self._was_loaded:
+                await self._load_adapters_again(starting)
+            process = starting
         except LASTING as error:
             self._problem, self._given_up = error, True
             raise
@@ -210,7 +229,7 @@ class ProcessEngine:
         finally:
             if process is None:
                 self._budget.give_back(self)
-        self._process, self._problem = process, None
+        self._process, self._problem, self._was_loaded = process, None, True
         self._max_context = process.max_context
         self._budget.correct(self, process.memory_bytes)
         log.info(
@@ -220,6 +239,23 @@ class ProcessEngine:
             process.pid,
             process.memory_bytes // 10**6,
         )
+
+    async def _load_adapters_again(self, process: EngineProcess) -> None:
+        """Those that it had before. One that cannot be loaded any more is lost. Raises EndedWhileLoadingError; whatever it raises,
+        the process is gone then."""
+        self._lost = set()
+        try:
+            for name, path in self._launch.adapters.items():
+                try:
+                    await process.call("load_adapter", name, str(path))
+                except (InvalidModelError, ModelNotFoundError, StorageError) as error:
+                    self._lost.add(name)
+                    log.error("the adapter %s of %s could not be loaded again: %s", name, self.name, error)
+        except EngineError:
+            raise EndedWhileLoadingError(await process.close()) from None
+        except BaseException:
+            await process.close()
+            raise
 
     def _ended(self, process: EngineProcess, ending: Ending) -> None:
         """It ended without being asked to: start another one, unless that has been done too often."""
