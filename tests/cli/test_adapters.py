@@ -10,28 +10,18 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-import torch
 
 from chatwright.cli.adapters import Chosen, with_adapters
 from chatwright.errors import UsageError
-from chatwright.model.load import load_model
-from chatwright.model.lora import LoraConfig, add_lora, save_adapter
 from tests.cli.conftest import Run
 from tests.cli.test_serve import read_until
-from tests.model.tiny_models import factors
+from tests.server.tiny import make_adapter
 
 
 @pytest.fixture
 def adapter(tiny_folder: Path, tiny: str, tmp_path: Path) -> Path:
     """A run with an adapter of the tiny model, under its name in the home folder, that changes what it says."""
-    model = load_model(tiny_folder)
-    config = LoraConfig(r=4)
-    add_lora(model, config, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in factors(model):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    save_adapter(model, config, tmp_path / "my-run" / "adapter", tiny)
+    make_adapter(tiny_folder, tmp_path / "my-run" / "adapter", 1, tiny)
     return tmp_path / "my-run"
 
 

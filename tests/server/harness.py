@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from chatwright.engine.load import load_text_model
+from chatwright.engine.load import load_engine
+from chatwright.engine.opened import open_model
 from chatwright.engine.text import TextModel
 from chatwright.server.app import create_app
 from chatwright.server.run import DrainingServer, make_server
@@ -85,10 +86,11 @@ def start_server(
 ) -> RunningServer:
     """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine."""
     chosen = Settings(threads=1, device="cpu", **settings)
-    model = load_text_model(folder, MODEL, chosen)
+    opened = open_model(folder, MODEL, chosen)
+    model = opened.with_engine(load_engine(folder, MODEL, chosen))
     if slow_step_s:
         slow_down(model, slow_step_s)
-    app = create_app(chosen, [model])
+    app = create_app(chosen, [model], [opened])
     sock = socket.socket()
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

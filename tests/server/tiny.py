@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
+from chatwright.model.load import load_model
+from chatwright.model.lora import LoraConfig, add_lora, save_adapter
 from chatwright.model.save import save_model
 
 CONTEXT = 512
@@ -47,6 +49,20 @@ def make_model_folder(folder: Path, *, context: int = CONTEXT, template: str = T
     config = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def make_adapter(base: Path, folder: Path, seed: int, base_name: str = "tiny") -> Path:
+    """An adapter of the model in `base` that changes what it says; each seed another one."""
+    model = load_model(base)
+    config = LoraConfig(r=4)
+    add_lora(model, config, seed=0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    save_adapter(model, config, folder, base_name)
     return folder
 
 

@@ -305,10 +305,124 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/lora_adapters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Adapters
+         * @description Adapters that answer, and those in the home folder that could.
+         */
+        get: operations["list_adapters_v1_lora_adapters_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/load_lora_adapter": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Load Adapter
+         * @description Put an adapter beside its base; from then on it answers as a model of its own. What runs goes on meanwhile.
+         */
+        post: operations["load_adapter_v1_load_lora_adapter_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/unload_lora_adapter": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Unload Adapter
+         * @description Take an adapter away. 409 while it answers: try again when its answers are over.
+         */
+        post: operations["unload_adapter_v1_unload_lora_adapter_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AdapterObject
+         * @description An adapter. `loaded`: it answers as the model `id`. `source`: the name of its folder, where it was loaded through the API.
+         */
+        AdapterObject: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default lora_adapter
+             * @constant
+             */
+            object: "lora_adapter";
+            /** Loaded */
+            loaded: boolean;
+            /** Base Model */
+            base_model?: string | null;
+            /** Source */
+            source?: string | null;
+        };
+        /**
+         * AdapterObjects
+         * @description Those that are loaded, then those that could be.
+         */
+        AdapterObjects: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["AdapterObject"][];
+        };
+        /**
+         * AdapterUnloaded
+         * @description It is gone.
+         */
+        AdapterUnloaded: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default lora_adapter
+             * @constant
+             */
+            object: "lora_adapter";
+            /**
+             * Loaded
+             * @default false
+             * @constant
+             */
+            loaded: false;
+        };
         /**
          * AllowedChoice
          * @description `tool_choice`: some of the tools.
@@ -913,6 +1027,33 @@ export interface components {
             /** Engines */
             engines?: components["schemas"]["EngineHealth"][] | null;
         };
+        /**
+         * LoadAdapterBody
+         * @description Which adapter to load, and under which name.
+         */
+        LoadAdapterBody: {
+            /**
+             * Lora Name
+             * @description What the adapter shall be called as a model.
+             */
+            lora_name: string;
+            /**
+             * Lora Path
+             * @description The name of its folder in adapters, runs or models of the server's home folder; lora_name, where it is not said. Never a path.
+             */
+            lora_path?: string | null;
+            /**
+             * Base Model Name
+             * @description The model it is for, where several are served and it does not say so itself.
+             */
+            base_model_name?: string | null;
+            /**
+             * Load Inplace
+             * @description Not supported: unload the old one first.
+             * @default false
+             */
+            load_inplace: boolean;
+        };
         /** Logprobs */
         Logprobs: {
             /** Text Offset */
@@ -1146,7 +1287,8 @@ export interface components {
         };
         /**
          * ServedModel
-         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template.
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
+         *     the model that an adapter is put on (vLLM's name for it).
          */
         ServedModel: {
             /** Id */
@@ -1168,6 +1310,8 @@ export interface components {
             languages: string[];
             /** Chat */
             chat: boolean;
+            /** Parent */
+            parent?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -1247,6 +1391,17 @@ export interface components {
             logprob: number;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * UnloadAdapterBody
+         * @description Which adapter to unload.
+         */
+        UnloadAdapterBody: {
+            /**
+             * Lora Name
+             * @description What the adapter is called as a model.
+             */
+            lora_name: string;
         };
     };
     responses: never;
@@ -1882,6 +2037,128 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Engine"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_adapters_v1_lora_adapters_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AdapterObjects"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    load_adapter_v1_load_lora_adapter_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LoadAdapterBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AdapterObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    unload_adapter_v1_unload_lora_adapter_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UnloadAdapterBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AdapterUnloaded"];
                 };
             };
             /** @description Client Error */
