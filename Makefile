@@ -83,6 +83,11 @@ ARM := aarch64-linux-gnu
 kernels-test: install-dev  ## the kernels' instruction sets against each other, ARM's under qemu-user where it is
 	@PATH="$(CURDIR)/$(BIN):$$PATH"; \
 	cmake -DCW_TESTS=ON -S kernels -B .cache/kernels >/dev/null && cmake --build .cache/kernels && .cache/kernels/compare && \
+	if command -v qemu-x86_64 >/dev/null && [ "$$(uname -m)" = x86_64 ]; then \
+		qemu-x86_64 -cpu Nehalem .cache/kernels/compare few && qemu-x86_64 -cpu Haswell .cache/kernels/compare few; \
+	else \
+		echo "No qemu-x86_64: processors without AVX2 and without AVX-512 are not tried." >&2; \
+	fi && \
 	if command -v $(ARM)-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then \
 		cmake -DCW_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM)-g++ -S kernels -B .cache/kernels-arm >/dev/null && \
 		cmake --build .cache/kernels-arm && qemu-aarch64 -L /usr/$(ARM) -E LD_LIBRARY_PATH=$(CURDIR)/.cache/kernels-arm:/usr/$(ARM)/lib .cache/kernels-arm/compare; \

@@ -14,7 +14,7 @@ namespace avx2 {
 
 #include "kernels.inl"
 
-static bool usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 }  // namespace avx2
 const Isa isa_avx2{"avx2", avx2::usable, avx2::run_item};
 #else

@@ -30,7 +30,7 @@ VERBS = [
     "config",
     "doctor",
 ]
-GROUPS = ["tokenizer", "runs"]
+GROUPS = ["tokenizer", "runs", "adapters"]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
