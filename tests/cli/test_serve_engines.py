@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -89,11 +90,18 @@ def test_an_engine_that_keeps_crashing_is_given_up_and_the_others_go_on(served: 
 
 def test_a_killed_server_leaves_no_engine_behind(served: Serve, tiny: str) -> None:
     server = served(tiny)
-    engine = server.engine
+    # A chat and a schema, so that the processes for templates and grammars are there too.
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer", "maximum": 9}}}
+    body = {"model": tiny, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9, "response_format": form}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=body, trust_env=False, timeout=PATIENCE_S).is_success
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(family) >= 3, "an engine, its grammars, the templates"
     lines = begin_stream(server, tiny)
     server.process.kill()
     server.process.communicate()
-    until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, within_s=5)
+    until(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family), within_s=10
+    )
     del lines
 
 

@@ -78,6 +78,42 @@ async def test_an_adapter_that_answers_is_not_unloaded(make_engine: MakeEngine, 
     await engine.unload_adapter("shop")
 
 
+async def test_requests_meet_an_adapter_or_none_but_never_lose_it(make_engine: MakeEngine, tmp_path: Path) -> None:
+    """It goes and comes while requests begin: each gets its tokens, or hears at once that it is not there."""
+    engine = make_engine(tiny_model(None))
+    await engine.load_adapter("shop", adapter(tmp_path, 1))
+    expected = await answer(engine, "shop")
+    ended = {"answered": 0, "absent": 0, "in use": 0, "unloaded": 0}
+    done = asyncio.Event()
+
+    async def come_and_go() -> None:
+        while not done.is_set():
+            try:
+                await engine.unload_adapter("shop")
+            except InUseError:
+                ended["in use"] += 1
+                await asyncio.sleep(0.001)
+                continue
+            ended["unloaded"] += 1
+            await asyncio.sleep(0.001)
+            await engine.load_adapter("shop", adapter(tmp_path, 1))
+
+    async def ask(number: int) -> None:
+        for i in range(30):
+            try:
+                assert await answer(engine, "shop", f"{number} {i}") == expected
+                ended["answered"] += 1
+            except ModelNotFoundError:
+                ended["absent"] += 1
+            await asyncio.sleep(0.001 * (number + i) % 0.005)
+
+    changing = asyncio.create_task(come_and_go())
+    await asyncio.gather(*(ask(number) for number in range(3)))
+    done.set()
+    await changing
+    assert all(ended.values()), ended
+
+
 async def test_what_is_no_adapter_is_refused_and_the_engine_goes_on(make_engine: MakeEngine, tmp_path: Path) -> None:
     engine = make_engine(tiny_model(None))
     with pytest.raises(ModelNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,23 @@ def test_packed_weights_are_kept_and_made_anew_when_the_model_changes(
         logits()
     assert "could not be kept" in caplog.text
     assert list(store.iterdir()) == []
+    caplog.clear()
+    # The same in the middle of writing, by a limit of the system's own: a write of this process fails where the disk would.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 2, limits[1]))
+    try:
+        fourth = logits()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "could not be kept" in caplog.text
+    assert list(store.iterdir()) == []
+    assert np.array_equal(logits(), fourth)
+    assert len(list(store.iterdir())) == 1
+    # a folder that cannot be one
+    caplog.clear()
+    store = tmp_path / "model" / "config.json" / "store"
+    assert np.array_equal(logits(), fourth)
+    assert "could not be kept" in caplog.text
 
 
 def _no_space(*_: object) -> None:

@@ -417,6 +417,17 @@ def test_one_that_answers_is_not_unloaded(start: StartServer, home: Path) -> Non
     wait_until(lambda: managed.unload("shop").status_code == 200)
 
 
+def test_what_happens_to_the_files_later_does_not_reach_what_is_loaded(
+    managed: Managed, spoilt: Callable[[Callable[[Path], object]], str]
+) -> None:
+    """Weights are copied: those mapped from a file that is cut short would end the engine's process."""
+    name = spoilt(lambda folder: None)
+    assert managed.load(name).status_code == 200
+    before = managed.text(name)
+    os.truncate(managed.home / "adapters" / name / "adapter_model.safetensors", 0)
+    assert managed.text(name) == before
+
+
 def test_refusals_are_in_the_language_of_who_manages(managed: Managed) -> None:
     body = {"lora_name": "mine", "lora_path": "absent"}
     refused = managed.ask("POST", "/v1/load_lora_adapter", body, **{"Accept-Language": "zh-CN,zh;q=0.9"})

@@ -350,6 +350,52 @@ def test_what_was_wrong_is_said_in_the_words_of_the_request(server: RunningServe
         assert not any(name in place for name in ("constrained", "str", "list[", "function")), message
 
 
+TREE = {
+    "$defs": {
+        "node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "additionalProperties": False}
+    },
+    "$ref": "#/$defs/node",
+}
+# As JSON text: Python's own parser and writer know no such depths.
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "1,000 deep": ('{"properties":{"a":' * 500 + "{}" + "}}" * 500, "nested deeper than 64 levels"),
+    "1,000 deep in lists": ('{"anyOf":[' * 500 + "{}" + "]}" * 500, "nested deeper than 64 levels"),
+    "40 deep": ('{"properties":{"a":' * 20 + "{}" + "}}" * 20, "deep"),
+    "1 MB": (json.dumps({"enum": ["x" * 2**20]}), "KiB"),
+    "1 MB of properties": (json.dumps({"properties": {f"property {i}": {"title": "x"} for i in range(2**15)}}), "KiB"),
+    "itself": ('{"$ref":"#"}', ""),
+    "each the other": ('{"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"}', ""),
+}
+
+
+@pytest.mark.parametrize("place", ["response_format", "tools"])
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_beyond_the_limits_is_a_400_with_the_reason(server: RunningServer, name: str, place: str) -> None:
+    schema, reason = SCHEMAS[name]
+    form = '"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":SCHEMA}}'
+    if place == "tools":
+        form = '"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":SCHEMA}}]'
+    messages = json.dumps(HELLO)
+    body = f'{{"model":"{MODEL}","messages":{messages},"max_tokens":9,{form.replace("SCHEMA", schema)}}}'
+    with server.http() as http:
+        headers = {"Content-Type": "application/json"}
+        response = http.post("/v1/chat/completions", content=body.encode(), headers=headers)
+    assert reason in assert_error(response, 400)
+    assert server.complete(prompt="The", max_tokens=1)
+
+
+def test_a_recursive_schema_is_kept_to(server: RunningServer) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "tree", "schema": TREE}}
+    body = {"model": MODEL, "messages": HELLO, "max_tokens": 200, "seed": 1, "response_format": wanted}
+    choice = server.post("/v1/chat/completions", body).json()["choices"][0]
+    text = choice["message"]["content"]
+    assert text.startswith("{")
+    if choice["finish_reason"] == "stop":
+        node = json.loads(text)
+        while node:
+            (node,) = node.values()
+
+
 @pytest.mark.timeout(300)
 def test_hostile_schemas_end_as_that_requests_400_while_others_are_answered(server: RunningServer) -> None:
     """Grammars are tried out one after the other, at a lower priority: on a busy machine that takes its time, and only theirs."""

@@ -7,6 +7,7 @@ import logging
 import mmap
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def write_file(file: Path, fingerprint: Mapping[str, Any], packed: PackedWeights
             opened.write(packed.memory)
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         log.warning(
             "the packed weights could not be kept in %s (%s): the next start packs them again", file, error.strerror
         )
