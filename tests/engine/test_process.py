@@ -19,13 +19,13 @@ import pytest
 from chatwright.engine.load import load_engine
 from chatwright.engine.opened import open_model
 from chatwright.engine.process import supervised
-from chatwright.engine.process.link import COMMAND, Launch
+from chatwright.engine.process.link import COMMAND, EngineProcess, Launch
 from chatwright.engine.process.memory import MemoryBudget, MemoryNeed
 from chatwright.engine.process.supervised import ProcessEngine
 from chatwright.engine.protocol import Engine, EngineEvent, FinishEvent, GenerateRequest, SamplingParams, TokenEvent
 from chatwright.errors import EngineError, InvalidModelError, UsageError
 from chatwright.settings import Settings
-from tests.server.tiny import make_model_folder
+from tests.server.tiny import make_adapter, make_model_folder
 
 PROMPT = [5, 6, 7, 8]
 # A step of the tiny model is a millisecond or two.
@@ -198,6 +198,28 @@ async def test_it_is_not_started_for_ever(start: Started, monkeypatch: pytest.Mo
     assert "not started again" in stats.problem
     with pytest.raises(EngineError, match="not started again"):
         await collect(engine)
+
+
+async def test_an_adapter_that_kills_its_engine_each_time_is_not_tried_for_ever(
+    start: Started, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the engine is started again it gets its adapters back; ends in the middle of that count like any others."""
+    monkeypatch.setattr(supervised, "RESTART_PAUSE_S", 0.0)
+    engine = start()
+    await engine.load_adapter("shop", str(make_adapter(folder, tmp_path / "shop", 1)))
+    call = EngineProcess.call
+
+    async def deadly(self: EngineProcess, name: str, *arguments: Any) -> Any:
+        if name == "load_adapter":
+            os.kill(self.pid, signal.SIGKILL)
+        return await call(self, name, *arguments)
+
+    monkeypatch.setattr(EngineProcess, "call", deadly)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    await until(lambda: engine._given_up)
+    assert "not started again: it ended 3 times" in engine.stats().problem
+    assert engines_of(os.getpid()) == []
 
 
 async def test_hanging_it_is_killed_and_started_again(start: Started) -> None:

@@ -23,7 +23,7 @@ from tests.server.tiny import make_adapter
 
 TOKEN = "token-printed-at-start-1234567890"
 GREEDY = {"prompt": "The capital of", "temperature": 0, "max_tokens": 12}
-LONG = {"max_tokens": 300, "temperature": 0, "logit_bias": {"2": -100}}
+LONG = {"max_tokens": 120, "temperature": 0, "logit_bias": {"2": -100}}
 ROUTES = [
     ("GET", "/v1/lora_adapters", None),
     ("POST", "/v1/load_lora_adapter", {"lora_name": "shop"}),
