@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -167,26 +169,29 @@ def test_loading_and_unloading_changes_nobodys_tokens(served: Serve, tiny: str, 
     alone = {name: text(server, name, 60) for name in ("shop", "law", "third")}
     assert len(set(alone.values())) == 3
     done = threading.Event()
-    refused: list[int] = []
+    happened: Counter[tuple[str, str]] = Counter()
 
-    def come_and_go(name: str) -> int:
-        n_changes = 0
+    def come_and_go(name: str) -> None:
         while not done.is_set():
             status = change("unload", name)
-            if status == 200:
-                n_changes += 1
-                assert change("load", name) == 200
-            else:
-                assert status == 409
-                refused.append(status)
-        return n_changes
+            if status == 409:
+                happened[name, "in use"] += 1
+                continue
+            assert status == 200
+            happened[name, "unloaded"] += 1
+            assert change("load", name) == 200
+            time.sleep(0.02)  # or nobody would ever meet it
+
+    def enough() -> bool:
+        return min(happened["third", "unloaded"], happened["law", "unloaded"]) > 5 and happened["law", "in use"] > 0
 
     def chat(client: int) -> int:
         name = ("shop", "law")[client % 2]
         body = {"model": name, "prompt": "The", "max_tokens": 60, "temperature": 0, "logit_bias": {"2": -100}}
-        n_answers = 0
+        n_answers, deadline = 0, time.monotonic() + 2 * PATIENCE_S
         with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE_S) as http:
-            for _ in range(N_ROUNDS):
+            while n_answers < N_ROUNDS or not enough():
+                assert time.monotonic() < deadline, happened
                 answer = http.post("/v1/completions", json={**body, "stream": True})
                 if answer.status_code == 404:  # between unloading and loading; never half-way
                     assert name == "law"
@@ -202,14 +207,11 @@ def test_loading_and_unloading_changes_nobodys_tokens(served: Serve, tiny: str, 
     with ThreadPoolExecutor(N_CLIENTS + 2) as pool:
         changers = [pool.submit(come_and_go, name) for name in ("third", "law")]
         try:
-            answers = list(pool.map(chat, range(N_CLIENTS)))
+            assert all(n >= N_ROUNDS for n in pool.map(chat, range(N_CLIENTS)))
         finally:
             done.set()
-        n_changes = [changer.result() for changer in changers]
-    assert all(n == N_ROUNDS for n in answers[::2]), answers
-    assert sum(answers[1::2]) > 0, "nobody met law while it was there"
-    assert n_changes[0] > 5, "third hardly ever came and went"
-    assert refused, "law was never met while it answered"
+        for changer in changers:
+            changer.result()
     assert {name: text(server, name, 60) for name in alone} == alone
     assert server.get("/health").status_code == 200
 
