@@ -15,7 +15,7 @@
 #endif
 
 // Raise it with every change of this file's structures, operations or weight layouts.
-#define CW_ABI 1
+#define CW_ABI 2
 
 enum { CW_BLOCK_TOKENS = 16 };  // tokens of a block of the KV cache
 
@@ -32,6 +32,9 @@ enum cw_format {
 // What weights are packed from: rows of floats, or rows of GGUF blocks of 32, which stay exactly what they are.
 // (Q4_K: eight blocks of 32 share 144 bytes.)
 enum cw_source { CW_FROM_F32 = 0, CW_FROM_Q8_0 = 1, CW_FROM_Q4_0 = 2, CW_FROM_Q4_1 = 3, CW_FROM_Q4_K = 4 };
+
+// Keys and values of the cache. Eight bits: keys a scale per 32 channels, values one for a token's head; both scales are floats.
+enum cw_cache { CW_CACHE_F16 = 0, CW_CACHE_F32 = 1, CW_CACHE_I8 = 2 };
 
 enum cw_kind {
   CW_EMBED = 0,   // dst = row of weights * f0
@@ -92,11 +95,10 @@ typedef struct cw_step {
 } cw_step;
 
 typedef struct cw_shape {
-  int32_t n_ops, n_buffers, max_tokens, n_layers, n_kv_heads, head_dim, n_cache_blocks, n_threads, wide_cache;
+  int32_t n_ops, n_buffers, max_tokens, n_layers, n_kv_heads, head_dim, n_cache_blocks, n_threads, cache;
   const cw_op *ops;
   const int32_t *widths;  // (n_buffers,) floats a row
-  void *keys;             // float16, or float where `wide_cache`: (blocks, layers, kv heads, head dimension to 16, 16)
-  void *values;           // (blocks, layers, kv heads, 16, head dimension to 16)
+  void *keys, *values;    // (blocks, layers, kv heads) of cw_cache_bytes each; what is not written yet must be finite
 } cw_shape;
 
 typedef struct cw_engine cw_engine;
@@ -111,6 +113,8 @@ CW_API int64_t cw_packed_bytes(int format, int64_t rows, int64_t columns);
 // 0, or 1 where that source does not become that format. Rows lie `row_bytes` apart.
 CW_API int cw_pack(int format, int source, const void *from, int64_t row_bytes, int64_t rows, int64_t columns, void *packed);
 CW_API void cw_unpack(int format, const void *packed, int64_t rows, int64_t columns, float *to);
+// Bytes of a block of one layer and head: of its keys, or of its values.
+CW_API int64_t cw_cache_bytes(int cache, int head_dim, int values);
 // Copies the operations and widths. Null where memory is short or an operation is not known.
 CW_API cw_engine *cw_create(const cw_shape *shape, int isa);
 CW_API void cw_destroy(cw_engine *engine);

@@ -13,6 +13,8 @@ constexpr int N_ISAS = sizeof ISAS / sizeof *ISAS;
 
 int rounded(int n, int to) { return (n + to - 1) / to * to; }
 
+int cache_width(int cache, int head_dim) { return rounded(std::max(head_dim, 1), cache == CW_CACHE_I8 ? GROUP : PANEL); }
+
 }  // namespace
 
 struct cw_engine {
@@ -23,13 +25,12 @@ struct cw_engine {
   std::vector<int64_t> nanoseconds;
   std::mutex mutex;
   // Memory that `run` points into.
-  std::vector<Aligned<float>> floats;
-  Aligned<int8_t> bytes;
-  Aligned<int32_t> byte_sums;
+  std::vector<Aligned<char>> memory;
 
-  float *take(size_t n) {
-    floats.push_back(allocate<float>(n));
-    return floats.back().get();
+  template <class T = float>
+  T *take(size_t n) {
+    memory.push_back(allocate<char>(n * sizeof(T)));
+    return (T *)memory.back().get();
   }
 
   void allocate_all() {
@@ -43,12 +44,16 @@ struct cw_engine {
     for (int32_t width : run.widths) run.buffers.push_back(take(rows * (size_t)width));
     run.quantised_width = rounded(widest, GROUP);
     const size_t n_groups = rows * (size_t)run.quantised_width / GROUP;
-    bytes = allocate<int8_t>(rows * (size_t)run.quantised_width), run.bytes = bytes.get();
-    byte_sums = allocate<int32_t>(n_groups), run.byte_sums = byte_sums.get();
+    run.bytes = take<int8_t>(rows * (size_t)run.quantised_width), run.byte_sums = take<int32_t>(n_groups);
     run.scales = take(n_groups), run.scaled_sums = take(n_groups);
-    run.key_width = rounded(std::max(run.shape.head_dim, 1), PANEL);
-    for (int i = 0; i < run.shape.n_threads; i++)
-      run.scratch.push_back(take((size_t)ATTEND_TILE * (size_t)(3 * run.key_width + SHARE)));
+    run.key_width = cache_width(run.shape.cache, run.shape.head_dim);
+    run.key_bytes = cw_cache_bytes(run.shape.cache, run.shape.head_dim, 0);
+    run.value_bytes = cw_cache_bytes(run.shape.cache, run.shape.head_dim, 1);
+    for (int i = 0; i < run.shape.n_threads; i++) {
+      const size_t tile = ATTEND_TILE, width = tile * (size_t)run.key_width;
+      run.scratch.push_back({take(width), take<int8_t>(width), take(width / PANEL), take<int32_t>(width / PANEL), take(tile * SHARE),
+                             take<int16_t>(tile * SHARE), take(width), take(width)});
+    }
     // Shares are items of their own only while there are too few sequences to keep the threads busy.
     run.most_shares = rounded(run.shape.n_cache_blocks * CW_BLOCK_TOKENS, SHARE) / SHARE;
     run.n_partials = std::min((int)rows, 4 * run.shape.n_threads) * n_heads * run.most_shares;
@@ -148,12 +153,18 @@ static bool is_known(const cw_shape &shape, const cw_op &op) {
 
 int cw_abi(void) { return CW_ABI; }
 
+int64_t cw_cache_bytes(int cache, int head_dim, int values) {
+  const int64_t width = cache_width(cache, head_dim);
+  const int64_t scales = cache != CW_CACHE_I8 ? 0 : values ? 1 : width / GROUP;
+  return CW_BLOCK_TOKENS * (width * (cache == CW_CACHE_F32 ? 4 : cache == CW_CACHE_F16 ? 2 : 1) + 4 * scales);
+}
+
 const char *cw_isa_name(int index) { return index >= 0 && index < N_ISAS ? ISAS[index]->name : nullptr; }
 
 int cw_isa_usable(int index) { return index >= 0 && index < N_ISAS && ISAS[index]->usable(); }
 
 cw_engine *cw_create(const cw_shape *shape, int isa) {
-  if (!cw_isa_usable(isa) || shape->max_tokens < 1 || shape->n_threads < 1 || (size_t)shape->n_ops * 2 + 1 > MOST_PHASES) return nullptr;
+  if (!cw_isa_usable(isa) || shape->max_tokens < 1 || shape->n_threads < 1 || shape->cache < CW_CACHE_F16 || shape->cache > CW_CACHE_I8 || (size_t)shape->n_ops * 2 + 1 > MOST_PHASES) return nullptr;
   for (int i = 0; i < shape->n_ops; i++)
     if (!is_known(*shape, shape->ops[i])) return nullptr;
   try {

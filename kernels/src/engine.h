@@ -37,13 +37,25 @@ struct AttendItem {
   int32_t sequence, group, first_row, n_rows, share;
 };
 
+// Of one thread, for the rows of one item.
+struct AttendScratch {
+  float *queries;     // (ATTEND_TILE, key_width)
+  int8_t *bytes;      // the same quantised, with scales and minus the sums of each 32
+  float *scales;
+  int32_t *totals;
+  float *weights;     // (ATTEND_TILE, SHARE)
+  int16_t *shorts;    // the same times the values' scales, quantised
+  float *share, *merged;  // (ATTEND_TILE, key_width)
+};
+
 struct Run {
   std::vector<cw_op> ops;
   std::vector<float *> buffers;
   std::vector<int32_t> widths;
   cw_shape shape;
   const cw_step *step;
-  int key_width;  // head dimension to 16
+  int key_width;  // head dimension to 16, or to 32 where the cache has eight bits
+  int64_t key_bytes, value_bytes;  // of a block of one layer and head
   // The quantised scratch: rows of bytes, and for each group of 32 its scale, scale x sum and minus the sum.
   int quantised_width;
   int8_t *bytes;
@@ -55,7 +67,7 @@ struct Run {
   int most_shares;
   float *partial_out;        // (rows, shares, key_width)
   float *partial_max, *partial_sum;
-  std::vector<float *> scratch;  // of each thread
+  std::vector<AttendScratch> scratch;  // of each thread
   std::vector<std::vector<cw_lora>> adapters;
   std::vector<int32_t> adapter_of_row;  // of each token of the step
 };

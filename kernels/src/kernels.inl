@@ -5,7 +5,7 @@
 
 // exp, to 2 ulp; exactly 1 at 0 and exactly 0 below -87 (Cody & Waite's reduction, a polynomial of degree 6).
 inline V exp(V x) {
-  const V bounded = min(max(x, all(-87.0f)), all(88.0f));
+  const V bounded = min(x, all(88.0f));
   const V n = nearest(bounded * all(1.44269504f));
   const V r = fma(n, all(-1.42860677e-6f), fma(n, all(-0.693145752f), bounded));
   V p = fma(r, all(1.0f / 720), all(1.0f / 120));
@@ -14,7 +14,7 @@ inline V exp(V x) {
   p = fma(p, r, all(0.5f));
   p = fma(p, r, all(1.0f));
   p = fma(p, r, all(1.0f));
-  return where_less(x, all(-87.0f), all(0.0f), p * power_of_two(n));
+  return scaled_unless_below(x, all(-87.0f), p, n);
 }
 
 inline float exp1(float x) {
@@ -25,17 +25,23 @@ inline float exp1(float x) {
 
 // ---- rows -----------------------------------------------------------------------------------------------------------------------
 
+// A group of 32 as bytes and their scale; the bytes' sum.
+inline int quantise_group(const float *x, int8_t *q, float *scale) {
+  const V a = load(x), b = load(x + 16);
+  const float most = largest(max(absolute(a), absolute(b)));
+  const V inverse = all(most > 0 ? 127.0f / most : 0.0f);
+  *scale = most / 127.0f;
+  const int low = store_bytes(q, a * inverse);
+  return low + store_bytes(q + 16, b * inverse);
+}
+
 static void quantise_row(Run &run, const float *x, int n, int row) {
   int8_t *q = run.bytes + (int64_t)row * run.quantised_width;
   const int64_t first = (int64_t)row * (run.quantised_width / GROUP);
-  for (int g = 0; g < (n + GROUP - 1) / GROUP; g++, x += GROUP, q += GROUP) {
-    const V a = load(x), b = load(x + 16);  // rows are padded with zeros to whole groups
-    const float most = largest(max(absolute(a), absolute(b)));
-    const V inverse = all(most > 0 ? 127.0f / most : 0.0f);
-    const int total = store_bytes(q, a * inverse) + store_bytes(q + 16, b * inverse);
-    const float scale = most / 127.0f;
-    run.scales[first + g] = scale;
-    run.scaled_sums[first + g] = scale * (float)total;
+  for (int g = 0; g < (n + GROUP - 1) / GROUP; g++) {  // rows are padded with zeros to whole groups
+    float *scale = run.scales + first + g;
+    const int total = quantise_group(x + g * GROUP, q + g * GROUP, scale);
+    run.scaled_sums[first + g] = *scale * (float)total;
     run.byte_sums[first + g] = -total;  // what an offset of the weights has to be taken back with
   }
 }
@@ -135,6 +141,7 @@ static void rotate_head(float *x, const float *table, int n) {
 }
 
 // An infinity in the cache would turn the zero weight of a token that may not be seen into NaN.
+inline float bounded(float x) { return x >= 65504.0f ? 65504.0f : x > -65504.0f ? x : -65504.0f; }  // NaN too
 inline void to_cache(uint16_t *p, V x) { to_half(p, min(max(x, all(-65504.0f)), all(65504.0f))); }
 inline void to_cache(float *p, V x) { store(p, x); }
 inline V from_cache(const uint16_t *p) { return from_half(p); }
@@ -150,9 +157,57 @@ static const cw_sequence &sequence_of(const cw_step &step, int row) {
   return step.sequences[low];
 }
 
+// A token's keys and values of one head. Floats: keys (channels, tokens), values (tokens, channels).
+template <class C>
+static void write_cache(const Run &run, C *keys, C *values, const float *k, const float *v, int width, int slot) {
+  for (int d = 0; d < run.key_width; d += 16) {
+    float lanes[16] = {0};
+    C column[16];
+    const int n = width - d < 16 ? width - d : 16;
+    memcpy(lanes, k + d, (size_t)n * 4);
+    to_cache(column, load(lanes));
+    for (int i = 0; i < 16; i++) keys[(d + i) * CW_BLOCK_TOKENS + slot] = column[i];
+    memset(lanes, 0, sizeof lanes);
+    memcpy(lanes, v + d, (size_t)n * 4);
+    to_cache(values + slot * run.key_width + d, load(lanes));
+  }
+}
+
+// Eight bits: keys lie as a panel of I8 weights, with a token for an output; values as (pairs of tokens, channels, 2), as
+// `dot_pairs` takes them. Their scales follow.
+static void write_cache(const Run &run, int8_t *keys, int8_t *values, const float *k, const float *v, int width, int slot) {
+  float largest_value = 0;
+  for (int i = 0; i < width; i++) largest_value = fabsf(v[i]) > largest_value ? fabsf(v[i]) : largest_value;
+  largest_value = largest_value < 65504.0f ? largest_value : 65504.0f;  // see `to_cache`; also where it is NaN
+  const float inverse = largest_value > 0 ? 127.0f / largest_value : 0.0f;
+  ((float *)(values + run.key_width * CW_BLOCK_TOKENS))[slot] = largest_value / 127.0f;
+  float *key_scales = (float *)(keys + run.key_width * CW_BLOCK_TOKENS);
+  for (int g = 0; g * GROUP < run.key_width; g++) {
+    float lanes[GROUP] = {0};
+    int8_t bytes[GROUP];
+    float scale;
+    const int n = width - g * GROUP < GROUP ? width - g * GROUP : GROUP;
+    for (int i = 0; i < n; i++) lanes[i] = bounded(k[g * GROUP + i]);
+    quantise_group(lanes, bytes, &scale);
+    key_scales[g * CW_BLOCK_TOKENS + slot] = scale;
+    for (int i = 0; i < GROUP; i++) bytes[i] ^= -128;  // as unsigned bytes, 128 more
+    for (int i = 0; i < GROUP; i += 4) memcpy(keys + (g * GROUP + i) * CW_BLOCK_TOKENS + slot * 4, bytes + i, 4);
+    memset(lanes, 0, sizeof lanes);
+    for (int i = 0; i < n; i++) lanes[i] = bounded(v[g * GROUP + i]);
+    store_bytes(bytes, load(lanes) * all(inverse)), store_bytes(bytes + 16, load(lanes + 16) * all(inverse));
+    int8_t *pair = values + (slot / 2 * run.key_width + g * GROUP) * 2 + slot % 2;
+    for (int i = 0; i < GROUP; i++) pair[2 * i] = bytes[i];
+  }
+}
+
+template <class C>
+static C *in_cache(const Run &run, void *start, int64_t bytes, int32_t block, int layer, int group) {
+  return (C *)((char *)start + (((int64_t)block * run.shape.n_layers + layer) * run.shape.n_kv_heads + group) * bytes);
+}
+
 template <class C>
 static void qkv_row(Run &run, const cw_op &op, float *x, int row) {
-  const int n_heads = op.i0, n_groups = op.i1, width = op.i2, key_width = run.key_width;
+  const int n_heads = op.i0, n_groups = op.i1, width = op.i2;
   const int position = run.step->positions[row];
   const float *table = op.table ? op.table + (int64_t)position * width : nullptr;
   for (int h = 0; h < n_heads + n_groups; h++) {
@@ -162,24 +217,9 @@ static void qkv_row(Run &run, const cw_op &op, float *x, int row) {
     if (table) rotate_head(head, table, width);
   }
   const int32_t block = sequence_of(*run.step, row).blocks[position / CW_BLOCK_TOKENS];
-  const int slot = position % CW_BLOCK_TOKENS;
-  const int64_t place = ((int64_t)block * run.shape.n_layers + op.i3) * n_groups;
-  for (int g = 0; g < n_groups; g++) {
-    const float *k = x + (n_heads + g) * width, *v = x + (n_heads + n_groups + g) * width;
-    C *keys = (C *)run.shape.keys + (place + g) * key_width * CW_BLOCK_TOKENS;
-    C *values = (C *)run.shape.values + (place + g) * key_width * CW_BLOCK_TOKENS + (int64_t)slot * key_width;
-    for (int d = 0; d < key_width; d += 16) {
-      float lanes[16] = {0};
-      C column[16];
-      const int n = width - d < 16 ? width - d : 16;
-      memcpy(lanes, k + d, (size_t)n * 4);
-      to_cache(column, load(lanes));
-      for (int i = 0; i < 16; i++) keys[(d + i) * CW_BLOCK_TOKENS + slot] = column[i];
-      memset(lanes, 0, sizeof lanes);
-      memcpy(lanes, v + d, (size_t)n * 4);
-      to_cache(values + d, load(lanes));
-    }
-  }
+  for (int g = 0; g < n_groups; g++)
+    write_cache(run, in_cache<C>(run, run.shape.keys, run.key_bytes, block, op.i3, g), in_cache<C>(run, run.shape.values, run.value_bytes, block, op.i3, g),
+                x + (n_heads + g) * width, x + (n_heads + n_groups + g) * width, width, position % CW_BLOCK_TOKENS);
 }
 
 // ---- products ---------------------------------------------------------------------------------------------------------------------
@@ -322,7 +362,8 @@ static void low_rank_row(const Run &run, const cw_op &op, const float *x, float 
 
 // Scores of BLOCKS blocks of keys. Few rows have few sums under way, which would wait for each other: they take several blocks at once.
 template <int ROWS, int BLOCKS, class C>
-inline void scores(const float *q, int width, const C *const *keys, float *out, int out_stride) {
+inline void scores(const AttendScratch &scratch, int row, int width, const C *const *keys, float *out) {
+  const float *q = scratch.queries + row * width;
   V s[ROWS][BLOCKS];
   for (int r = 0; r < ROWS; r++)
     for (int b = 0; b < BLOCKS; b++) s[r][b] = all(0.0f);
@@ -332,12 +373,37 @@ inline void scores(const float *q, int width, const C *const *keys, float *out, 
       for (int r = 0; r < ROWS; r++) s[r][b] = fma(k, all(q[r * width + d]), s[r][b]);
     }
   for (int r = 0; r < ROWS; r++)
-    for (int b = 0; b < BLOCKS; b++) store(out + r * out_stride + b * CW_BLOCK_TOKENS, s[r][b]);
+    for (int b = 0; b < BLOCKS; b++) store(out + r * SHARE + b * CW_BLOCK_TOKENS, s[r][b]);
+}
+
+template <int ROWS, int BLOCKS>
+inline void scores(const AttendScratch &scratch, int row, int width, const int8_t *const *keys, float *out) {
+  const int n_groups = width / GROUP;
+  const int8_t *q = scratch.bytes + row * width;
+  V s[ROWS][BLOCKS];
+  for (int r = 0; r < ROWS; r++)
+    for (int b = 0; b < BLOCKS; b++) s[r][b] = all(0.0f);
+  for (int g = 0; g < n_groups; g++) {
+    Sums acc[ROWS][BLOCKS];
+    for (int r = 0; r < ROWS; r++)
+      for (int b = 0; b < BLOCKS; b++) acc[r][b] = BYTE_OFFSET ? shifted(sums(scratch.totals[(row + r) * n_groups + g]), 7) : sums(0);
+    for (int c = 0; c < GROUP / 4; c++)
+      for (int b = 0; b < BLOCKS; b++) {
+        const Weights w = load_weights((const uint8_t *)keys[b] + (g * (GROUP / 4) + c) * 64);
+        for (int r = 0; r < ROWS; r++) acc[r][b] = dot8(acc[r][b], w, ((const Four *)(q + r * width + g * GROUP))[c]);
+      }
+    for (int b = 0; b < BLOCKS; b++) {
+      const V scale = load((const float *)(keys[b] + width * CW_BLOCK_TOKENS) + g * CW_BLOCK_TOKENS);
+      for (int r = 0; r < ROWS; r++) s[r][b] = fma(to_floats(acc[r][b]), scale * all(scratch.scales[(row + r) * n_groups + g]), s[r][b]);
+    }
+  }
+  for (int r = 0; r < ROWS; r++)
+    for (int b = 0; b < BLOCKS; b++) store(out + r * SHARE + b * CW_BLOCK_TOKENS, s[r][b]);
 }
 
 // out (rows, width) from column `d` on, WIDE x 16 columns, += weights (rows, n) values (n, width)
 template <int ROWS, int WIDE, class C>
-inline void weighted(const float *weights, int stride, const C *const *blocks, int first, int last, int width, int d, float *out) {
+inline void weighted(const float *weights, const C *const *blocks, int first, int last, int width, int d, float *out) {
   V o[ROWS][WIDE];
   for (int r = 0; r < ROWS; r++)
     for (int w = 0; w < WIDE; w++) o[r][w] = all(0.0f);
@@ -346,7 +412,7 @@ inline void weighted(const float *weights, int stride, const C *const *blocks, i
     V v[WIDE];
     for (int w = 0; w < WIDE; w++) v[w] = from_cache(value + w * 16);
     for (int r = 0; r < ROWS; r++) {
-      const V p = all(weights[r * stride + j]);
+      const V p = all(weights[r * SHARE + j]);
       for (int w = 0; w < WIDE; w++) o[r][w] = fma(p, v[w], o[r][w]);
     }
   }
@@ -354,12 +420,41 @@ inline void weighted(const float *weights, int stride, const C *const *blocks, i
     for (int w = 0; w < WIDE; w++) store(out + (int64_t)r * width + d + w * 16, o[r][w]);
 }
 
+// The same with values of eight bits and weights of fifteen, exact; `factors`: what the sum of each row is worth.
+template <int ROWS, int WIDE>
+inline void weighted(const int16_t *weights, const float *factors, const int8_t *const *blocks, int first_block, int last_block, int width, int d, float *out) {
+  Sums o[ROWS][WIDE];
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < WIDE; w++) o[r][w] = sums(0);
+  for (int b = first_block; b < last_block; b++)
+    for (int j = 0; j < CW_BLOCK_TOKENS / 2; j++) {
+      Pairs v[WIDE];
+      for (int w = 0; w < WIDE; w++) v[w] = load_pairs(blocks[b] + (j * width + d + w * 16) * 2);
+      for (int r = 0; r < ROWS; r++) {
+        const int32_t two = ((const Four *)(weights + r * SHARE + b * CW_BLOCK_TOKENS))[j];
+        for (int w = 0; w < WIDE; w++) o[r][w] = dot_pairs(o[r][w], v[w], two);
+      }
+    }
+  for (int r = 0; r < ROWS; r++)
+    for (int w = 0; w < WIDE; w++) store(out + (int64_t)r * width + d + w * 16, to_floats(o[r][w]) * all(factors[r]));
+}
+
+// A row's weights as fifteen bits; what one of these is worth.
+inline float to_shorts(const float *weights, float most, int first_block, int last_block, int16_t *to) {
+  const V inverse = all(most > 0 ? 32767.0f / most : 0.0f);
+  for (int b = first_block; b < last_block; b++) store_shorts(to + b * CW_BLOCK_TOKENS, load(weights + b * CW_BLOCK_TOKENS) * inverse);
+  return most / 32767.0f;
+}
+
 template <int ROWS, class C>
-inline void share_rows(const float *q, int width, const C *const *keys, const C *const *values, int first, int last,
-                       const int *from, const int *until, float *p, float *out, float *maxima, float *sums_) {
+inline void share_rows(const AttendScratch &scratch, int row, int width, const C *const *keys, const C *const *values, int first, int last,
+                       const int *from, const int *until, float *maxima, float *sums_) {
   // first .. last: positions of this share that any of the tile's rows sees; from .. until: those that each row sees.
   const int first_block = first / CW_BLOCK_TOKENS, last_block = (last + CW_BLOCK_TOKENS - 1) / CW_BLOCK_TOKENS;
   const int block_bytes = width * CW_BLOCK_TOKENS * (int)sizeof(C);
+  float *p = scratch.weights + row * SHARE, *out = scratch.share + row * width;
+  int16_t *shorts = scratch.shorts + row * SHARE;
+  float factors[ROWS];
   constexpr int at_once = ROWS * 4 <= 2 * ATTEND_ROWS ? 4 : ROWS * 2 <= 2 * ATTEND_ROWS ? 2 : 1;
   for (int b = first_block; b < last_block;) {
     const int n = b + at_once <= last_block ? at_once : 1;
@@ -369,35 +464,45 @@ inline void share_rows(const float *q, int width, const C *const *keys, const C 
         if (j + n < last_block) __builtin_prefetch((const char *)keys[j + n] + i);
         __builtin_prefetch((const char *)values[j] + i, 0, 2);
       }
-    if (n > 1) scores<ROWS, at_once>(q, width, keys + b, p + b * CW_BLOCK_TOKENS, SHARE);
-    else scores<ROWS, 1>(q, width, keys + b, p + b * CW_BLOCK_TOKENS, SHARE);
+    if (n > 1) scores<ROWS, at_once>(scratch, row, width, keys + b, p + b * CW_BLOCK_TOKENS);
+    else scores<ROWS, 1>(scratch, row, width, keys + b, p + b * CW_BLOCK_TOKENS);
     b += n;
   }
   for (int r = 0; r < ROWS; r++) {
-    float *row = p + r * SHARE;
-    for (int j = first_block * CW_BLOCK_TOKENS; j < from[r]; j++) row[j] = -INFINITY;
-    for (int j = until[r] < 0 ? 0 : until[r]; j < last_block * CW_BLOCK_TOKENS; j++) row[j] = -INFINITY;
+    float *seen = p + r * SHARE;
+    for (int j = first_block * CW_BLOCK_TOKENS; j < from[r]; j++) seen[j] = -INFINITY;
+    for (int j = until[r] < 0 ? 0 : until[r]; j < last_block * CW_BLOCK_TOKENS; j++) seen[j] = -INFINITY;
     V most = all(-INFINITY);
-    for (int b = first_block; b < last_block; b++) most = max(most, load(row + b * CW_BLOCK_TOKENS));
+    for (int b = first_block; b < last_block; b++) most = max(most, load(seen + b * CW_BLOCK_TOKENS));
     maxima[r] = largest(most);
     const V shift = all(maxima[r] == -INFINITY ? 0.0f : maxima[r]);
-    V total = all(0.0f);
+    V total = all(0.0f), most_scaled = all(0.0f);
     for (int b = first_block; b < last_block; b++) {
-      const V e = exp(load(row + b * CW_BLOCK_TOKENS) - shift);
-      store(row + b * CW_BLOCK_TOKENS, e);
+      V e = exp(load(seen + b * CW_BLOCK_TOKENS) - shift);
       total = total + e;
+      if constexpr (sizeof(C) == 1) {
+        e = e * load((const float *)(values[b] + width * CW_BLOCK_TOKENS));
+        most_scaled = max(most_scaled, e);
+      }
+      store(seen + b * CW_BLOCK_TOKENS, e);
     }
     sums_[r] = sum(total);
+    if constexpr (sizeof(C) == 1) factors[r] = to_shorts(seen, largest(most_scaled), first_block, last_block, shorts + r * SHARE);
   }
   int d = 0;
-  for (; d + ATTEND_WIDTH * 16 <= width; d += ATTEND_WIDTH * 16) weighted<ROWS, ATTEND_WIDTH>(p, SHARE, values, first, last, width, d, out);
-  for (; d < width; d += 16) weighted<ROWS, 1>(p, SHARE, values, first, last, width, d, out);
+  if constexpr (sizeof(C) == 1) {
+    for (; d + ATTEND_WIDTH * 16 <= width; d += ATTEND_WIDTH * 16) weighted<ROWS, ATTEND_WIDTH>(shorts, factors, values, first_block, last_block, width, d, out);
+    for (; d < width; d += 16) weighted<ROWS, 1>(shorts, factors, values, first_block, last_block, width, d, out);
+  } else {
+    for (; d + ATTEND_WIDTH * 16 <= width; d += ATTEND_WIDTH * 16) weighted<ROWS, ATTEND_WIDTH>(p, values, first, last, width, d, out);
+    for (; d < width; d += 16) weighted<ROWS, 1>(p, values, first, last, width, d, out);
+  }
 }
 
 // Attention over one share: out (rows, width) not divided by its sum, and of each row the largest score and the sum.
 template <class C>
-static void share(const Run &run, const cw_op &op, const cw_sequence &s, int group, int index, const float *q, int n_rows,
-                  const int *from, const int *until, float *p, float *out, float *maxima, float *sums_) {
+static void share(const Run &run, const cw_op &op, const cw_sequence &s, int group, int index, const AttendScratch &scratch, int n_rows,
+                  const int *from, const int *until, float *maxima, float *sums_) {
   const C *keys[SHARE / CW_BLOCK_TOKENS], *values[SHARE / CW_BLOCK_TOKENS];
   const int width = run.key_width, start = index * SHARE;
   int most = 0, least = SHARE, local_from[ATTEND_TILE], local_until[ATTEND_TILE];
@@ -412,14 +517,14 @@ static void share(const Run &run, const cw_op &op, const cw_sequence &s, int gro
     }
   }
   for (int b = least / CW_BLOCK_TOKENS; b * CW_BLOCK_TOKENS < most; b++) {
-    const int64_t block = s.blocks[start / CW_BLOCK_TOKENS + b];
-    const int64_t place = ((block * run.shape.n_layers + op.i3) * op.i1 + group) * width * CW_BLOCK_TOKENS;
-    keys[b] = (const C *)run.shape.keys + place, values[b] = (const C *)run.shape.values + place;
+    const int32_t block = s.blocks[start / CW_BLOCK_TOKENS + b];
+    keys[b] = in_cache<C>(run, run.shape.keys, run.key_bytes, block, op.i3, group);
+    values[b] = in_cache<C>(run, run.shape.values, run.value_bytes, block, op.i3, group);
   }
   int r = 0;
 #define CW_ROWS(n)                                                                                                             \
   for (; r + n <= n_rows; r += n)                                                                                              \
-  share_rows<n>(q + r * width, width, keys, values, least, most, local_from + r, local_until + r, p + r * SHARE, out + r * width, maxima + r, sums_ + r)
+  share_rows<n>(scratch, r, width, keys, values, least, most, local_from + r, local_until + r, maxima + r, sums_ + r)
   if constexpr (ATTEND_ROWS > 4) CW_ROWS(6);
   if constexpr (ATTEND_ROWS > 2) CW_ROWS(3);
   if constexpr (ATTEND_ROWS > 1) CW_ROWS(2);
@@ -430,8 +535,9 @@ static void share(const Run &run, const cw_op &op, const cw_sequence &s, int gro
 // Adds a share to what the shares before it gave.
 static void merge(float *out, float *most, float *total, const float *share_out, float share_most, float share_total, int width) {
   if (share_most == -INFINITY) return;
-  const float larger = *most > share_most ? *most : share_most;
-  const float keep = exp1(*most - larger), take = exp1(share_most - larger);
+  const bool rises = share_most > *most;
+  const float larger = rises ? share_most : *most;
+  const float keep = rises ? exp1(*most - larger) : 1.0f, take = rises ? 1.0f : exp1(share_most - larger);
   for (int d = 0; d < width; d += 16) store(out + d, fma(load(share_out + d), all(take), load(out + d) * all(keep)));
   *total = *total * keep + share_total * take;
   *most = larger;
@@ -445,7 +551,8 @@ template <class C>
 static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread) {
   const cw_sequence &s = run.step->sequences[item.sequence];
   const int ratio = op.i0 / op.i1, width = run.key_width, n = item.n_rows;
-  float *q = run.scratch[(size_t)thread], *p = q + ATTEND_TILE * width, *out = p + ATTEND_TILE * SHARE, *merged = out + ATTEND_TILE * width;
+  const AttendScratch &scratch = run.scratch[(size_t)thread];
+  float *q = scratch.queries, *out = scratch.share, *merged = scratch.merged;
   float maxima[ATTEND_TILE], sums_[ATTEND_TILE], most[ATTEND_TILE], total[ATTEND_TILE];
   int from[ATTEND_TILE], until[ATTEND_TILE], first = INT32_MAX, last = 0;
   const float *x = run.buffers[(size_t)op.src];
@@ -455,6 +562,9 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
     const float *source = x + (int64_t)(s.first + token) * stride + head * op.i2;
     for (int d = 0; d < op.i2; d++) q[r * width + d] = source[d] * op.f0;
     for (int d = op.i2; d < width; d++) q[r * width + d] = 0;
+    if constexpr (sizeof(C) == 1)
+      for (int g = 0, i = r * (width / GROUP); g < width / GROUP; g++, i++)
+        scratch.totals[i] = -quantise_group(q + r * width + g * GROUP, scratch.bytes + r * width + g * GROUP, scratch.scales + i);
     until[r] = s.position + token + 1;
     from[r] = op.i4 && until[r] > op.i4 ? until[r] - op.i4 : 0;
     first = from[r] < first ? from[r] : first;
@@ -463,7 +573,7 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
   if (item.share >= 0) {  // a lone token whose shares are several items: CW_ATTEND's MERGE puts them together
     const int64_t row = (int64_t)s.first * op.i0 + item.group * ratio;
     const bool seen = item.share >= first / SHARE;
-    if (seen) share<C>(run, op, s, item.group, item.share, q, n, from, until, p, out, maxima, sums_);
+    if (seen) share<C>(run, op, s, item.group, item.share, scratch, n, from, until, maxima, sums_);
     for (int r = 0; r < n; r++) {
       const int64_t place = (row + r) * run.most_shares + item.share;
       run.partial_max[place] = seen ? maxima[r] : -INFINITY, run.partial_sum[place] = seen ? sums_[r] : 0;
@@ -474,7 +584,7 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
   memset(merged, 0, (size_t)(n * width) * 4);
   for (int r = 0; r < n; r++) most[r] = -INFINITY, total[r] = 0;
   for (int index = first / SHARE; index * SHARE < last; index++) {
-    share<C>(run, op, s, item.group, index, q, n, from, until, p, out, maxima, sums_);
+    share<C>(run, op, s, item.group, index, scratch, n, from, until, maxima, sums_);
     for (int r = 0; r < n; r++) merge(merged + r * width, &most[r], &total[r], out + r * width, maxima[r], sums_[r], width);
   }
   float *y = run.buffers[(size_t)op.dst];
@@ -488,7 +598,7 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
 static void merge_shares(Run &run, const cw_op &op, int sequence, int thread) {
   const cw_sequence &s = run.step->sequences[sequence];
   const int width = run.key_width, n_shares = (s.position + SHARE) / SHARE;
-  float *out = run.scratch[(size_t)thread];
+  float *out = run.scratch[(size_t)thread].merged;
   for (int head = 0; head < op.i0; head++) {
     float most = -INFINITY, total = 0;
     memset(out, 0, (size_t)width * 4);
@@ -497,6 +607,14 @@ static void merge_shares(Run &run, const cw_op &op, int sequence, int thread) {
       merge(out, &most, &total, run.partial_out + (place + i) * width, run.partial_max[place + i], run.partial_sum[place + i], width);
     write_head(op, run.buffers[(size_t)op.dst] + (int64_t)s.first * run.widths[(size_t)op.dst] + head * op.i2, out, total);
   }
+}
+
+// Calls `f` with a value of the cache's type.
+template <class F>
+inline void with_cache(int cache, F f) {
+  if (cache == CW_CACHE_I8) f(int8_t());
+  else if (cache == CW_CACHE_F32) f(float());
+  else f(uint16_t());
 }
 
 // ---- items ------------------------------------------------------------------------------------------------------------------------
@@ -510,7 +628,8 @@ static void run_item(Run &run, const Phase &phase, int item, int thread) {
     if (phase.part == Phase::MERGE) {
       if (step.sequences[item].n_tokens == 1) merge_shares(run, op, item, thread);
     } else {
-      for (int i = first; i < first + phase.per_item && i < (int)run.attend_items.size(); i++) run.shape.wide_cache ? attend<float>(run, op, run.attend_items[(size_t)i], thread) : attend<uint16_t>(run, op, run.attend_items[(size_t)i], thread);
+      for (int i = first; i < first + phase.per_item && i < (int)run.attend_items.size(); i++)
+        with_cache(run.shape.cache, [&](auto c) { attend<decltype(c)>(run, op, run.attend_items[(size_t)i], thread); });
     }
     return;
   }
@@ -535,7 +654,7 @@ static void run_item(Run &run, const Phase &phase, int item, int thread) {
         break;
       case CW_NORM: norm_row(op, x, y); break;
       case CW_ACT: act_row(op, x, y); break;
-      case CW_QKV: run.shape.wide_cache ? qkv_row<float>(run, op, y, row) : qkv_row<uint16_t>(run, op, y, row); break;
+      case CW_QKV: with_cache(run.shape.cache, [&](auto c) { qkv_row<decltype(c)>(run, op, y, row); }); break;
       case CW_QUANT: quantise_row(run, x, op.n_in, row); break;
       case CW_GATHER:
         memcpy(y, run.buffers[(size_t)op.src] + (int64_t)step.wanted[row] * run.widths[(size_t)op.src], (size_t)op.n_out * 4);

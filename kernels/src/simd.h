@@ -23,9 +23,9 @@ inline V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline V absolute(V a) { return {_mm512_abs_ps(a.v)}; }
 inline V nearest(V a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-inline V where_less(V a, V b, V yes, V no) { return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)}; }
-inline V power_of_two(V n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
+// p * 2^n, or 0 where x < least; n is whole.
+inline V scaled_unless_below(V x, V least, V p, V n) {
+  return {_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x.v, least.v, _CMP_NLT_UQ), p.v, n.v)};
 }
 inline float sum(V a) { return _mm512_reduce_add_ps(a.v); }
 inline float largest(V a) { return _mm512_reduce_max_ps(a.v); }
@@ -36,6 +36,17 @@ inline void to_half(uint16_t *p, V a) {
 inline V from_bfloat(const uint16_t *p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16))};
 }
+// Sixteen pairs of bytes, widened, and their products with one pair of shorts.
+struct Pairs { __m512i v; };
+inline Pairs load_pairs(const int8_t *p) { return {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p))}; }
+inline Sums dot_pairs(Sums a, Pairs w, int32_t two) {
+#if defined(CW_VNNI)
+  return {_mm512_dpwssd_epi32(a.v, w.v, _mm512_set1_epi32(two))};
+#else
+  return {_mm512_add_epi32(a.v, _mm512_madd_epi16(w.v, _mm512_set1_epi32(two)))};
+#endif
+}
+inline void store_shorts(int16_t *p, V a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a.v))); }
 // Rounds, and stores sixteen signed bytes; their sum.
 inline int store_bytes(int8_t *p, V a) {
   const __m512i q = _mm512_cvtps_epi32(a.v);
@@ -88,14 +99,13 @@ inline V nearest(V x) {
   constexpr int how = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.a, how), _mm256_round_ps(x.b, how)};
 }
-inline V where_less(V x, V y, V yes, V no) {
-  return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
-          _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ))};
+inline __m256 scaled_unless_below_8(__m256 x, __m256 least, __m256 p, __m256 n) {
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_and_ps(_mm256_cmp_ps(x, least, _CMP_NLT_UQ), _mm256_mul_ps(p, _mm256_castsi256_ps(power)));
 }
-inline __m256 power_of_two_8(__m256 n) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+inline V scaled_unless_below(V x, V least, V p, V n) {
+  return {scaled_unless_below_8(x.a, least.a, p.a, n.a), scaled_unless_below_8(x.b, least.b, p.b, n.b)};
 }
-inline V power_of_two(V n) { return {power_of_two_8(n.a), power_of_two_8(n.b)}; }
 inline float sum(V x) {
   const __m256 h = _mm256_add_ps(x.a, x.b);
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -120,6 +130,18 @@ inline __m256 from_bfloat_8(const uint16_t *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 inline V from_bfloat(const uint16_t *p) { return {from_bfloat_8(p), from_bfloat_8(p + 8)}; }
+struct Pairs { __m256i a, b; };
+inline Pairs load_pairs(const int8_t *p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
+}
+inline Sums dot_pairs(Sums s, Pairs w, int32_t two) {
+  const __m256i x = _mm256_set1_epi32(two);
+  return {_mm256_add_epi32(s.a, _mm256_madd_epi16(w.a, x)), _mm256_add_epi32(s.b, _mm256_madd_epi16(w.b, x))};
+}
+inline void store_shorts(int16_t *p, V x) {
+  const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+  _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(words, 0xD8));
+}
 inline int store_bytes(int8_t *p, V x) {
   const __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b);
   __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
@@ -176,10 +198,12 @@ inline V max(V a, V b) { CW_EACH a.v[i] = vmaxq_f32(a.v[i], b.v[i]); return a; }
 inline V min(V a, V b) { CW_EACH a.v[i] = vminq_f32(a.v[i], b.v[i]); return a; }
 inline V absolute(V a) { CW_EACH a.v[i] = vabsq_f32(a.v[i]); return a; }
 inline V nearest(V a) { CW_EACH a.v[i] = vrndnq_f32(a.v[i]); return a; }
-inline V where_less(V a, V b, V yes, V no) { CW_EACH no.v[i] = vbslq_f32(vcltq_f32(a.v[i], b.v[i]), yes.v[i], no.v[i]); return no; }
-inline V power_of_two(V n) {
-  CW_EACH n.v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23));
-  return n;
+inline V scaled_unless_below(V x, V least, V p, V n) {
+  CW_EACH {
+    const float32x4_t power = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23));
+    p.v[i] = vbslq_f32(vcltq_f32(x.v[i], least.v[i]), vdupq_n_f32(0), vmulq_f32(p.v[i], power));
+  }
+  return p;
 }
 inline float sum(V a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]))); }
 inline float largest(V a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[2]), vmaxq_f32(a.v[1], a.v[3]))); }
@@ -190,6 +214,14 @@ inline V from_bfloat(const uint16_t *p) {
   CW_EACH r.v[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
   return r;
 }
+struct Pairs { int16x8_t v[4]; };
+inline Pairs load_pairs(const int8_t *p) { Pairs r; CW_EACH r.v[i] = vmovl_s8(vld1_s8(p + 8 * i)); return r; }
+inline Sums dot_pairs(Sums a, Pairs w, int32_t two) {
+  const int16x4_t x = vreinterpret_s16_s32(vdup_n_s32(two));
+  CW_EACH a.v[i] = vaddq_s32(a.v[i], vpaddq_s32(vmull_s16(vget_low_s16(w.v[i]), x), vmull_s16(vget_high_s16(w.v[i]), x)));
+  return a;
+}
+inline void store_shorts(int16_t *p, V a) { CW_EACH vst1_s16(p + 4 * i, vqmovn_s32(vcvtnq_s32_f32(a.v[i]))); }
 inline int store_bytes(int8_t *p, V a) {
   int total = 0;
   CW_EACH {
@@ -239,13 +271,18 @@ inline V max(V a, V b) { CW_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; ret
 inline V min(V a, V b) { CW_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
 inline V absolute(V a) { CW_EACH a.v[i] = fabsf(a.v[i]); return a; }
 inline V nearest(V a) { CW_EACH a.v[i] = nearbyintf(a.v[i]); return a; }
-inline V where_less(V a, V b, V yes, V no) { CW_EACH no.v[i] = a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; return no; }
-inline V power_of_two(V n) {
+inline V scaled_unless_below(V x, V least, V p, V n) {
   CW_EACH {
-    const int32_t bits = ((int32_t)n.v[i] + 127) << 23;
-    memcpy(&n.v[i], &bits, 4);
+    if (x.v[i] < least.v[i]) {
+      p.v[i] = 0;
+      continue;
+    }
+    const uint32_t bits = (uint32_t)((int32_t)n.v[i] + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    p.v[i] *= power;
   }
-  return n;
+  return p;
 }
 inline float sum(V a) {
   for (int half = 8; half; half /= 2)
@@ -267,6 +304,15 @@ inline V from_bfloat(const uint16_t *p) {
   }
   return r;
 }
+struct Pairs { int8_t v[32]; };
+inline Pairs load_pairs(const int8_t *p) { Pairs r; memcpy(r.v, p, 32); return r; }
+inline Sums dot_pairs(Sums a, Pairs w, int32_t two) {
+  int16_t x[2];
+  memcpy(x, &two, 4);
+  CW_EACH a.v[i] += w.v[2 * i] * x[0] + w.v[2 * i + 1] * x[1];
+  return a;
+}
+inline void store_shorts(int16_t *p, V a) { CW_EACH p[i] = (int16_t)nearbyintf(a.v[i]); }
 inline int store_bytes(int8_t *p, V a) {
   int total = 0;
   CW_EACH {

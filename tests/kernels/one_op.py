@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chatwright.engine.kernels.library import Kernels, Op, Shape, Span, Step, Unavailable, library_path, open_library
+from chatwright.engine.kernels.library import (
+    Cache,
+    Kernels,
+    Op,
+    Shape,
+    Span,
+    Step,
+    Unavailable,
+    library_path,
+    open_library,
+)
 
 Array = NDArray[np.float32]
 
@@ -33,7 +43,7 @@ class Heads:
     n_kv_heads: int = 1
     head_dim: int = 32
     n_blocks: int = 1
-    wide: bool = False
+    cache: Cache = Cache.F16
 
 
 class Machine:
@@ -51,10 +61,10 @@ class Machine:
     ) -> None:
         heads = heads or Heads()
         self.kernels = kernels
-        width = -(-heads.head_dim // 16) * 16
-        n_values = heads.n_blocks * heads.n_layers * heads.n_kv_heads * width * 16
-        # what was never written is NaN: whoever reads it is found out
-        self.keys, self.values = (np.full(n_values, np.nan, np.float32 if heads.wide else np.float16) for _ in range(2))
+        n_heads = heads.n_blocks * heads.n_layers * heads.n_kv_heads
+        sizes = [n_heads * kernels.c.cw_cache_bytes(heads.cache, heads.head_dim, values) for values in (False, True)]
+        # What was never written is NaN, or huge where it has to be finite: whoever reads it is found out.
+        self.keys, self.values = (np.full(size, 0x7F if heads.cache == Cache.I8 else 0xFF, np.uint8) for size in sizes)
         self._widths = np.array(widths, np.int32)
         shape = Shape(
             n_ops=len(ops),
@@ -65,7 +75,7 @@ class Machine:
             head_dim=heads.head_dim,
             n_cache_blocks=heads.n_blocks,
             n_threads=n_threads,
-            wide_cache=int(heads.wide),
+            cache=heads.cache,
             ops=(Op * len(ops))(*ops),
             widths=self._widths.ctypes.data,
             keys=self.keys.ctypes.data,

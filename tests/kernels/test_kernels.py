@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
-from chatwright.engine.kernels.library import Format, Kernels, LoRA, Op, Source, Unavailable, library_path, open_library
+from chatwright.engine.kernels.library import (
+    Cache,
+    Format,
+    Kernels,
+    LoRA,
+    Op,
+    Source,
+    Unavailable,
+    library_path,
+    open_library,
+)
 from chatwright.engine.kernels.program import Flag, Kind
 
 from .one_op import Array, Heads, Machine, all_kernels, packed, unpacked
@@ -213,6 +223,16 @@ def attention_reference(q: Array, k: Array, v: Array, scale: float, window: int)
     return np.einsum("hts,shd->thd", weights / weights.sum(-1, keepdims=True), v)
 
 
+def eight_bits(x: Array, group: int) -> Array:
+    """(T, heads, D), rounded to 127 levels of the largest of each `group` channels."""
+    padded = np.zeros((*x.shape[:2], up_to(x.shape[2], group)), np.float32)
+    padded[..., : x.shape[2]] = x
+    groups = padded.reshape(*x.shape[:2], -1, group)
+    most = np.abs(groups).max(-1, keepdims=True)
+    rounded = np.rint(groups * (np.float32(127) / most)) * (most / np.float32(127))
+    return rounded.reshape(padded.shape)[..., : x.shape[2]]
+
+
 def attention_ops(n_head: int, n_kv_head: int, head_dim: int, window: int, table: Array | None = None) -> list[Op]:
     heads = {"i0": n_head, "i1": n_kv_head, "i2": head_dim, "i3": 1}
     return [
@@ -226,22 +246,28 @@ def attention_ops(n_head: int, n_kv_head: int, head_dim: int, window: int, table
     ("n_head", "n_kv_head", "head_dim", "window"),
     [(4, 2, 32, 0), (3, 1, 64, 0), (2, 2, 20, 0), (6, 1, 128, 300), (4, 4, 16, 5), (16, 1, 64, 0)],
 )
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("cache", Cache)
 def test_attention_over_blocks_in_chunks(
-    kernels: Kernels, n_head: int, n_kv_head: int, head_dim: int, window: int, wide: bool
+    kernels: Kernels, n_head: int, n_kv_head: int, head_dim: int, window: int, cache: Cache
 ) -> None:
     n = 530  # three shares of 256 positions, the last one not full
     qkv = random(n, (n_head + 2 * n_kv_head) * head_dim)
-    heads = Heads(n_layers=2, n_kv_heads=n_kv_head, head_dim=head_dim, n_blocks=80, wide=wide)
+    heads = Heads(n_layers=2, n_kv_heads=n_kv_head, head_dim=head_dim, n_blocks=80, cache=cache)
     ops = attention_ops(n_head, n_kv_head, head_dim, window)
     blocks = np.random.default_rng(3).permutation(80)[: n // 16 + 1].tolist()
     widths = [qkv.shape[1], n_head * head_dim]
     whole = run_rows(kernels, qkv, ops, widths, 1, heads=heads, spans=[(n, 0, blocks)])[:, : n_head * head_dim]
     q, k, v = np.split(qkv.reshape(n, -1, head_dim), [n_head, n_head + n_kv_head], axis=1)
-    if not wide:
+    scale = np.float32(head_dim**-0.5)
+    if cache == Cache.F16:
         k, v = (x.astype(np.float16) for x in (k, v))
-    expected = attention_reference(q, k, v, head_dim**-0.5, window).reshape(n, -1)
-    assert np.abs(whole - expected).max() < 2e-5 * np.abs(expected).max() + 1e-6
+    if cache == Cache.I8:
+        q, k, v = eight_bits(q * scale, 32), eight_bits(k, 32), eight_bits(v, head_dim)
+        scale = np.float32(1)
+    expected = attention_reference(q, k, v, scale, window).reshape(n, -1)
+    # Weights of fifteen bits: of 256 roundings to half a level 1.4e-4 remains.
+    tolerance = 5e-4 if cache == Cache.I8 else 2e-5
+    assert np.abs(whole - expected).max() < tolerance * np.abs(expected).max() + 1e-6
 
     # In uneven chunks, the last tokens one by one, on several threads: the same bits.
     table = packed(kernels, Format.F32, Source.F32, qkv, qkv.shape[1])

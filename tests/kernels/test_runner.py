@@ -77,7 +77,7 @@ def test_every_family_equals_pytorch(case: str, tmp_path: Path) -> None:
     [halved] = runner_of(tmp_path, "bf16").step([Chunk(sequence_of(ids), 0, n)])
     assert np.corrcoef(halved.ravel(), expected.ravel())[0, 1] > 0.9995
     [rounded] = runner_of(tmp_path, "int8").step([Chunk(sequence_of(ids), 0, n)])
-    assert np.corrcoef(rounded.ravel(), expected.ravel())[0, 1] > 0.995
+    assert np.corrcoef(rounded.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 def test_logits_do_not_depend_on_chunks_neighbours_or_threads(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_logits_do_not_depend_on_chunks_neighbours_or_threads(tmp_path: Path) ->
         others = [sequence_of(ids_for(40, 96, seed=i), 10 + 8 * i, scored=False) for i in range(1, 5)]
         for start, end in [(0, 7), (7, 50), (50, 51), (51, 52), (52, 90)]:
             chunks = [Chunk(other, 0, 40) for other in others[: end % 5]]
-            rows.append(busy.step([*chunks[:2], Chunk(ours, start, end), *chunks[2:]])[len(chunks[:2])])
+            rows.append(busy.step([*chunks[:2], Chunk(ours, start, end), *chunks[2:]])[len(chunks[:2])].copy())
         assert np.array_equal(np.concatenate(rows), expected), quantization
 
 

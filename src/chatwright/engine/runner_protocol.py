@@ -21,7 +21,7 @@ class Runner(Protocol):
 
     def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
         """Keys and values of the chunks go to the blocks of their sequences. Logits of each chunk: (n, V) of its last token, of
-        all its tokens where the prompt is scored, or of none."""
+        all its tokens where the prompt is scored, or of none; valid until the next step."""
 
     def embed(self, ids: Sequence[int]) -> list[float]:
         """One vector for a text."""

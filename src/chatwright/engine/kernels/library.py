@@ -18,7 +18,7 @@ from typing import Any
 
 from chatwright.i18n import _
 
-ABI = 1
+ABI = 2
 PANEL, GROUP = 16, 32
 
 # Forces an instruction set by its name, or "off".
@@ -80,7 +80,7 @@ class Shape(Structure):
                 "head_dim",
                 "n_cache_blocks",
                 "n_threads",
-                "wide_cache",
+                "cache",
             )
         ),
         ("ops", POINTER(Op)),
@@ -97,6 +97,14 @@ class Format(IntEnum):
     I4 = 3
     I4M = 4
     I4MF = 5
+
+
+class Cache(IntEnum):
+    """cw_cache."""
+
+    F16 = 0
+    F32 = 1
+    I8 = 2
 
 
 class Source(IntEnum):
@@ -167,6 +175,7 @@ def open_library(path: Path, wanted: str = "auto") -> Kernels | Unavailable:
         )
     c.cw_isa_name.restype, c.cw_isa_name.argtypes = ctypes.c_char_p, [c_int]
     c.cw_isa_usable.restype, c.cw_isa_usable.argtypes = c_int, [c_int]
+    c.cw_cache_bytes.restype, c.cw_cache_bytes.argtypes = c_int64, [c_int, c_int, c_int]
     c.cw_packed_bytes.restype, c.cw_packed_bytes.argtypes = c_int64, [c_int, c_int64, c_int64]
     c.cw_pack.restype, c.cw_pack.argtypes = c_int, [c_int, c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p]
     c.cw_unpack.restype, c.cw_unpack.argtypes = None, [c_int, c_void_p, c_int64, c_int64, c_void_p]

@@ -1,4 +1,4 @@
-"""The engine's runner over the kernels: a step of many sequences is one call into C++, over a paged float16 cache.
+"""The engine's runner over the kernels: a step of many sequences is one call into C++, over a paged cache.
 
 What a token gets does not depend on the batch, the chunk, the cache's history or the number of threads (see the header of the
 kernels); that is where P10 and P11 come from.
@@ -11,7 +11,6 @@ import mmap
 from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
-from chatwright.engine.kernels.library import PANEL, Kernels, LoRA, Op, Shape, Span, Step
+from chatwright.engine.kernels.library import Cache, Format, Kernels, LoRA, Op, Shape, Span, Step
 from chatwright.engine.kernels.packed import PackedWeights
 from chatwright.engine.kernels.program import PRODUCTS, Kind, compile_program
 from chatwright.engine.kernels.weights import Quantization, load_weights
@@ -32,6 +31,8 @@ from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import fixed_positions, rotary_frequencies
 
+# Rows of logits whose memory is kept from step to step; scores of a prompt can be hundreds of megabytes.
+MOST_KEPT_ROWS = 64
 # Packed rows of a step's sequences: cw_sequence as numpy fills it.
 _SPAN = np.dtype(Span)
 
@@ -55,6 +56,7 @@ class KernelRunner:
         self.max_step_tokens = max_step_tokens
         self.n_threads = n_threads
         self._engine: int | None = None
+        self._logits = np.empty((0, 0), np.float32)
         self._position_tables: dict[tuple[object, ...], NDArray[np.float32]] = {}
         # Each sequence's blocks as C reads them.
         self._tables: dict[Sequence, NDArray[np.int32]] = {}
@@ -93,16 +95,20 @@ class KernelRunner:
 
     def cache_bytes_per_token(self) -> int:
         """Memory of one cached token, in bytes."""
-        return 2 * self._cache_type.itemsize * self.config.n_layer * self.config.n_kv_head * self._key_width
+        return sum(self._block_bytes(values) for values in (False, True)) // BLOCK_TOKENS
 
     @property
-    def _cache_type(self) -> np.dtype[Any]:
-        """Of keys and values: float16, but where the weights are float32."""
-        return np.dtype(np.float32 if set(self.weights.formats()) == {"F32"} else np.float16)
+    def _cache(self) -> Cache:
+        """Keys and values are kept as precisely as activations are."""
+        formats = {Format[name] for name in self.weights.formats()}
+        if any(each >= Format.I8 for each in formats):
+            return Cache.I8
+        return Cache.F32 if formats == {Format.F32} else Cache.F16
 
-    @property
-    def _key_width(self) -> int:
-        return -(-self.config.head_dim // PANEL) * PANEL
+    def _block_bytes(self, values: bool) -> int:
+        """Of a block's keys, or of its values."""
+        of_a_head: int = self.kernels.c.cw_cache_bytes(self._cache, self.config.head_dim, values)
+        return of_a_head * self.config.n_layer * self.config.n_kv_head
 
     def allocate(self, n_blocks: int) -> None:
         """Make the cache (its memory is taken as blocks are first used) and the working space. Once, before the first step."""
@@ -110,9 +116,9 @@ class KernelRunner:
         self._n_blocks = n_blocks
         n_blocks += blocks_for(n_positions)  # for `embed`; without it they take no memory
         self.program = compile_program(self.config, self.weights, lambda layer: self._positions(layer, n_positions))
-        n_values = n_blocks * self.config.n_layer * self.config.n_kv_head * self._key_width * BLOCK_TOKENS
-        itemsize = self._cache_type.itemsize
-        self._cache = [np.frombuffer(mmap.mmap(-1, itemsize * n_values), self._cache_type) for __ in range(2)]
+        self._memory = [
+            np.frombuffer(mmap.mmap(-1, n_blocks * self._block_bytes(values)), np.uint8) for values in (False, True)
+        ]
         widths = np.array(self.program.widths, np.int32)
         shape = Shape(
             n_ops=len(self.program.ops),
@@ -123,11 +129,11 @@ class KernelRunner:
             head_dim=self.config.head_dim,
             n_cache_blocks=n_blocks,
             n_threads=self.n_threads,
-            wide_cache=int(itemsize == 4),
+            cache=self._cache,
             ops=(Op * len(self.program.ops))(*self.program.ops),
             widths=widths.ctypes.data,
-            keys=self._cache[0].ctypes.data,
-            values=self._cache[1].ctypes.data,
+            keys=self._memory[0].ctypes.data,
+            values=self._memory[1].ctypes.data,
         )
         self._engine = self.kernels.c.cw_create(ctypes.byref(shape), self.kernels.isa)
         if not self._engine:
@@ -153,7 +159,7 @@ class KernelRunner:
 
     def step(self, chunks: list[Chunk]) -> list[NDArray[np.float32]]:
         """Compute all chunks. For each: logits (n, V) of its last token (n = 1), of all its tokens where the prompt is scored
-        (n = t), or of none (n = 0) where the prompt goes on."""
+        (n = t), or of none (n = 0) where the prompt goes on. The next step may write over them."""
         ids: list[int] = []
         wanted: list[int] = []
         counts = []
@@ -178,9 +184,17 @@ class KernelRunner:
                 rows = range(len(ids) - 1, len(ids)) if chunk.reaches_end else range(0)
             wanted += rows
             counts.append(len(rows))
-        logits = np.empty((len(wanted), self.program.logits_stride), np.float32)
+        logits = self._room_for_logits(len(wanted))
         self._run(ids, np.concatenate(positions), spans, wanted, logits=logits)
         return np.split(logits[:, : self.config.vocab_size], np.cumsum(counts)[:-1])
+
+    def _room_for_logits(self, n_rows: int) -> NDArray[np.float32]:
+        # Fresh memory is zeroed by the system page by page, which takes half as long as the head's product that fills it.
+        if n_rows > MOST_KEPT_ROWS:
+            return np.empty((n_rows, self.program.logits_stride), np.float32)
+        if n_rows > len(self._logits):
+            self._logits = np.empty((n_rows, self.program.logits_stride), np.float32)
+        return self._logits[:n_rows]
 
     def embed(self, ids: Ids[int]) -> list[float]:
         """Mean of the final hidden states over the tokens, (d_model,); computed in blocks that the scheduler does not know."""

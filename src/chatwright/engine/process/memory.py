@@ -25,8 +25,9 @@ OVERHEAD_BYTES = 400 * 10**6
 DEFAULT_SHARE = 0.8
 # Bytes of a weight and of a cached number on PyTorch.
 FLOAT_BYTES = 4
-# … and of a weight on the compiled kernels, scales included.
+# … and of both on the compiled kernels, scales included.
 PACKED_BYTES = {"int8": 1.1, "int4": 0.75, "bf16": 2.0, "fp32": 4.0}
+CACHE_BYTES = {"int8": 1.2, "int4": 1.2, "bf16": 2.0, "fp32": 4.0}
 # Without room for a conversation of this many tokens a model is not worth loading.
 LEAST_CACHE_TOKENS = 2048
 # A model in use just now may be free in a moment; clients try again after that.
@@ -51,7 +52,7 @@ class MemoryNeed:
         weight_bytes, cache_bytes = _precision(info, settings)
         per_token = 1  # a recurrent model's state does not grow
         if isinstance(config, ModelConfig):
-            per_token = 2 * config.n_layer * config.n_kv_head * config.head_dim * cache_bytes
+            per_token = int(2 * config.n_layer * config.n_kv_head * config.head_dim * cache_bytes)
         most = settings.kv_cache_tokens
         return cls(
             fixed_bytes=int(weight_bytes * info.n_parameters) + OVERHEAD_BYTES,
@@ -66,7 +67,7 @@ class MemoryNeed:
         return self.fixed_bytes + self.least_tokens * self.bytes_per_token
 
 
-def _precision(info: ModelInfo, settings: Settings) -> tuple[float, int]:
+def _precision(info: ModelInfo, settings: Settings) -> tuple[float, float]:
     """Bytes of a weight, and of a number in the cache."""
     on_kernels = isinstance(load_kernels(), Kernels) and isinstance(info.config, ModelConfig)
     if not on_kernels or settings.device not in ("auto", "cpu"):
@@ -74,7 +75,7 @@ def _precision(info: ModelInfo, settings: Settings) -> tuple[float, int]:
     kind = settings.quantization
     if kind == "auto":  # a file of 4 bits stays one
         kind = "int4" if info.quantization.startswith("Q4") else "int8"
-    return PACKED_BYTES[kind], FLOAT_BYTES if kind == "fp32" else 2
+    return PACKED_BYTES[kind], CACHE_BYTES[kind]
 
 
 class Tenant(Protocol):
