@@ -122,5 +122,9 @@ CW_API void cw_destroy(cw_engine *engine);
 CW_API int cw_set_adapter(cw_engine *engine, int index, const cw_lora *parts, int n);
 // 0, or 1 where the step does not fit the engine's shape.
 CW_API int cw_run(cw_engine *engine, const cw_step *step);
+// Weights to draw a token by: exp((logits - the largest) / temperature), 0 where that is below e^-87, and the sum of each run of
+// CW_RUN of them (the last may be shorter).
+enum { CW_RUN = 256 };
+CW_API void cw_weigh(int isa, const float *logits, int64_t n, float temperature, float *weights, double *runs);
 // Nanoseconds of each operation since the last call; (n_ops,). Counting starts with the first call.
 CW_API void cw_profile(cw_engine *engine, int64_t *nanoseconds);

@@ -223,6 +223,10 @@ int cw_run(cw_engine *engine, const cw_step *step) {
   return 0;
 }
 
+void cw_weigh(int isa, const float *logits, int64_t n, float temperature, float *weights, double *runs) {
+  ISAS[isa]->weigh(logits, n, temperature, weights, runs);
+}
+
 void cw_profile(cw_engine *engine, int64_t *nanoseconds) {
   std::lock_guard lock(engine->mutex);
   engine->nanoseconds.resize(engine->run.ops.size());

@@ -77,6 +77,7 @@ struct Isa {
   const char *name;
   bool (*usable)();
   void (*run_item)(Run &run, const Phase &phase, int item, int thread);
+  void (*weigh)(const float *logits, int64_t n, float temperature, float *weights, double *runs);
 };
 extern const Isa isa_avx512vnni, isa_avx512, isa_avx2, isa_neon, isa_portable;
 

@@ -16,7 +16,7 @@ namespace avx2 {
 
 static bool usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 }  // namespace avx2
-const Isa isa_avx2{"avx2", avx2::usable, avx2::run_item};
+const Isa isa_avx2{"avx2", avx2::usable, avx2::run_item, avx2::weigh};
 #else
-const Isa isa_avx2{"avx2", [] { return false; }, nullptr};
+const Isa isa_avx2{"avx2", [] { return false; }, nullptr, nullptr};
 #endif

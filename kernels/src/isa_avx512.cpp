@@ -16,7 +16,7 @@ namespace avx512 {
 
 static bool usable() { return __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"); }
 }  // namespace avx512
-const Isa isa_avx512{"avx512", avx512::usable, avx512::run_item};
+const Isa isa_avx512{"avx512", avx512::usable, avx512::run_item, avx512::weigh};
 #else
-const Isa isa_avx512{"avx512", [] { return false; }, nullptr};
+const Isa isa_avx512{"avx512", [] { return false; }, nullptr, nullptr};
 #endif

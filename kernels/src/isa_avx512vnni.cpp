@@ -17,7 +17,7 @@ namespace avx512vnni {
 
 static bool usable() { return __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"); }
 }  // namespace avx512vnni
-const Isa isa_avx512vnni{"avx512vnni", avx512vnni::usable, avx512vnni::run_item};
+const Isa isa_avx512vnni{"avx512vnni", avx512vnni::usable, avx512vnni::run_item, avx512vnni::weigh};
 #else
-const Isa isa_avx512vnni{"avx512vnni", [] { return false; }, nullptr};
+const Isa isa_avx512vnni{"avx512vnni", [] { return false; }, nullptr, nullptr};
 #endif

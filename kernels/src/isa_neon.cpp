@@ -24,7 +24,7 @@ static bool usable() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 static bool usable() { return true; }  // every Apple processor of this architecture has dot products
 #endif
 }  // namespace neon
-const Isa isa_neon{"neon", neon::usable, neon::run_item};
+const Isa isa_neon{"neon", neon::usable, neon::run_item, neon::weigh};
 #else
-const Isa isa_neon{"neon", [] { return false; }, nullptr};
+const Isa isa_neon{"neon", [] { return false; }, nullptr, nullptr};
 #endif

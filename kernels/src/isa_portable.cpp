@@ -16,7 +16,7 @@ namespace portable {
 
 static bool usable() { return true; }
 }  // namespace portable
-const Isa isa_portable{"portable", portable::usable, portable::run_item};
+const Isa isa_portable{"portable", portable::usable, portable::run_item, portable::weigh};
 #else
-const Isa isa_portable{"portable", [] { return false; }, nullptr};
+const Isa isa_portable{"portable", [] { return false; }, nullptr, nullptr};
 #endif

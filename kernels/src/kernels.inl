@@ -617,6 +617,33 @@ inline void with_cache(int cache, F f) {
   else f(uint16_t());
 }
 
+// ---- sampling ---------------------------------------------------------------------------------------------------------------------
+
+static void weigh(const float *logits, int64_t n, float temperature, float *weights, double *runs) {
+  const int64_t whole = n / 16 * 16;
+  float last[16];
+  for (int i = 0; i < 16; i++) last[i] = whole + i < n ? logits[whole + i] : -INFINITY;
+  V most = load(last);
+  for (int64_t i = 0; i < whole; i += 16) most = max(most, load(logits + i));
+  const V largest_logit = all(largest(most)), inverse = all(1.0f / temperature);
+  for (int64_t first = 0; first < n; first += CW_RUN, runs++) {
+    V total = all(0.0f);
+    const int64_t end = first + CW_RUN < whole ? first + CW_RUN : whole;
+    for (int64_t i = first; i < end; i += 16) {
+      const V weight = exp((load(logits + i) - largest_logit) * inverse);
+      store(weights + i, weight);
+      total = total + weight;
+    }
+    if (whole < n && first <= whole && whole < first + CW_RUN) {
+      const V weight = exp((load(last) - largest_logit) * inverse);
+      store(last, weight);
+      memcpy(weights + whole, last, (size_t)(n - whole) * 4);
+      total = total + weight;
+    }
+    *runs = sum(total);
+  }
+}
+
 // ---- items ------------------------------------------------------------------------------------------------------------------------
 
 static void run_item(Run &run, const Phase &phase, int item, int thread) {

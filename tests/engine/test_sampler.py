@@ -73,7 +73,6 @@ def test_sorting_only_the_head_changes_nothing(seed: int, top_p: float, top_k: i
         scores = score_token(logits, 7, top_k)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampler, "SHARES", (0.0,))
-            patch.setattr(sampler, "DEPTHS", (np.inf,))
             assert short == [sample(logits, params, 0, step) for step in range(10)]
             assert scores == score_token(logits, 7, top_k)
 
@@ -87,10 +86,27 @@ def test_a_draw_is_the_inverse_of_the_distribution(seed: int, n: int) -> None:
     weights[generator.integers(n)] = 1.0
     cumulative = np.cumsum(weights, dtype=np.float64)
     for uniform in (0.0, *generator.random(20), np.nextafter(1.0, 0.0)):
-        i = sampler._draw(weights, uniform)
+        i = sampler._draw(weights, sampler._runs(weights), uniform)
         assert weights[i] > 0
         target = uniform * cumulative[-1]
         assert cumulative[i] - weights[i] - 1e-3 <= target <= cumulative[i] + 1e-3
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32), st.integers(1, 1100), st.floats(1e-30, 100.0))
+def test_the_kernels_weigh_as_numpy_does(seed: int, n: int, temperature: float) -> None:
+    generator = np.random.default_rng(seed)
+    logits = (generator.normal(size=n) * generator.integers(1, 40)).astype(np.float32)
+    logits[generator.random(n) < 0.1] = -np.inf
+    logits[generator.integers(n)] = 3.0
+    weights, runs = sampler.weigh(logits, temperature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler, "load_kernels", lambda: None)
+        plain, plain_runs = sampler.weigh(logits, temperature)
+    assert weights == pytest.approx(plain, rel=1e-4, abs=2e-38)
+    assert runs == pytest.approx(plain_runs, rel=1e-4, abs=1e-35)
+    assert weights.max() == 1.0
+    assert not weights[np.isneginf(logits)].any()
 
 
 @given(LOGITS)

@@ -183,6 +183,7 @@ def open_library(path: Path, wanted: str = "auto") -> Kernels | Unavailable:
     c.cw_destroy.restype, c.cw_destroy.argtypes = None, [c_void_p]
     c.cw_set_adapter.restype, c.cw_set_adapter.argtypes = c_int, [c_void_p, c_int, POINTER(LoRA), c_int]
     c.cw_run.restype, c.cw_run.argtypes = c_int, [c_void_p, POINTER(Step)]
+    c.cw_weigh.restype, c.cw_weigh.argtypes = None, [c_int, c_void_p, c_int64, c_float, c_void_p, c_void_p]
     c.cw_profile.restype, c.cw_profile.argtypes = None, [c_void_p, c_void_p]
     names: list[str] = []
     while name := c.cw_isa_name(len(names)):
