@@ -62,7 +62,7 @@ run: install  ## install, fetch the default model, start the server, print its U
 	@$(BIN)/chatwright serve $(ARGS)
 
 test: install-dev  ## the whole test suite but the browser tests
-	$(BIN)/pytest -m 'not e2e' $(ARGS)
+	$(BIN)/pytest -m 'not e2e' --durations=25 $(ARGS)
 
 e2e: install-dev  ## a real server, a real model, a real browser
 	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing. On Debian: apt-get install chromium" >&2; exit 1; }
