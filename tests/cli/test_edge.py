@@ -23,6 +23,7 @@ VERBS = [
     "ls",
     "show",
     "rm",
+    "bench",
     "prepare",
     "plan",
     "train",

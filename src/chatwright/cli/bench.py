@@ -42,12 +42,12 @@ def bench(
     ] = None,
     streams: Annotated[
         str | None,
-        typer.Option(metavar="N,…", help="Answers at the same time. Default: 1,4,16,32.", show_default=False),
+        typer.Option(metavar="N,N", help="Answers at the same time. Default: 1,4,16,32.", show_default=False),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            metavar="N,…",
+            metavar="N,N",
             help="Lengths of prompts in tokens. Default: 128,512,2048, as far as the context reaches.",
             show_default=False,
         ),
