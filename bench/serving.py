@@ -32,12 +32,15 @@ def serving(model: str) -> Iterator[tuple[psutil.Process, psutil.Process, int, f
         [sys.executable, "-m", "chatwright", "serve", model, "--port", "0"], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    port = 0
+    port, said = 0, ""
     for line in process.stderr:
+        said += line
         if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
             port = int(found[1])
             break
     seconds = time.perf_counter() - start
+    if not port:
+        raise SystemExit(said)
     try:
         server = psutil.Process(process.pid)
         (engine,) = [child for child in server.children() if CHILD in child.cmdline()]
@@ -75,10 +78,11 @@ async def streams(port: int, model: str, n_tokens: int) -> int:
     return sum(await asyncio.gather(*(stream(port, model, number, n_tokens) for number in range(N_STREAMS))))
 
 
-def read(port: int, model: str, n_tokens: int) -> int:
-    """`streams` in a process of its own."""
+def read(port: int, model: str, n_tokens: int) -> tuple[int, float]:
+    """`streams` in a process of its own; tokens, and the seconds without that process' start."""
     arguments = [sys.executable, __file__, "--client", str(port), "--tokens", str(n_tokens), "--model", model]
-    return int(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+    said = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()
+    return int(said[0]), float(said[1])
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -96,16 +100,17 @@ def main() -> None:
     parser.add_argument("--client", type=int, help="internal: the port to read from")
     arguments = parser.parse_args()
     if arguments.client:
-        print(asyncio.run(streams(arguments.client, arguments.model, arguments.tokens)))
+        began = time.perf_counter()
+        print(asyncio.run(streams(arguments.client, arguments.model, arguments.tokens)), time.perf_counter() - began)
         return
     shares, ours, engines, rates, starts = [], [], [], [], []
     for _ in range(arguments.rounds):
         with serving(arguments.model) as (server, engine, port, seconds):
             starts.append(seconds)
             read(port, arguments.model, 4)
-            before, began = (cpu_s(server), cpu_s(engine)), time.perf_counter()
-            n_tokens = read(port, arguments.model, arguments.tokens)
-            rates.append(n_tokens / (time.perf_counter() - began))
+            before = cpu_s(server), cpu_s(engine)
+            n_tokens, seconds = read(port, arguments.model, arguments.tokens)
+            rates.append(n_tokens / seconds)
             ours.append((cpu_s(server) - before[0]) / n_tokens * 1e6)
             engines.append((cpu_s(engine) - before[1]) / n_tokens * 1e6)
             shares.append(ours[-1] / engines[-1])
