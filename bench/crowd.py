@@ -196,7 +196,7 @@ def main() -> None:
     """Run all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=400, help="tokens of each answer beside the long prompt")
+    parser.add_argument("--tokens", type=int, default=2000, help="tokens of each answer beside the long prompt")
     parser.add_argument("--requests", type=int, default=10_000, help="of the memory figure; 0 leaves it out")
     arguments = parser.parse_args()
     scheduler_cost()
