@@ -17,8 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
-from figures import report
 
+from bench.figures import report
 from chatwright.engine.load import load_engine
 from chatwright.engine.local import LocalEngine
 from chatwright.engine.pacing import Pacer

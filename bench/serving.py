@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
-from figures import report
+
+from bench.figures import report
 
 N_STREAMS = 16
 CHILD = "chatwright.engine.process.child"
@@ -80,7 +81,17 @@ async def streams(port: int, model: str, n_tokens: int) -> int:
 
 def read(port: int, model: str, n_tokens: int) -> tuple[int, float]:
     """`streams` in a process of its own; tokens, and the seconds without that process' start."""
-    arguments = [sys.executable, __file__, "--client", str(port), "--tokens", str(n_tokens), "--model", model]
+    arguments = [
+        sys.executable,
+        "-m",
+        "bench.serving",
+        "--client",
+        str(port),
+        "--tokens",
+        str(n_tokens),
+        "--model",
+        model,
+    ]
     said = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()
     return int(said[0]), float(said[1])
 

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
         return data
 
     @property
+    def packed_weights_dir(self) -> Path:
+        """Where the engine keeps the weights as its kernels take them."""
+        return self.home / "cache" / "weights"
+
+    @property
     def n_threads(self) -> int:
         """How many threads computation uses: `threads`, or every core this process may use."""
         return self.threads or available_cores()

@@ -226,8 +226,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(command: Run, datas
     generator = random.Random(7)
     arguments = start(dataset, run)
     for _ in range(2):
+        known = set((run / "checkpoints").glob("*"))
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: any((run / "checkpoints").glob("*")), process)
+        wait_for(lambda known=known: set((run / "checkpoints").glob("*")) - known, process)  # type: ignore[misc]
         time.sleep(generator.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from chatwright.engine.blocks import blocks_for
 from chatwright.engine.kernels import weights as packed_weights
 from chatwright.engine.kernels.library import Kernels, load_kernels
+from chatwright.engine.kernels.packed import sweep
 from chatwright.engine.kernels.runner import KernelRunner
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
 from chatwright.engine.runner import ModelRunner
@@ -120,6 +122,16 @@ def test_packed_weights_are_kept_and_made_anew_when_the_model_changes(
     save(model, "qwen3", seed=5)
     assert not np.array_equal(logits(), first)
     assert len(list(store.iterdir())) == 1
+    # and a model that is gone
+    model.rename(tmp_path / "moved")
+    save(model, "qwen3", seed=6)
+    sweep(store)
+    assert len(list(store.iterdir())) == 1  # there is one at its place, whose own weights are written over these
+    shutil.rmtree(model)
+    sweep(store)
+    assert list(store.iterdir()) == []
+    (tmp_path / "moved").rename(model)
+    logits()
     # a full disk: a warning, and the model works
     for file in store.iterdir():
         file.unlink()

@@ -148,6 +148,7 @@ def rm(
 ) -> None:
     """Remove a model from this machine."""
     from chatwright.cli.progress import interactive
+    from chatwright.engine.kernels.packed import sweep
 
     output: Output = context.obj
     models = open_models()
@@ -165,6 +166,7 @@ def rm(
             output.say(_("Nothing was removed."))
             raise typer.Exit(1)
     models.remove(name)
+    sweep(read_settings().packed_weights_dir)
     output.say(_("{name} was removed.", name=name))
 
 

@@ -119,7 +119,7 @@ def choose_runner(
             settings.quantization,
             max_step_tokens=MAX_STEP_TOKENS + settings.max_batch,
             n_threads=settings.n_threads,
-            store=settings.home / "cache" / "weights",
+            store=settings.packed_weights_dir,
         )
     if settings.quantization in ("int8", "int4"):
         raise UsageError(

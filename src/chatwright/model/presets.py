@@ -70,7 +70,7 @@ def config_for_size(
             if distance + RATIO_WEIGHT * ratio < best_score:
                 best, best_score = config, distance + RATIO_WEIGHT * ratio
     if best is None or parameter_count(best) > 2 * n_parameters:
-        raise _no_room(n_parameters, vocab_size, context_length if arch == "gpt2" else 0)
+        raise _no_room(n_parameters, vocab_size, context_length if arch == "gpt2" else 0, best)
     return best
 
 
@@ -87,7 +87,7 @@ def rnn_config_for_size(n_parameters: int, vocab_size: int, cell: Cell, context_
     )
     best = min(configs, key=lambda config: abs(math.log(rnn_parameter_count(config) / n_parameters)))
     if rnn_parameter_count(best) > 2 * n_parameters:
-        raise _no_room(n_parameters, vocab_size, 0)
+        raise _no_room(n_parameters, vocab_size, 0, None)
     return best
 
 
@@ -181,11 +181,14 @@ def _gpt2(
     )
 
 
-def _no_room(n_parameters: int, vocab_size: int, n_positions: int) -> UsageError:
+def _no_room(n_parameters: int, vocab_size: int, n_positions: int, nearest: ModelConfig | None) -> UsageError:
+    embedding = 32 * (vocab_size + n_positions)
+    least = parameter_count(nearest) if nearest is not None else 2 * embedding
     return UsageError(
         "A model of {n} parameters has no room for a vocabulary of {vocab_size} tokens: the smallest embedding of it alone has"
-        " {embedding}. Take a larger size or train a tokenizer with a smaller vocabulary.",
+        " {embedding}. Take --size {nearest}k or larger, or train a tokenizer with a smaller vocabulary.",
         n=f"{n_parameters:,}",
         vocab_size=f"{vocab_size:,}",
-        embedding=f"{32 * (vocab_size + n_positions):,}",
+        embedding=f"{embedding:,}",
+        nearest=math.ceil(least / 1000),
     )

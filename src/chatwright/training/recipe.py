@@ -146,6 +146,8 @@ def fit_tokens(recipe: Recipe, n_tokens: int, n_bytes: int, vocab_size: int) -> 
     if training.batch_rows > rows:
         reasons["batch_rows"] = _("the text has no more rows")
         training = replace(training, batch_rows=rows, micro_rows=min(training.micro_rows, rows))
+    if request.vocab_size is not None and vocab_size < request.vocab_size:
+        reasons["vocab_size"] = _("the text gives no more than these of the {n} asked for", n=request.vocab_size)
     model = replace(recipe.model, vocab_size=vocab_size, context_length=context)
     recipe = replace(
         recipe,

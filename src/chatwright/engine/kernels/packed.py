@@ -79,6 +79,21 @@ def new_memory(n_bytes: int) -> mmap.mmap:
     return memory
 
 
+def sweep(folder: Path) -> None:
+    """Remove the packed weights of models whose files are gone."""
+    for file in folder.glob("*.weights"):
+        try:
+            with file.open("rb") as opened:
+                known = opened.read(len(MAGIC)) == MAGIC
+                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little"))) if known else {}
+            if all(os.path.exists(name) for name, *_ in header["fingerprint"]["files"]):  # noqa: PTH110 — as it was written
+                continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.debug("%s is no file of packed weights: %s", file, error)
+        with suppress(OSError):
+            file.unlink()
+
+
 def read_file(file: Path, fingerprint: Mapping[str, Any]) -> PackedWeights | None:
     """The weights in a file, or None where it is not there, of something else, or not whole."""
     try:
@@ -130,6 +145,8 @@ def write_file(file: Path, fingerprint: Mapping[str, Any], packed: PackedWeights
             opened.write(MAGIC + len(text).to_bytes(8, "little") + text)
             opened.seek(start)
             opened.write(packed.memory)
+            opened.flush()
+            os.fsync(opened.fileno())  # or a power cut could leave a file of the right size and of zeros
         temporary.replace(file)
     except OSError as error:
         with suppress(OSError):

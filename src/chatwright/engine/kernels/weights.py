@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatwright.engine.kernels.library import ABI, PANEL, Format, Kernels, Source
-from chatwright.engine.kernels.packed import Matrix, PackedWeights, Vector, new_memory, read_file, write_file
+from chatwright.engine.kernels.packed import Matrix, PackedWeights, Vector, new_memory, read_file, sweep, write_file
 from chatwright.engine.kernels.rows import EXACT, Rows, rows_of
 from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
 from chatwright.model.config import ModelConfig, parameter_shapes
@@ -80,7 +80,8 @@ def load_weights(
         if (found := read_file(file, fingerprint)) is not None:
             return found
     packed = pack(kernels, checkpoint.config, rows_of(checkpoint), quantization)
-    if file is not None:
+    if store is not None and file is not None:
+        sweep(store)
         write_file(file, fingerprint, packed)
     return packed
 
