@@ -119,7 +119,7 @@ struct cw_engine {
           // All layers have the same heads, so the items of the first serve for all.
           if (!attention_planned) plan_attention(op), attention_planned = true;
           add_even(i, Phase::MAIN, (int)run.attend_items.size(), 1);
-          if (shares_apart) add_even(i, Phase::MERGE, step.n_sequences, 1 << 30);
+          if (shares_apart) add_phase(i, Phase::MERGE, step.n_sequences, step.n_sequences);  // little work: one item
           break;
         default:
           add_even(i, Phase::MAIN, n_rows, op.kind == CW_QKV ? 2 : 4);

@@ -653,7 +653,7 @@ static void run_item(Run &run, const Phase &phase, int item, int thread) {
   const int first = item * phase.per_item;
   if (op.kind == CW_ATTEND) {
     if (phase.part == Phase::MERGE) {
-      if (step.sequences[item].n_tokens == 1) merge_shares(run, op, item, thread);
+      for (int i = first; i < first + phase.per_item && i < step.n_sequences; i++) merge_shares(run, op, i, thread);
     } else {
       for (int i = first; i < first + phase.per_item && i < (int)run.attend_items.size(); i++)
         with_cache(run.shape.cache, [&](auto c) { attend<decltype(c)>(run, op, run.attend_items[(size_t)i], thread); });

@@ -311,6 +311,37 @@ def test_sequences_of_a_step_do_not_see_each_other(kernels: Kernels) -> None:
 
 
 @SETS
+@pytest.mark.parametrize("cache", Cache)
+def test_long_and_short_sequences_decode_together(kernels: Kernels, cache: Cache) -> None:
+    """Few tokens over many positions: their shares are items of their own, for every sequence of the step."""
+    n_head, n_kv_head, head_dim = 4, 1, 32
+    lengths = [300, 20, 600, 257]
+    heads = Heads(n_layers=2, n_kv_heads=n_kv_head, head_dim=head_dim, n_blocks=90, cache=cache)
+    ops, width = attention_ops(n_head, n_kv_head, head_dim, 0), n_head * head_dim
+    rows = [random(n, (n_head + 2 * n_kv_head) * head_dim, seed=i) for i, n in enumerate(lengths)]
+    order = np.random.default_rng(5).permutation(90).tolist()
+    blocks = [[order.pop() for _ in range(n // 16 + 1)] for n in lengths]
+    table = packed(kernels, Format.F32, Source.F32, np.concatenate(rows), rows[0].shape[1])
+    identity = packed(kernels, Format.F32, Source.F32, np.eye(width, dtype=np.float32), width)
+    program = [
+        op(Kind.EMBED, dst=0, n_out=rows[0].shape[1], format=Format.F32, weights=table.ctypes.data, f0=1.0),
+        *ops,
+        op(Kind.MATMUL, Flag.LOGITS, src=1, n_in=width, n_out=width, weights=identity.ctypes.data),
+    ]
+    firsts = np.cumsum([0, *lengths])
+    machine = Machine(kernels, program, [rows[0].shape[1], width], rows=600, n_threads=3, heads=heads)
+    last = []
+    for i, n in enumerate(lengths):
+        ids = list(range(firsts[i], firsts[i + 1]))
+        last.append(machine.run(ids, spans=[(n, 0, blocks[i])], width=width)[-1])
+    for some in ([0, 1], [1, 2, 3], [3, 0], [0, 1, 2, 3], [2]):
+        ids = [int(firsts[i + 1]) - 1 for i in some]
+        together = machine.run(ids, spans=[(1, lengths[i] - 1, blocks[i]) for i in some], width=width)
+        assert np.array_equal(together, np.array([last[i] for i in some])), some
+    machine.close()
+
+
+@SETS
 @pytest.mark.parametrize("head_dim", [20, 32, 64])
 def test_norms_of_heads_and_rotation(kernels: Kernels, head_dim: int) -> None:
     n, n_head, n_kv_head = 5, 3, 1
