@@ -253,3 +253,8 @@ def test_what_is_free_respects_the_container_and_counts_file_cache_as_free(tmp_p
 def test_sizes_may_have_units(written: str, n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATWRIGHT_MEMORY_LIMIT", written)
     assert load_settings().memory_limit == n_bytes
+
+
+def test_the_variable_that_chooses_kernels_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWRIGHT_KERNELS", "portable")
+    assert load_settings().port == 8000

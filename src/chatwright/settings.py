@@ -25,6 +25,8 @@ from chatwright.errors import StorageError, UsageError
 from chatwright.machine import available_cores
 
 PREFIX = "CHATWRIGHT_"
+# Which kernels compute, read where they are loaded, in every process (see engine/kernels/library.py).
+NO_SETTINGS = frozenset({"CHATWRIGHT_KERNELS"})
 CONFIG_FILE = "config.toml"
 _MIB = 2**20
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?)", re.IGNORECASE)
@@ -201,6 +203,8 @@ def _variables(
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
     names = {name.upper(): name for name in environ if name.upper().startswith(PREFIX)}
     for name in names:
+        if layer == "environment" and name in NO_SETTINGS:
+            continue
         if name.removeprefix(PREFIX).lower() not in Settings.model_fields:
             _refuse_key(names[name], variable, layer if layer == ".env" else "the environment")
     source = EnvSettingsSource(Settings)

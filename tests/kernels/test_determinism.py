@@ -24,7 +24,8 @@ def requests() -> list[GenerateRequest]:
     common = [generator.randrange(96) for _ in range(70)]
     found = []
     for i in range(N_REQUESTS):
-        ids = (common if i % 3 == 0 else []) + [generator.randrange(96) for _ in range(generator.randint(1, 90))]
+        n_own = generator.randint(260, 330) if i % 9 == 4 else generator.randint(1, 90)
+        ids = (common if i % 3 == 0 else []) + [generator.randrange(96) for _ in range(n_own)]
         sampling = SamplingParams(
             max_tokens=generator.randint(1, 24), temperature=generator.choice([0.0, 0.7, 1.3]), top_p=0.95, seed=i
         )
@@ -75,6 +76,12 @@ async def test_the_same_requests_alone_together_again_and_on_more_threads(quanti
         if cache_tokens == 512:
             assert engine.stats().preemptions > 0
         await engine.close()
+    # Few at a time: the positions of a long one are then shared out among threads.
+    engine = engine_of(tmp_path, quantization, n_threads=2, cache_tokens=4096, max_step_tokens=256)
+    for first in range(0, N_REQUESTS, 2):
+        pair = await asyncio.gather(*(answer(engine, request) for request in everything[first : first + 2]))
+        assert pair == alone[first : first + 2], first
+    await engine.close()
     by_seed = await asyncio.gather(*(_choices(tmp_path, quantization, n) for n in (1, 3)))
     assert by_seed[0][0] == by_seed[1][0]
 

@@ -86,7 +86,7 @@ def tables(manifest: Manifest) -> Iterator[Table]:
     ]
     headings = (_("step"), _("rows in"), _("rows out"), _("text in"), _("text out"), _("changed"))
     most = max([1, *(step.bytes_in for step in manifest.steps)])
-    yield Table(_("Steps"), headings, steps, [step.bytes_out / most for step in manifest.steps])
+    yield Table(_("Steps taken"), headings, steps, [step.bytes_out / most for step in manifest.steps])
     dropped = [
         (names.get(step.name, step.name), _(reason), f"{count:,}")
         for step in manifest.steps
