@@ -1,0 +1,144 @@
+"""Multiple choice: facts, common sense, vocabulary, idioms, and pairs of an acceptable and an unacceptable sentence."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from babel import Locale
+from babel.core import get_global
+
+from task_makers.packages import wordnet_file
+from task_makers.templates import Filling, read_lists, read_lines, read_rows
+
+Item = dict[str, Any]
+# What an item of WordNet is about decides which other words may stand beside it.
+LEXICOGRAPHER_FILES = {
+    "05": "animal", "06": "artifact", "08": "body", "13": "food", "15": "place", "18": "person", "20": "plant", "27": "substance",
+}  # fmt: skip
+
+
+def shuffled(rng: random.Random, items: list[Item]) -> list[Item]:
+    """Items in random order whose right answers stand at each place equally often."""
+    items = list(items)
+    rng.shuffle(items)
+    n = max(len(item["choices"]) for item in items)
+    places = [i % n for i in range(len(items))]
+    rng.shuffle(places)
+    for item, place in zip(items, places, strict=True):
+        right, *wrong = item["choices"]
+        rng.shuffle(wrong)
+        item["choices"] = [*wrong[:place], right, *wrong[place:]]
+        item["answer"] = place
+    return items
+
+
+def common_sense(language: str, rng: random.Random) -> list[Item]:
+    rows = read_rows(f"common-sense.{language}.txt", 5)
+    return shuffled(rng, [{"text": start, "choices": ends} for start, *ends in rows])
+
+
+def facts(language: str, rng: random.Random) -> list[Item]:
+    """Hand-written questions, capitals (hand-written) and currencies (CLDR) of countries."""
+    items = [{"question": question, "choices": answers} for question, *answers in read_rows(f"facts.{language}.txt", 5)]
+    locale = Locale.parse("zh_Hans_CN" if language == "zh" else "en")
+    countries = {row[0]: row[1:] for row in read_rows("countries.txt", 5)}
+    place = 3 if language == "zh" else 2
+    name = {code: locale.territories[code] for code in countries}
+    for code in rng.sample(sorted(countries), 75 if language == "zh" else 90):
+        near = [c for c, row in countries.items() if row[0] == countries[code][0] and c != code]
+        near += [] if len(near) >= 3 else [c for c in countries if countries[c][0] == "Asia"]
+        wrong = [countries[c][place] for c in rng.sample(near, 3)]
+        question = f"{name[code]}的首都是哪里？" if language == "zh" else f"What is the capital of {name[code]}?"
+        items.append({"question": question, "choices": [countries[code][place], *wrong]})
+    currency = {code: current_currency(code) for code in countries}
+    own = [code for code in countries if currency[code] != "EUR"]
+    own_names = {code: locale.currencies[currency[code]] for code in own}
+    for code in rng.sample(sorted(own), 50):
+        if any(own_names[c] == own_names[code] and c != code for c in own):
+            continue
+        # Half of the currency's name is often the country's: another country's dinar is easy then, the euro is not.
+        wrong = rng.sample([n for n in sorted(set(own_names.values())) if n != own_names[code]], 3)
+        question = f"{name[code]}使用哪种货币？" if language == "zh" else f"Which currency is used in {name[code]}?"
+        items.append({"question": question, "choices": [own_names[code], *wrong]})
+    return shuffled(rng, items)
+
+
+def current_currency(code: str) -> str:
+    """The currency that is legal tender today (CLDR)."""
+    return next(str(entry[0]) for entry in get_global("territory_currencies")[code] if entry[2] is None and entry[3])
+
+
+def chengyu(_language: str, rng: random.Random) -> list[Item]:
+    """Which idiom has this meaning? The wrong ones are meanings of other items."""
+    rows = read_rows("chengyu.txt", 2)
+    idioms = [idiom for idiom, _meaning in rows]
+    alike = [set(line.split()) for line in read_lines("chengyu-alike.txt")]
+    items = []
+    for idiom, meaning in rows:
+        near = set().union(*(group for group in alike if idiom in group))
+        wrong = rng.sample([each for each in idioms if each != idiom and each not in near], 3)
+        items.append({"meaning": meaning, "choices": [idiom, *wrong]})
+    return shuffled(rng, items)
+
+
+def vocabulary(_language: str, rng: random.Random, wordnet: Path) -> list[Item]:
+    """Which noun does WordNet define so? Common nouns in their first sense; the wrong ones are of the same kind of thing."""
+    counts: dict[str, int] = {}
+    for line in wordnet_file(wordnet, "cntlist.rev"):
+        sense, number, count = line.split()
+        if number == "1":
+            counts[sense] = int(count)
+    entries: dict[str, tuple[str, str, set[str]]] = {}  # word → (kind, gloss, synsets that are too near)
+    seen: set[str] = set()
+    first: dict[str, str] = {}
+    for line in wordnet_file(wordnet, "index.noun"):
+        if not line.startswith(" "):
+            lemma, _pos, n_senses, n_pointers, *rest = line.split()
+            first[lemma] = rest[int(n_pointers) + 2]
+            assert int(n_senses)
+    for line in wordnet_file(wordnet, "data.noun"):
+        if line.startswith(" "):
+            continue
+        data, _, gloss = line.partition(" | ")
+        offset, kind, _type, n_words, *rest = data.split()
+        words = [rest[2 * i] for i in range(int(n_words, 16))]
+        pointers = rest[2 * int(n_words, 16) + 1 :]
+        near = {pointers[i + 1] for i in range(0, len(pointers), 4)} | {offset}
+        definition = gloss.split(";")[0].split(":")[0].strip()
+        for word in words:
+            sense = f"{word.lower()}%1:{kind}:00::"
+            usable = word.isascii() and word.isalpha() and word.islower() and len(word) > 3 and first.get(word) == offset
+            if kind in LEXICOGRAPHER_FILES and usable and counts.get(sense, 0) >= 3 and fits(definition, words) and offset not in seen:
+                seen.add(offset)
+                entries[word] = (kind, definition, near)
+    items = []
+    for word in rng.sample(sorted(entries), 240):
+        kind, definition, near = entries[word]
+        others = [w for w in sorted(entries) if entries[w][0] == kind and not entries[w][2] & near]
+        if len(others) >= 3:
+            items.append({"definition": definition, "choices": [word, *rng.sample(others, 3)]})
+    return shuffled(rng, items)
+
+
+def fits(definition: str, words: list[str]) -> bool:
+    """A definition of some length that does not give the word away and needs no context."""
+    text = definition.lower()
+    stems = [word.lower().replace("_", " ")[: max(4, len(word) - 2)] for word in words]
+    return 5 <= len(text.split()) <= 16 and text.isascii() and not any(stem in text for stem in stems) and "(" not in text
+
+
+def acceptability(language: str, rng: random.Random) -> list[Item]:
+    """Pairs from templates, each phenomenon equally often or nearly so."""
+    lists = read_lists(language)
+    lines = [[cell.strip() for cell in line.split(" | ")] for line in read_lines(f"acceptability.{language}.txt")]
+    items: dict[tuple[str, str], Item] = {}
+    while len(items) < 7 * len(lines):
+        for phenomenon, good, bad in lines:
+            filling = Filling(rng, lists)
+            filling.bind(good)
+            filling.bind(bad)
+            pair = filling.fill(good)[0], filling.fill(bad)[0]
+            items.setdefault(pair, {"phenomenon": phenomenon, "choices": list(pair)})
+    return shuffled(rng, list(items.values()))
