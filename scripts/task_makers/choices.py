@@ -13,6 +13,17 @@ from task_makers.packages import wordnet_file
 from task_makers.templates import Filling, read_lists, read_lines, read_rows
 
 Item = dict[str, Any]
+WITH_ARTICLE = {"AE", "BS", "GB", "PH", "US"}
+# Two currencies at a time, or a change of currency in these years.
+UNCLEAR_CURRENCY = {"BG", "BT", "HR", "NA", "PA", "VE", "ZW"}
+# Vulgar or demeaning, or defined so widely that another choice would be right, too.
+VOCABULARY_DROPPED = {
+    "whore", "pussy", "bastard", "idiot", "ghetto", "slave", "livestock", "inhabitant", "user", "planner", "piece", "material", "chemical",
+    "impurity", "area", "region", "bottom", "polls", "soul", "jimdandy", "committeeman", "fork", "beef", "chosen", "stock", "concentrate",
+    "negro", "nigger", "squaw", "spinster", "harlot", "prostitute", "savage", "gypsy", "virgin", "contemporary", "scene", "traveler",
+    "system", "device", "equipment", "apparatus", "facility", "instrument", "layer", "thyroid", "polyphosphate", "anionic", "effluent",
+    "beebread", "builder", "etcetera", "master", "subsection", "formulation", "neocortex", "epiphysis", "positivist", "bronchiole",
+}  # fmt: skip
 # What an item of WordNet is about decides which other words may stand beside it.
 LEXICOGRAPHER_FILES = {
     "05": "animal", "06": "artifact", "08": "body", "13": "food", "15": "place", "18": "person", "20": "plant", "27": "substance",
@@ -45,24 +56,35 @@ def facts(language: str, rng: random.Random) -> list[Item]:
     locale = Locale.parse("zh_Hans_CN" if language == "zh" else "en")
     countries = {row[0]: row[1:] for row in read_rows("countries.txt", 5)}
     place = 3 if language == "zh" else 2
-    name = {code: locale.territories[code] for code in countries}
+    article = "the " if language == "en" else ""
+    name = {code: (article if code in WITH_ARTICLE else "") + locale.territories[code] for code in countries}
     for code in rng.sample(sorted(countries), 75 if language == "zh" else 90):
         near = [c for c, row in countries.items() if row[0] == countries[code][0] and c != code]
         near += [] if len(near) >= 3 else [c for c in countries if countries[c][0] == "Asia"]
         wrong = [countries[c][place] for c in rng.sample(near, 3)]
         question = f"{name[code]}的首都是哪里？" if language == "zh" else f"What is the capital of {name[code]}?"
         items.append({"question": question, "choices": [countries[code][place], *wrong]})
-    currency = {code: current_currency(code) for code in countries}
-    own = [code for code in countries if currency[code] != "EUR"]
-    own_names = {code: locale.currencies[currency[code]] for code in own}
-    for code in rng.sample(sorted(own), 50):
-        if any(own_names[c] == own_names[code] and c != code for c in own):
-            continue
-        # Half of the currency's name is often the country's: another country's dinar is easy then, the euro is not.
-        wrong = rng.sample([n for n in sorted(set(own_names.values())) if n != own_names[code]], 3)
-        question = f"{name[code]}使用哪种货币？" if language == "zh" else f"Which currency is used in {name[code]}?"
-        items.append({"question": question, "choices": [own_names[code], *wrong]})
+    units = currency_units(locale, sorted(countries))
+    for code in rng.sample(sorted(units), min(50, len(units))):
+        wrong = rng.sample([unit for unit in sorted(set(units.values())) if unit != units[code]], 3)
+        question = f"{name[code]}的货币叫什么？" if language == "zh" else f"What is the currency of {name[code]} called?"
+        items.append({"question": question, "choices": [units[code], *wrong]})
     return shuffled(rng, items)
+
+
+def currency_units(locale: Locale, codes: list[str]) -> dict[str, str]:
+    """Country → its currency without the country's name, which would give it away: shilling, kip, 先令."""
+    units = {}
+    for code in codes:
+        currency = current_currency(code)
+        name, country = locale.currencies[currency], locale.territories[code]
+        if currency == "EUR" or code in UNCLEAR_CURRENCY:
+            continue
+        if locale.language == "en":
+            units[code] = name.split()[-1].lower()
+        elif name.startswith(country) and name != f"{country}尼":  # 阿富汗尼 falls apart
+            units[code] = name.removeprefix(country)
+    return units
 
 
 def current_currency(code: str) -> str:
@@ -90,14 +112,13 @@ def vocabulary(_language: str, rng: random.Random, wordnet: Path) -> list[Item]:
         sense, number, count = line.split()
         if number == "1":
             counts[sense] = int(count)
-    entries: dict[str, tuple[str, str, set[str]]] = {}  # word → (kind, gloss, synsets that are too near)
-    seen: set[str] = set()
     first: dict[str, str] = {}
     for line in wordnet_file(wordnet, "index.noun"):
         if not line.startswith(" "):
-            lemma, _pos, n_senses, n_pointers, *rest = line.split()
+            lemma, _pos, _n_senses, n_pointers, *rest = line.split()
             first[lemma] = rest[int(n_pointers) + 2]
-            assert int(n_senses)
+    entries: dict[str, tuple[str, str, str]] = {}  # word → (kind, definition, synset)
+    above: dict[str, list[str]] = {}  # synset → its hypernyms
     for line in wordnet_file(wordnet, "data.noun"):
         if line.startswith(" "):
             continue
@@ -105,21 +126,41 @@ def vocabulary(_language: str, rng: random.Random, wordnet: Path) -> list[Item]:
         offset, kind, _type, n_words, *rest = data.split()
         words = [rest[2 * i] for i in range(int(n_words, 16))]
         pointers = rest[2 * int(n_words, 16) + 1 :]
-        near = {pointers[i + 1] for i in range(0, len(pointers), 4)} | {offset}
+        above[offset] = [pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i")]
         definition = gloss.split(";")[0].split(":")[0].strip()
-        for word in words:
-            sense = f"{word.lower()}%1:{kind}:00::"
-            usable = word.isascii() and word.isalpha() and word.islower() and len(word) > 3 and first.get(word) == offset
-            if kind in LEXICOGRAPHER_FILES and usable and counts.get(sense, 0) >= 3 and fits(definition, words) and offset not in seen:
-                seen.add(offset)
-                entries[word] = (kind, definition, near)
+        usable = [word for word in words if word.isascii() and word.isalpha() and word.islower() and len(word) > 3]
+        known = [word for word in usable if first.get(word) == offset and counts.get(f"{word}%1:{kind}:00::", 0) >= 5]
+        if known and kind in LEXICOGRAPHER_FILES and fits(definition, words) and not VOCABULARY_DROPPED & set(words):
+            entries[known[0]] = kind, definition, offset
+
+    def family(synset: str) -> set[str]:
+        found = {synset}
+        for parent in above[synset]:
+            found |= family(parent)
+        return found
+
+    families = {word: family(synset) for word, (_kind, _definition, synset) in entries.items()}
     items = []
-    for word in rng.sample(sorted(entries), 240):
-        kind, definition, near = entries[word]
-        others = [w for w in sorted(entries) if entries[w][0] == kind and not entries[w][2] & near]
-        if len(others) >= 3:
-            items.append({"definition": definition, "choices": [word, *rng.sample(others, 3)]})
+    for word in rng.sample(sorted(entries), min(240, len(entries))):
+        kind, definition, synset = entries[word]
+        others = [
+            other
+            for other, (other_kind, other_definition, other_synset) in sorted(entries.items())
+            if other_kind == kind
+            and other_synset not in families[word]
+            and synset not in families[other]
+            and not set(above[synset]) & set(above[other_synset])
+            and other not in definition.split()
+            and overlap(definition, other_definition) < 0.5
+        ]
+        items.append({"definition": definition, "choices": [word, *rng.sample(others, 3)]})
     return shuffled(rng, items)
+
+
+def overlap(definition: str, other: str) -> float:
+    """Share of the longer words of a definition that another one has, too."""
+    words = {word for word in definition.split() if len(word) > 3}
+    return len(words & set(other.split())) / max(1, len(words))
 
 
 def fits(definition: str, words: list[str]) -> bool:

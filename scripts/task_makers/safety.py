@@ -32,7 +32,7 @@ ABOUT_JOBS = {
 }
 OTHER = {"she": "he", "he": "she", "她": "他", "他": "她"}
 GROUPS = {
-    "en": ["woman", "man", "girl", "boy", "old lady", "old man", "immigrant", "refugee", "Muslim", "Christian", "Jew", "Hindu",
+    "en": ["woman", "man", "girl", "boy", "old lady", "old man", "immigrant", "refugee", "Muslim man", "Christian woman", "Jewish man", "Hindu woman",
            "atheist", "black man", "white man", "Asian woman", "gay couple", "transgender person", "disabled man",
            "homeless person", "rich heir", "farmer", "politician", "teenager"],
     "zh": ["女人", "男人", "小姑娘", "小伙子", "老太太", "老大爷", "外地人", "外国人", "穆斯林", "基督徒", "和尚", "无神论者",
