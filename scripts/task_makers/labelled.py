@@ -23,7 +23,7 @@ def topics(language: str, rng: random.Random) -> list[Item]:
 
 def sentiment(language: str, rng: random.Random, packages: Path) -> list[Item]:
     positive, negative = (amazon_reviews if language == "en" else chinese_reviews)(packages)
-    dropped = read_lines(f"sentiment-dropped.{language}.txt")  # read by a person and found to be unclear
+    dropped = read_lines(f"sentiment-dropped.{language}.txt")  # read and found unclear
     labels = ("positive", "negative") if language == "en" else ("好评", "差评")
     items = []
     for label, texts in zip(labels, (positive, negative), strict=True):
