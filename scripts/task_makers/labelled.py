@@ -62,7 +62,7 @@ _GOOD = re.compile(
 )
 _BAD = re.compile("太差|很差|极差|最差|超差|非常差|失望|垃圾|糟糕|太烂|很烂|最烂|后悔|骗|难吃|恶劣|不值")
 _NOT_GOOD = re.compile("不|没|差|难|贵|旧|慢|坏|吵|脏|少|亏|骚扰|价格高|狭小|稍|收费")
-_NOT_BAD = re.compile("不错|喜欢|很好|满意|漂亮|热情|值得|舒服|棒|感动|便宜|差不多|差强人意|尚可")
+_NOT_BAD = re.compile("不错|非常好吃|位置还好|喜欢|很好|满意|漂亮|热情|值得|舒服|棒|感动|便宜|差不多|差强人意|尚可")
 
 
 def chinese_reviews(packages: Path) -> tuple[list[str], list[str]]:
