@@ -18,6 +18,7 @@ from chatwright.cli import (
     complete,
     config,
     doctor,
+    explain,
     models,
     plan,
     prepare,
@@ -91,6 +92,7 @@ adapters_app.command("ls", cls=_Command)(adapter_verbs.ls)
 adapters_app.command("load", cls=_Command)(adapter_verbs.load)
 adapters_app.command("unload", cls=_Command)(adapter_verbs.unload)
 app.add_typer(adapters_app, name="adapters")
+app.command("explain", cls=_Command)(explain.explain)
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("bench", cls=_Command)(bench.bench)
