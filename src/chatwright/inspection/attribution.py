@@ -1,11 +1,14 @@
 """Which input tokens mattered for a prediction, by two ways that can disagree, and then neither is the truth.
 
-Gradient x input (Simonyan et al. 2013; Shrikumar et al. 2016): the change of the log probability to first order when a token's
-embedding shrinks to nothing; one backward pass a prediction. Occlusion (Zeiler & Fergus 2014; Li et al. 2016): each token in turn
-is replaced by the mean of all embeddings, a token that is none in particular, and the model reads the text again; how much the
-log probability falls is the token's score. Occlusion measures what really happens, to the model with an input that it never saw
-in training; the gradient says what would happen under a small change, and misses what is saturated. In both a positive score
-means that the token spoke for the prediction.
+Occlusion (Zeiler & Fergus 2014; Li et al. 2016): each token in turn is replaced by the mean of all embeddings, a token that is
+none in particular, and the model reads the text again; how much the log probability falls is the token's score. It measures what
+really happens, to the model with an input that it never saw in training.
+
+Gradient x input (Shrikumar et al. 2016), with that same mean as its origin (as in attribution patching, Nanda 2023): the fall to
+first order, (x - mean) * gradient, one backward pass a prediction. It misses what is saturated. Without the mean it would say
+nothing here: a norm comes first in every layer, and what is normed does not change with the length of x.
+
+In both a positive score means that the token spoke for the prediction.
 
 B rows of a batch, T tokens, D d_model, N predictions.
 """
@@ -78,6 +81,7 @@ def can_have_gradient(subject: Subject) -> bool:
 
 def _gradients(subject: Subject, ids: Sequence[int], predictions: Sequence[Prediction]) -> Tensor:
     held: list[Tensor] = []
+    nothing_D = subject.base.embed.weight.mean(0)
 
     def as_leaf(x_BTD: Tensor) -> Tensor:
         held.append(x_BTD.detach().requires_grad_(True))
@@ -89,7 +93,7 @@ def _gradients(subject: Subject, ids: Sequence[int], predictions: Sequence[Predi
         rows = []
         for n in range(len(predictions)):
             [gradient_1TD] = torch.autograd.grad(values_N[n], held[0], retain_graph=n + 1 < len(predictions))
-            rows.append((gradient_1TD * held[0]).sum(-1)[0].detach())
+            rows.append((gradient_1TD * (held[0] - nothing_D)).sum(-1)[0].detach())
     return torch.stack(rows).float().cpu()
 
 

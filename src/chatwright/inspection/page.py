@@ -1,8 +1,8 @@
 """One HTML file of an explanation: everything inside it, nothing loaded, nothing sent.
 
-Whatever a model or a user wrote is data: it lies in the page as JSON in which no `<` is left, and the script puts it on the screen
-as text. The page's own policy (Content-Security-Policy) allows this one script and this one style sheet by their hashes, and
-nothing else, so that markup that got in all the same could do nothing.
+Whatever a model or a user wrote is data: it lies in the page as JSON in which no `<` is left, and the script puts it on the
+screen as text. The page's own policy (Content-Security-Policy) allows this one script and this one style sheet by their hashes,
+and nothing else, so that markup that got in all the same could do nothing.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@
       aboutLens: "The last norm and the output head, applied after every layer (the logit lens): the likeliest next token at each place. The top row is what the model says. Middle layers are not made to be read so.",
       embedding: "embedding", lensCell: "After {layer}, behind {token}", really: "Probability of the token that really came: {p}",
       attribution: "Which input tokens mattered", prediction: "Prediction",
-      gradient: "Gradient × input, in nats: how the log probability changes to first order as a token's embedding shrinks to nothing.",
+      gradient: "Gradient × input, in nats: to first order, how much the log probability falls when a token's embedding moves to the mean of all embeddings.",
       occlusion: "Occlusion, in nats: how much the log probability falls when a token is replaced by the mean of all embeddings.",
       occlusionVector: "Occlusion: how far the text's vector turns (cosine distance) when a token is replaced by the mean of all embeddings.",
       forIt: "Blue spoke for the prediction, red against it.", vector: "the text's vector",
@@ -52,7 +52,7 @@
       aboutLens: "在每一层之后接上最后的归一化和输出头（logit lens）：每个位置最可能的下一个词元。最上一行是模型真正说的。中间层并不是为了这样读取而设的。",
       embedding: "嵌入", lensCell: "{layer} 之后，{token} 后面", really: "真正出现的词元的概率：{p}",
       attribution: "哪些输入词元起了作用", prediction: "预测",
-      gradient: "梯度 × 输入，单位奈特：某词元的嵌入缩小到零时，对数概率的一阶变化。",
+      gradient: "梯度 × 输入，单位奈特：某词元的嵌入移向全部嵌入的平均时，对数概率的一阶下降量。",
       occlusion: "遮挡，单位奈特：把某词元换成全部嵌入的平均后，对数概率下降多少。",
       occlusionVector: "遮挡：把某词元换成全部嵌入的平均后，文本向量转动多少（余弦距离）。",
       forIt: "蓝色支持该预测，红色反对。", vector: "文本向量",
@@ -240,7 +240,7 @@
   }
 
   const putLens = data.lens.length ? section("lens", () => say("lens")) : null;
-  const COLUMNS = 48;
+  const COLUMNS = 48; // of the lens table: what a screen can scroll through
   function showLens() {
     if (!putLens) return;
     const active = document.activeElement && document.activeElement.closest("#lens td");
@@ -288,6 +288,7 @@
     else if (chosen && !state.lens) scroll.scrollLeft = Math.max(0, chosen.offsetLeft - scroll.clientWidth / 2);
   }
 
+  const BARS = 16; // the strongest
   const putAttribution = data.attributions.length ? section("attribution", () => say("attribution")) : null;
   function showAttribution() {
     if (!putAttribution) return;
@@ -305,8 +306,19 @@
       select.append(option);
     });
     const method = vector ? "occlusionVector" : each.method;
+    const most = Math.max(1e-9, ...each.scores.map(Math.abs));
+    const strip = make("div", { class: "strip" });
+    each.scores.forEach((score, position) => {
+      const node = make("span", { class: "token", title: score.toFixed(3) }, seen(data.tokens[position].text));
+      node.style.backgroundColor = `rgba(var(${score < 0 ? "--bad" : "--cool"}), ${(0.75 * Math.abs(score) / most).toFixed(3)})`;
+      strip.append(node);
+      if (data.tokens[position].text.includes("\n")) strip.append(make("span", { class: "break" }));
+    });
+    const rows = each.scores.map((value, position) => ({ value, position }))
+      .sort((one, other) => Math.abs(other.value) - Math.abs(one.value)).slice(0, BARS)
+      .map(({ value, position }) => ({ name: `${position} ${seen(data.tokens[position].text)}`, value, shown: value.toFixed(3) }));
     putAttribution(about(say(method), ...(vector ? [] : [" ", say("forIt")])), make("label", { for: "target" }, `${say("prediction")} `), select,
-      bars(each.scores.map((score, position) => ({ name: `${data.tokens[position].text}`, value: score, shown: score.toFixed(3) })), { signed: true }));
+      strip, bars(rows, { signed: true }));
     if (focused) document.getElementById("target").focus();
   }
 
