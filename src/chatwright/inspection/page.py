@@ -46,8 +46,14 @@ def explanation_page(explanation: Explanation, language: Language = "en") -> str
 
 
 def check_page_path(path: Path) -> None:
-    """Raises UsageError when the page cannot be written there without overwriting something."""
-    if path.exists() or path.is_symlink():
+    """Raises UsageError when the page cannot be written there without overwriting something, StorageError for an impossible name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StorageError("{path} cannot be written: {reason}", path=path, reason=error.strerror) from error
+    else:
         raise UsageError("{path} is there already. Choose another name, or remove it.", path=path)
     if not path.absolute().parent.is_dir():
         raise UsageError("There is no folder {folder} to write into.", folder=path.absolute().parent)
@@ -60,8 +66,6 @@ def write_page(explanation: Explanation, path: Path, language: Language = "en") 
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError as error:
-        raise UsageError("{path} is there already. Choose another name, or remove it.", path=path) from error
     except OSError as error:
         raise StorageError("{path} cannot be written: {reason}", path=path, reason=error.strerror) from error
 
