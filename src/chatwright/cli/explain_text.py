@@ -105,7 +105,7 @@ def _tokens(explanation: Explanation) -> tuple[str, Table] | None:
             f"{token.entropy_bits:.1f}",
             _alternatives(others, 26),
         )
-    title = _("Tokens (bold: the answer), and what the model would rather have said; entropy in bits")
+    title = _("Tokens (bold: the answer), and what else was likely; entropy in bits")
     if explanation.answer_bits is not None:
         title += "\n" + _("The whole answer costs {bits:.1f} bits.", bits=explanation.answer_bits)
     return title, table

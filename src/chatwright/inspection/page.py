@@ -46,7 +46,7 @@ def explanation_page(explanation: Explanation, language: Language = "en") -> str
 
 
 def check_page_path(path: Path) -> None:
-    """Raises UsageError when the page cannot be written there without overwriting something, StorageError for an impossible name."""
+    """Raises UsageError when the page would overwrite something or has no folder, StorageError for an impossible name."""
     try:
         path.lstat()
     except FileNotFoundError:
