@@ -64,6 +64,7 @@ def write_model_folder(
     `pad_token_id` also go into config.json, with whatever `extra` holds. `card` is the text of README.md (see `model.card`).
     Raises UsageError when `folder` is not empty, StorageError, InvalidModelError for a model that has no HF form.
     """
+    from chatwright.model.card import write_card
     from chatwright.model.gpt import GPT
     from chatwright.model.rnn_folder import write_rnn
     from chatwright.model.save import write_model
@@ -77,7 +78,7 @@ def write_model_folder(
             write_rnn(model, whole, extra=more)
         write_tokenizer(whole)
         write_json(whole / GENERATION_CONFIG, dict(generation))
-        (whole / CARD).write_text(card, encoding="utf-8")
+        write_card(whole, card)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
+from chatwright.model.card import write_card
 from chatwright.model.checkpoint import (
     CONFIG,
     StoredTensor,
@@ -27,7 +28,7 @@ from chatwright.model.encoder_hf import (
     build_encoder,
     encoder_weights,
 )
-from chatwright.model.folder import CARD, new_folder
+from chatwright.model.folder import new_folder
 from chatwright.model.gpt import GPT
 from chatwright.model.heads import MAX_LABELS, TextClassifier, TokenTagger
 from chatwright.model.hf import config_from_hf, config_to_hf, exported_config
@@ -93,7 +94,7 @@ def save_head(
         if write_tokenizer is not None:
             write_tokenizer(whole)
         if card:
-            (whole / CARD).write_text(card, encoding="utf-8")
+            write_card(whole, card)
 
 
 def load_head(

@@ -27,7 +27,8 @@ from chatwright.model.adapter import (
     check_fits,
     open_adapter,
 )
-from chatwright.model.folder import CARD, new_folder, write_json
+from chatwright.model.card import write_card
+from chatwright.model.folder import new_folder, write_json
 from chatwright.model.gpt import GPT
 from chatwright.model.layout import Slot, by_tensor, hf_layout
 from chatwright.model.tensors import read_tensors
@@ -164,10 +165,10 @@ def save_adapter(
     with new_folder(folder) as whole:
         save_file(weights, whole / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         write_json(whole / ADAPTER_CONFIG, _peft_config(model, config, base_name, targets, ranks, alphas))
-        if card:
-            (whole / CARD).write_text(card, encoding="utf-8")
         if write_more is not None:
             write_more(whole)
+        if card:
+            write_card(whole, card)
 
 
 def load_adapter(model: GPT, folder: Path, *, trainable: bool = False) -> LoraConfig:

@@ -24,10 +24,9 @@ def pretraining_card(run: Run) -> str:
         library_name="chatwright" if recurrent else "transformers",
         dataset_fingerprint=str(dataset["fingerprint"]),
         tags=["pretrained"],
+        data={"text": f"{dataset['n_bytes']:,} bytes, {pretraining['n_tokens']:,} tokens"},
         recipe={
-            "parameters": f"{pretraining['n_parameters']:,}",
-            "text": f"{dataset['n_bytes']:,} bytes, {pretraining['n_tokens']:,} tokens",
-            "context": pretraining["context_length"],
+            "architecture": model["kind"] if recurrent else model.get("family", model["kind"]),
             "steps": training["n_steps"],
             "optimizer": training["optimizer"],
             "seed": training["seed"],

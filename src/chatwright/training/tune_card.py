@@ -27,6 +27,13 @@ _WHAT = {
 def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool, run: Path) -> str:
     """The text of README.md. `tune`: the section of config.toml in the folder of the run, with the figures measured so far."""
     method = str(tune["method"])
+    notes = []
+    if adapter:
+        notes.append(
+            "An adapter: it answers only together with the model that it was made for, whose limits it has too."
+        )
+    if labels := tune.get("labels"):
+        notes.append(f"It knows {len(labels)} labels: {', '.join(map(str, labels))}.")
     recipe = {
         "method": method,
         "epochs": f"{tune['epochs']:g}, at most",
@@ -47,6 +54,7 @@ def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool, run: 
         tags=[method],
         recipe={name: value for name, value in recipe.items() if value != ""},
         scores=_scores(list(Journal(run / EVENTS).read())),
+        notes=notes,
     ).render()
 
 
