@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from chatwright.model.card import SECTIONS
 from chatwright.training.base_model import BaseModel
 from chatwright.training.card import pretraining_card
 from chatwright.training.run import Run
@@ -71,3 +72,15 @@ def test_a_pretrained_models_card_has_the_figures_of_the_weights_that_were_kept(
     run.event("measured", figures={"bits_per_byte": 1.5, "bits_per_byte_en": 1.25, "perplexity": 9.0})
     assert "held-out bits_per_byte: 1.5000\n- held-out bits_per_byte_en: 1.2500\n" in pretraining_card(run)
     assert "perplexity" not in pretraining_card(run)
+
+
+def test_every_way_of_training_gives_a_whole_card(tmp_path: Path) -> None:
+    run = pretraining_run(tmp_path / "run")
+    base = BaseModel(tmp_path, "tiny", "decoder", toy_config())
+    cards = [pretraining_card(run)] + [
+        model_card(base=base, tune=TUNE | {"method": method, "labels": ["a"]}, adapter=method == "lora", run=run.path)
+        for method in ("full", "lora", "dpo", "classify", "tag")
+    ]
+    for card in cards:
+        assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
+        assert "_Not known" not in card

@@ -20,6 +20,7 @@ from chatwright.engine.load import load_text_model
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import TextDelta, TextModel, TextRequest
 from chatwright.errors import InvalidDatasetError, InvalidModelError, StorageError, TrainingError, UsageError
+from chatwright.model.card import SECTIONS
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from chatwright.text.dataset import Dataset, write_dataset
@@ -133,6 +134,7 @@ def test_early_stopping_keeps_the_best_weights(model_folder: Path, tmp_path: Pat
     after, before = tuned.metrics["bits_per_byte"], tuned.before["bits_per_byte"]
     card = (tuned.result / "README.md").read_text()
     assert f"held-out bits_per_byte: {after:.4f} (before tuning: {before:.4f})" in card
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
 
 
 def test_a_run_goes_on_to_the_same_bits(model_folder: Path, tmp_path: Path) -> None:

@@ -269,4 +269,4 @@ def _name(text: str) -> str:
 
 def _line(text: str) -> str:
     """A name from a file must not begin a line of its own, nor a comment."""
-    return " ".join(text.split()).replace("<!--", "<! --").replace("-->", "-- >")
+    return " ".join(text.split()).replace("<!--", "<! --").replace("-->", "-- >") or "-"
