@@ -2,5 +2,7 @@
 
 `documents` says what is counted; `bits_per_byte` scores a GPT or RNN, `ngram` the baseline that it has to beat. `generate` lets a
 model answer many prompts, `text_metrics` and `labels` score answers, `memorisation` finds what was copied from the training text,
-`statistics` says whether a difference is real. Only `bits_per_byte` and `generate` need torch; import them by name.
+`statistics` says whether a difference is real. `bias`, `toxicity` and `canaries` measure what is said of people and what is
+remembered of the training text; `local_model` gives them a model. Only `bits_per_byte`, `generate` and `local_model` need torch;
+import them by name.
 """

@@ -346,7 +346,7 @@
       for (const point of points.filter((p) => p.kind === kind)) {
         const x = scale(point.x, xs, W), y = H - scale(point.y, ys, H);
         const word = data.neighbours.findIndex((n) => n.id === point.id);
-        const circle = svg("circle", { cx: x, cy: y, r: kind === "seen" ? 6 : kind === "near" ? 4 : 2.5, class: kind }, svg("title", {}, seen(point.text)));
+        const circle = svg("circle", { cx: x, cy: y, r: kind === "seen" ? 8 : kind === "near" ? 5 : 3, class: kind }, svg("title", {}, seen(point.text)));
         if (kind === "seen") {
           circle.setAttribute("tabindex", "0"); circle.setAttribute("role", "button"); circle.setAttribute("data-word", String(word));
           circle.setAttribute("aria-label", seen(point.text));
@@ -357,7 +357,7 @@
         if (point.id === current.id || close.has(point.id)) circle.classList.add("chosen");
         picture.append(circle);
         if (kind === "seen" || close.has(point.id))
-          picture.append(svg("text", { x: x + 8, y: y + 4, class: kind === "seen" ? "seen-text" : "near-text" }, seen(point.text)));
+          picture.append(svg("text", { x: x + 11, y: y + 6, class: kind === "seen" ? "seen-text" : "near-text" }, seen(point.text)));
       }
     }
     const nearest = bars(current.nearest.map((n) => ({ name: n.text, value: n.cosine, most: 1, shown: n.cosine.toFixed(3) })));
