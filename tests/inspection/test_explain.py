@@ -35,6 +35,8 @@ from chatwright.model.gpt import GPT
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.model.hf import config_from_hf
+from chatwright.model.load import load_model
+from chatwright.model.lora import LoraConfig, add_lora, lora_layers, save_adapter
 from tests.inspection.conftest import N_PLAIN, SETTINGS
 from tests.model.tiny_models import CASES, random_ids, reference
 
@@ -98,8 +100,6 @@ def test_attention_is_that_of_transformers(case: str, tiny: Subject) -> None:
 def load_like(ours: GPT, theirs: torch.nn.Module) -> None:
     """Transformers' weights, through a folder."""
     import tempfile
-
-    from chatwright.model.load import load_model
 
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)  # type: ignore[operator]
@@ -268,6 +268,21 @@ def test_a_classifier_over_a_decoder_is_explained(tiny_path: Path, tiny: Subject
     found = explain(open_subject(tmp_path / "head", "head", SETTINGS), PROMPT)
     assert len(found.labels) == 2
     assert found.attention.shape[0] == 2
+
+
+def test_an_adapter_is_looked_at_with_its_base(tiny_path: Path, tiny: Subject, tmp_path: Path) -> None:
+    model, config = load_model(tiny_path), LoraConfig(r=2, alpha=8)
+    add_lora(model, config, seed=0)
+    for layer in lora_layers(model).values():
+        layer.lora_b.data.normal_(std=0.3)
+    save_adapter(model, config, tmp_path / "adapter", "tiny")
+    subject = open_subject(tiny_path, "adapted", SETTINGS, tmp_path / "adapter")
+    ids = tiny.encode(PROMPT)
+    with torch.no_grad():
+        expected = model(torch.tensor([ids]))[0]
+    torch.testing.assert_close(logits_of(subject, ids), expected, atol=1e-4, rtol=1e-4)
+    assert (expected - logits_of(tiny, ids)).abs().max() > 0.1
+    assert explain(subject, PROMPT, max_tokens=1).model == "adapted"
 
 
 def test_what_cannot_be_looked_at_is_refused_in_a_sentence(

@@ -100,7 +100,8 @@ def toxicity_of(openings: Sequence[Opening], continuations: Sequence[str]) -> To
     if not openings:
         raise InvalidDatasetError("There are no openings to measure by.")
     kinds: Counter[str] = Counter()
-    named, unnamed = [], []
+    named: list[bool] = []
+    unnamed: list[bool] = []
     for opening, continuation in zip(openings, continuations, strict=True):
         hits = toxic_words(continuation)
         kinds.update({hit.kind for hit in hits})
