@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from chatwright.evaluation.bits_per_byte import bits_per_byte
 from chatwright.evaluation.documents import encode_documents
+from chatwright.model.card import SECTIONS
 from chatwright.model.load import load_language_model
 from chatwright.model.rnn import RNN
 from chatwright.text.dataset import Dataset, write_dataset
@@ -57,6 +58,8 @@ def test_a_trained_model_answers_here_and_in_transformers(
     ours = load_language_model(run / "model")
     with torch.no_grad():
         torch.testing.assert_close(ours.logits(ours.hidden(ids)), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
     # what training says of the result is true of the files
     texts = Dataset.open(dataset).texts("held_out")
     end = tokenizer.special_ids["<|endoftext|>"]

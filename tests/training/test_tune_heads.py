@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from chatwright.errors import InvalidModelError
+from chatwright.model.card import SECTIONS
 from chatwright.model.head_folder import load_head
 from chatwright.model.save import save_model
 from chatwright.text.dataset import Dataset, write_dataset
@@ -118,6 +119,8 @@ def test_a_classifier_learns_labels_and_loads_in_transformers(base: Path, tmp_pa
     assert json.loads((tmp_path / "run" / "held_out.json").read_text()) == tuned.details
     assert tuned.result is not None
     theirs = AutoModelForSequenceClassification.from_pretrained(tuned.result).eval()
+    card = (tuned.result / "README.md").read_text(encoding="utf-8")
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
     head = load_head(tuned.result)
     encode = BaseModel.open(base, "").encode_text()
     for row in rows:
