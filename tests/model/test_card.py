@@ -102,6 +102,16 @@ def test_sizes_are_those_of_the_model(tmp_path: Path) -> None:
     assert sizes["context"] == "32 tokens"
 
 
+def test_a_card_that_is_copied_to_other_weights_has_their_sizes(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model")
+    write_quantised(tmp_path / "other")
+    write_card(tmp_path / "other", (tmp_path / "model" / "README.md").read_text(encoding="utf-8"))
+    text = (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+    assert f"- weights: {folder_sizes(tmp_path / 'other')['weights']}\n" in text
+    assert folder_sizes(tmp_path / "model")["weights"] not in text
+    assert headings(tmp_path / "other") == list(SECTIONS)
+
+
 def test_figures_are_added_once_and_renewed(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     write_decoder(folder)

@@ -34,8 +34,8 @@ _NOT_MEASURED: Mapping[Block, str] = {
     "scores": "_Not measured yet: `chatwright evaluate` writes its figures here._",
     "safety": "_Not measured yet. Take it that the model has the prejudices of its training text, and can recite parts of it._",
 }
-# Replaced by `write_card`, which knows the files.
-_SIZES = "<!-- chatwright:sizes -->"
+# Filled by `write_card`, which knows the files; anew where a card is copied to other files.
+_SIZES = ("<!-- chatwright:sizes -->", "<!-- /chatwright:sizes -->")
 _FIGURE = re.compile(r"- (?P<name>.+?): (?P<value>.*)")
 _GENERAL_LIMITS: Mapping[PipelineTag, str] = {
     "text-generation": "Its answers can be wrong, and it can repeat what it was trained on.",
@@ -95,7 +95,7 @@ class ModelCard:
                 f"Made by Chatwright {__version__}.",
                 *_section("Data", _figures(fingerprint | dict(self.data)) or [unknown]),
                 *_section("Recipe", _figures(base | dict(self.recipe)) or ["_Not known._"]),
-                *_section("Sizes", [_SIZES]),
+                *_section("Sizes", [*_SIZES]),
                 *_section(_HEADINGS["scores"], _block("scores", _figures(self.scores))),
                 *_section(_HEADINGS["safety"], _block("safety", _figures(self.safety))),
                 *_section("Limits", [f"- {_line(limit)}" for limit in limits]),
@@ -105,9 +105,15 @@ class ModelCard:
 
 
 def write_card(folder: Path, text: str) -> None:
-    """README.md of a model folder whose other files are written, with their sizes in it. Raises OSError."""
+    """README.md of a model folder whose other files are written, with their sizes in it, also where the text is the card of the
+    model that this one was made from. Raises OSError."""
     sizes = _figures(folder_sizes(folder)) or ["_Not known._"]
-    (folder / CARD).write_text(text.replace(_SIZES, "\n".join(sizes), 1), encoding="utf-8", newline="\n")
+    begin, end = _SIZES
+    before, found, rest = text.partition(begin + "\n")
+    _, closed, after = rest.partition(end)
+    if found and closed:
+        text = "".join([before, begin, "\n", *(f"{line}\n" for line in sizes), end, after])
+    (folder / CARD).write_text(text, encoding="utf-8", newline="\n")
 
 
 def folder_sizes(folder: Path) -> Mapping[str, str]:
