@@ -51,6 +51,10 @@ class TrainingError(ChatwrightError):
     """A run cannot start, go on or be resumed; whatever it had saved is still there."""
 
 
+class EvaluationError(ChatwrightError):
+    """A task is broken, or an evaluation cannot start or go on; items that were finished are kept."""
+
+
 class DivergenceError(TrainingError):
     """The loss or a gradient is not a number any more: training stopped before the weights were touched."""
 

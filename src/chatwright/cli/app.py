@@ -19,6 +19,7 @@ from chatwright.cli import (
     config,
     doctor,
     explain,
+    evaluate,
     models,
     plan,
     prepare,
@@ -93,6 +94,7 @@ adapters_app.command("load", cls=_Command)(adapter_verbs.load)
 adapters_app.command("unload", cls=_Command)(adapter_verbs.unload)
 app.add_typer(adapters_app, name="adapters")
 app.command("explain", cls=_Command)(explain.explain)
+app.command("evaluate", cls=_Command)(evaluate.evaluate)
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("bench", cls=_Command)(bench.bench)

@@ -119,14 +119,14 @@ class ClassTuning:
         return self.frame.cut(self.encode(changed)[0], self.context_length) or text.ids
 
     def _collate(self, ids: Sequence[Sequence[int]], texts: Sequence[LabelledText]) -> HeadBatch:
-        padded, mask = _padded(ids, self.device)
-        return HeadBatch(padded, mask, torch.tensor([self.number[text.label] for text in texts], device=self.device))
+        ids_BT, mask = padded(ids, self.device)
+        return HeadBatch(ids_BT, mask, torch.tensor([self.number[text.label] for text in texts], device=self.device))
 
     def _predict(self, texts: Sequence[LabelledText]) -> tuple[float, list[int]]:
         """Nats of all, and the number of the likeliest label of each."""
         nats = 0.0
         predicted = [0] * len(texts)
-        for numbers in _groups([len(text.ids) for text in texts]):
+        for numbers in groups_of([len(text.ids) for text in texts]):
             group = [texts[number] for number in numbers]
             batch = self._collate([text.ids for text in group], group)
             logits_BC = self.model(batch.ids, batch.mask).float()
@@ -230,7 +230,7 @@ class TagTuning:
         return ids, tags_of(changed, ranges, spans)
 
     def _collate(self, parts: Sequence[tuple[Sequence[int], Sequence[str]]]) -> HeadBatch:
-        ids, mask = _padded([ids for ids, _tags in parts], self.device)
+        ids, mask = padded([ids for ids, _tags in parts], self.device)
         targets = torch.full_like(ids, IGNORE)
         for row, (_ids, tags) in enumerate(parts):
             targets[row, : len(tags)] = torch.tensor([self.number.get(tag, IGNORE) for tag in tags])
@@ -246,7 +246,7 @@ class TagTuning:
         nats, n_tokens = 0.0, 0
         windows = [window for text in texts for window in text.windows]
         tags: list[list[str]] = [[] for _ in windows]
-        for numbers in _groups([len(window.ids) for window in windows]):
+        for numbers in groups_of([len(window.ids) for window in windows]):
             batch = self._collate([(windows[number].ids, windows[number].tags) for number in numbers])
             logits_BTC = self.model(batch.ids, batch.mask)
             nats += float(self._nats(logits_BTC, batch))
@@ -264,16 +264,17 @@ def _only(label: str, texts: Sequence[Sequence[Span]]) -> list[list[Span]]:
     return [[span for span in spans if span[2] == label] for spans in texts]
 
 
-def _padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(B, T) ids with zeros on the right, and where they are real."""
     shape = (len(ids), max(map(len, ids)))
-    padded, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
+    ids_BT, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
     for row, own in enumerate(ids):
-        padded[row, : len(own)] = own
+        ids_BT[row, : len(own)] = own
         mask[row, : len(own)] = True
-    return torch.from_numpy(padded).to(device), torch.from_numpy(mask).to(device)
+    return torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask).to(device)
 
 
-def _groups(lengths: Sequence[int]) -> list[list[int]]:
+def groups_of(lengths: Sequence[int]) -> list[list[int]]:
     """Numbers of texts of like length together, for one forward pass each."""
     groups: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):

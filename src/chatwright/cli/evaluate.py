@@ -1,0 +1,279 @@
+"""`evaluate`: how good a model is on tasks, and whether it is better than another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatwright.cli.output import Output, choice, number, read_settings
+from chatwright.cli.progress import ProgressBar
+from chatwright.errors import UsageError
+from chatwright.i18n import _
+
+if TYPE_CHECKING:
+    from chatwright.evaluation.contamination import Overlap
+    from chatwright.evaluation.examples import Example
+    from chatwright.evaluation.journal import Journal
+    from chatwright.evaluation.report import Evaluation
+    from chatwright.evaluation.run import Answered
+    from chatwright.evaluation.task import Task
+    from chatwright.settings import Settings
+
+    Prepared = Sequence[tuple[Task, Sequence[Example]]]
+
+
+def evaluate(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model's name, or a path; with --url its name there.")
+    ],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Tasks with commas between: names of shipped ones, all, en, zh, files (.toml), or any text (.txt, .jsonl).",
+        ),
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL2", help="Say whether MODEL is better than this one.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="N items of each task, drawn at random, always the same.", show_default=False),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="A new folder for reports and answers; the same command goes on with one that was interrupted.",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Look for the items in this prepared dataset, and score without them too.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="KIND", help="engine or transformers.")] = "engine",
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An OpenAI-compatible server instead, such as http://127.0.0.1:8000/v1.",
+            show_default=False,
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The key for that server.", show_default=False)
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="auto, int8, int4, bf16 or fp32, of the engine.", show_default=False),
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a model on tasks with confidence intervals, and compare it with another."""
+    from chatwright.evaluation.library import find_tasks
+    from chatwright.evaluation.run import prepare
+
+    output: Output = context.obj
+    choice(backend, "--backend", "engine", "transformers")
+    if api_key is not None and url is None:
+        raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
+    n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
+    settings = read_settings({"device": device, "quantization": quantization})
+    output.log_to_stderr(settings)
+    prepared = prepare([task.sampled(n_items) for task in find_tasks(tasks)])
+    request = {
+        "models": [each for each in (model, against) if each is not None],
+        "tasks": {task.name: task.fingerprint for task, _examples in prepared},
+        "limit": n_items,
+        "train": train,
+        "backend": backend if url is None else url,
+        "quantization": settings.quantization if url is None and backend == "engine" else None,
+    }
+    folder = None if out is None else Path(out)
+    evaluation = _evaluate(
+        output, settings, prepared, request, folder, url, api_key, None if train is None else Path(train)
+    )
+    if as_json:
+        output.json(evaluation.to_dict())
+    else:
+        _tables(output, evaluation)
+    if folder is not None:
+        output.say(_("The reports are in {path}.", path=folder / "report.html"))
+
+
+def _evaluate(
+    output: Output,
+    settings: Settings,
+    prepared: Prepared,
+    request: dict[str, Any],
+    folder: Path | None,
+    url: str | None,
+    api_key: str | None,
+    train: Path | None,
+) -> Evaluation:
+    from chatwright.evaluation.journal import Journal
+    from chatwright.evaluation.report import Evaluation, write_reports
+    from chatwright.evaluation.scores import compare, score
+    from chatwright.text.dataset import Dataset
+
+    dataset = None if train is None else Dataset.open(train)
+    models: list[str] = request["models"]
+    with Journal.open(folder, request) as journal, _Progress(output) as progress:
+        overlaps = [None] * len(prepared) if dataset is None else _overlaps(prepared, dataset, progress)
+        answered = []
+        for model in models:
+            if url is not None:
+                answered.append(asyncio.run(_ask_server(url, api_key, model, prepared, journal, progress)))
+            else:
+                answered.append(_ask_model(model, request["backend"], settings, prepared, journal, progress))
+        scores = [[score(*pair) for pair in zip(each, overlaps, strict=True)] for each in answered]
+        comparisons = compare(*scores) if len(scores) == 2 else []
+        evaluation = Evaluation(models, scores, comparisons, request)
+        if folder is not None:
+            write_reports(evaluation, folder)
+    return evaluation
+
+
+def _ask_model(
+    model: str, backend: str, settings: Settings, prepared: Prepared, journal: Journal, progress: _Progress
+) -> list[Answered]:
+    """A model of this machine: with a head, under Transformers, or in our engine."""
+    import sys
+
+    from chatwright.cli.adapters import resolve_model
+    from chatwright.engine.device import find_device
+    from chatwright.evaluation.backends.engine import EngineWriter
+    from chatwright.evaluation.backends.protocol import Writer
+    from chatwright.evaluation.backends.transformers import TransformersWriter
+    from chatwright.evaluation.run import answer_with_labeller
+    from chatwright.hub import ModelsFolder
+    from chatwright.training.head_labeller import HeadLabeller, has_head
+
+    folder = ModelsFolder(settings.models_dir)
+    chosen = resolve_model(model, folder)
+    held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))
+    with held if folder.owns(chosen.path) else nullcontext():
+        if has_head(chosen.path):
+            labeller = HeadLabeller(chosen.path, chosen.name, find_device(settings.device))
+            return answer_with_labeller(labeller, prepared, journal, progress)
+        writer: Writer
+        if backend == "transformers":
+            if chosen.adapter is not None:
+                raise UsageError("--backend transformers takes models, and {name} is an adapter.", name=model)
+            writer = TransformersWriter(chosen.path, chosen.name, settings.n_threads)
+        else:
+            from chatwright.engine.load import load_text_model
+
+            writer = EngineWriter(load_text_model(chosen.path, chosen.name, settings, chosen.adapter))
+        return asyncio.run(_ask(writer, prepared, journal, progress))
+
+
+async def _ask_server(
+    url: str, api_key: str | None, model: str, prepared: Prepared, journal: Journal, progress: _Progress
+) -> list[Answered]:
+    from chatwright.evaluation.backends.remote import RemoteWriter
+
+    return await _ask(await RemoteWriter.open(url, model, api_key), prepared, journal, progress)
+
+
+async def _ask(writer: Any, prepared: Prepared, journal: Journal, progress: _Progress) -> list[Answered]:
+    from chatwright.evaluation.run import answer_with_writer
+
+    try:
+        return await answer_with_writer(writer, prepared, journal, progress)
+    finally:
+        await writer.close()
+
+
+def _overlaps(prepared: Prepared, dataset: Any, progress: _Progress) -> list[Overlap | None]:
+    """One reading of the training texts for all tasks."""
+    from chatwright.evaluation.contamination import find_overlap
+
+    n_bytes = sum(dataset.n_bytes("train", kind) for kind in dataset.kinds)
+    progress.begin("", _("looking for the items in the training data"), n_bytes, 0)
+    items = [item for task, _examples in prepared for item in task.items]
+    whole = find_overlap(items, dataset.texts("train"), progress.advance)
+    found: list[Overlap | None] = []
+    first = 0
+    for task, _examples in prepared:
+        found.append(whole.part(first, len(task.items)))
+        first += len(task.items)
+    return found
+
+
+def _tables(output: Output, evaluation: Evaluation) -> None:
+    from chatwright.evaluation.report import shown, shown_difference
+    from chatwright.evaluation.scores import figure_name, verdict_name
+
+    several = len(evaluation.models) > 1
+    rows = []
+    for name, scores in zip(evaluation.models, evaluation.scores, strict=True):
+        for each in scores:
+            for metric, interval in each.figures.items():
+                row = [each.answered.task.name, figure_name(metric), shown(interval), str(each.n)]
+                rows.append([name, *row] if several else row)
+            n_found = len(each.overlap.items) if each.overlap is not None else 0
+            for metric, interval in each.clean.items():
+                label = f"{figure_name(metric)} ({_('without those items')})"
+                row = [
+                    each.answered.task.name,
+                    label,
+                    shown(interval),
+                    str(each.n - n_found),
+                ]
+                rows.append([name, *row] if several else row)
+    headings = [_("TASK"), _("FIGURE"), _("SCORE (95 % INTERVAL)"), "N"]
+    output.table([_("MODEL"), *headings] if several else headings, rows)
+    if evaluation.comparisons:
+        output.data("")
+        output.table(
+            [_("TASK"), _("FIGURE"), _("DIFFERENCE (95 % INTERVAL)"), "P", _("VERDICT")],
+            [
+                [
+                    each.task,
+                    figure_name(each.metric),
+                    shown_difference(each),
+                    f"{each.p_value:.3g}",
+                    verdict_name(each.verdict),
+                ]
+                for each in evaluation.comparisons
+            ],
+        )
+    for each in evaluation.scores[0]:
+        for note in each.notes:
+            output.say(f"{each.answered.task.name}: {note}")
+
+
+class _Progress(ProgressBar):
+    """Draws what `chatwright.evaluation.run.Progress` reports."""
+
+    def __init__(self, output: Output) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+        super().__init__(output, BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+
+    def begin(self, model: str, task: str, total: int, done: int) -> None:
+        """See Progress."""
+        label = f"{model} · {task}" if model else task
+        self.bar.reset(self.task, total=total, completed=done, description=label, visible=True)
+        if done:
+            self.say(_("{label}: {done} of {total} items were answered before.", label=label, done=done, total=total))
+        elif not self.drawn:
+            self.say(f"{label}…")
+
+    def advance(self, done: int) -> None:
+        """See Progress."""
+        self.bar.update(self.task, completed=done)

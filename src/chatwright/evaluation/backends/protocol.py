@@ -1,0 +1,85 @@
+"""What an evaluation asks of a model, whoever runs it.
+
+A continuation is tokenised as lm-evaluation-harness does it: blanks at the end of the context move to the continuation,
+context and continuation are encoded together, and the continuation's tokens are those after as many tokens as the context
+has on its own. In a chat the continuation follows the template's ids, encoded by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chatwright.evaluation.examples import Prompt
+from chatwright.evaluation.labels import Entity
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Natural-log probability of all tokens of a continuation. `n_cut`: tokens of the context that there was no room for."""
+
+    logprob: float
+    n_tokens: int
+    n_cut: int = 0
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """Nats of the scored tokens of a text, and the bytes and tokens that they are."""
+
+    nats: float
+    n_bytes: int
+    n_tokens: int
+
+
+class Writer(Protocol):
+    """A model that writes."""
+
+    name: str
+    fingerprint: str
+    concurrency: int
+
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template, as far as that is known."""
+        ...
+
+    async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
+        """Of each continuation of a prompt."""
+        ...
+
+    async def score_text(self, text: str) -> TextScore:
+        """A whole text, after the token that begins a document."""
+        ...
+
+    async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
+        """The likeliest continuation, token by token, up to a stop string."""
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Labeller(Protocol):
+    """A model with a head: it names texts or finds entities, and writes nothing."""
+
+    name: str
+    fingerprint: str
+    labels: Sequence[str]
+    tags: bool
+
+    def classify(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text."""
+        ...
+
+    def find(self, texts: Sequence[str]) -> list[list[Entity]]:
+        """The entities of each text."""
+        ...
+
+
+def split_context(context: str, continuation: str) -> tuple[str, str]:
+    """Blanks at the end of the context belong to the continuation: a tokenizer puts them before the next word."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation

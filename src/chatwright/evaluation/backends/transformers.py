@@ -1,0 +1,139 @@
+"""Transformers, where it is installed: the reference that our engine is held against. float32, one item at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatwright.errors import EvaluationError, InvalidModelError
+from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context
+from chatwright.evaluation.backends.windows import windows
+from chatwright.evaluation.examples import Prompt
+from chatwright.tokenizer.special import END_OF_TEXT
+
+
+class TransformersWriter:
+    """A `Writer` over a folder in HF's layout, or a GGUF file that Transformers reads. Raises EvaluationError,
+    InvalidModelError.
+    """
+
+    concurrency = 1
+
+    def __init__(self, path: Path, name: str, n_threads: int) -> None:
+        try:
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ImportError as error:
+            raise EvaluationError(
+                "--backend transformers needs the package transformers: pip install transformers."
+            ) from error
+        torch.set_num_threads(n_threads)
+        source: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
+        if path.is_file():
+            source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(**source)
+            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise InvalidModelError(
+                "Transformers cannot load {path}: {reason}", path=path, reason=str(error).splitlines()[0][:300]
+            ) from error
+        self.name, self.model = name, model.eval()
+        config: Any = self.model.config
+        lengths = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
+        self.context_length = next((int(each) for each in lengths if each), 2048)
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        stats = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+        self.fingerprint = "transformers " + hashlib.sha256("\0".join(stats).encode()).hexdigest()[:16]
+        ends = self.model.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [ends]
+        self._ends = {end for end in (*listed, self.tokenizer.eos_token_id) if end is not None}
+
+    @property
+    def chats(self) -> bool:
+        """See Writer."""
+        return self.tokenizer.chat_template is not None
+
+    async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
+        """See Writer."""
+        found = []
+        for continuation in continuations:
+            ids, n_context = self._pair(prompt, continuation)
+            n_cut = max(0, len(ids) - self.context_length)
+            logprobs = self._logprobs(ids[n_cut:])
+            n_scored = max(1, len(ids) - n_context)
+            found.append(Likelihood(math.fsum(logprobs[len(logprobs) - n_scored :]), n_scored, n_cut))
+        return found
+
+    async def score_text(self, text: str) -> TextScore:
+        """See Writer."""
+        body = self.tokenizer.encode(text, add_special_tokens=False)
+        nats = 0.0
+        for window, n_scored in windows([self._start(), *body], self.context_length):
+            nats -= math.fsum(self._logprobs(window)[-n_scored:])
+        return TextScore(nats, len(text.encode()), len(body))
+
+    @torch.no_grad()
+    async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
+        """See Writer."""
+        ids = self._context(prompt)[-(self.context_length - max_tokens) :]
+        given, cache = torch.tensor([ids]), None
+        said: list[int] = []
+        text: str = ""
+        while len(said) < max_tokens:
+            out = self.model(input_ids=given, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            best = int(out.logits[0, -1].argmax())
+            if best in self._ends:
+                break
+            said.append(best)
+            given = torch.tensor([[best]])
+            text = str(self.tokenizer.decode(said, skip_special_tokens=True))
+            places = [place for each in stop if (place := text.find(each)) >= 0]
+            if places:
+                text = text[: min(places)]
+                break
+        return text
+
+    async def close(self) -> None:
+        """See Writer."""
+        del self.model
+
+    def _start(self) -> int:
+        """As `document_boundary`."""
+        known = self.tokenizer.get_vocab()
+        candidates = (known.get(END_OF_TEXT), self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        start = next((each for each in candidates if each is not None), None)
+        if start is None:
+            raise InvalidModelError(
+                "The tokenizer has no token that separates documents: neither <|endoftext|> nor a beginning or end of sequence."
+            )
+        return int(start)
+
+    def _context(self, prompt: Prompt) -> list[int]:
+        if prompt.messages:
+            ids: list[int] = self.tokenizer.apply_chat_template(
+                list(prompt.messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+            return ids
+        return list(self.tokenizer.encode(prompt.text))
+
+    def _pair(self, prompt: Prompt, continuation: str) -> tuple[list[int], int]:
+        if prompt.messages:
+            context_ids = self._context(prompt)
+            return [*context_ids, *self.tokenizer.encode(continuation, add_special_tokens=False)], len(context_ids)
+        context, continuation = split_context(prompt.text, continuation)
+        if not context:
+            return [self._start(), *self.tokenizer.encode(continuation, add_special_tokens=False)], 1
+        return self.tokenizer.encode(context + continuation), len(self.tokenizer.encode(context))
+
+    @torch.no_grad()
+    def _logprobs(self, ids: Sequence[int]) -> list[float]:
+        logits_TV = self.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0, :-1].float()
+        chosen_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(list(ids[1:]))[:, None])[:, 0]
+        found: list[float] = chosen_T.tolist()
+        return found

@@ -1,0 +1,58 @@
+"""The tasks that ship with Chatwright, and what `--tasks` may name: their names, a language, all, or files of one's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from chatwright.errors import EvaluationError, UsageError
+from chatwright.evaluation.task import LANGUAGES, Task, load_task, text_task
+
+SHIPPED = Path(__file__).parent / "tasks"
+
+
+@cache
+def shipped_tasks() -> dict[str, Path]:
+    """Name → TOML file; the name of a shipped task is that of its file."""
+    return {file.stem: file for language in LANGUAGES for file in sorted((SHIPPED / language).glob("*.toml"))}
+
+
+def find_tasks(wanted: str) -> list[Task]:
+    """`a,b`: names of shipped tasks, `all`, `en`, `zh`, a TOML file or its folder, a text to be scored whole. Raises
+    EvaluationError, UsageError; two tasks of one name are refused.
+    """
+    tasks: dict[str, Task] = {}
+    for each in filter(None, (part.strip() for part in wanted.split(","))):
+        for task in _found(each):
+            if task.name in tasks and tasks[task.name].path != task.path:
+                raise UsageError("Two tasks are called {name}: give one of them another name.", name=task.name)
+            tasks[task.name] = task
+    if not tasks:
+        raise UsageError("--tasks names nothing to evaluate. It takes {known}, or files.", known=_known())
+    return list(tasks.values())
+
+
+def _found(name: str) -> Iterator[Task]:
+    shipped = shipped_tasks()
+    if name in shipped:
+        yield load_task(shipped[name])
+    elif name == "all" or name in LANGUAGES:
+        chosen = [file for file in shipped.values() if name in ("all", file.parent.name)]
+        if not chosen:
+            raise EvaluationError("No tasks for {name} came with this installation.", name=name)
+        yield from map(load_task, chosen)
+    elif "\0" not in name and (path := Path(name).expanduser()).exists():
+        yield load_task(path) if path.is_dir() or path.suffix == ".toml" else text_task(path)
+    else:
+        nearest = difflib.get_close_matches(name, shipped, 1)
+        raise UsageError(
+            "There is no task {name}, and no file of that name. There are {known}.",
+            name=name[:100],
+            known=nearest[0] if nearest else _known(),
+        )
+
+
+def _known() -> str:
+    return ", ".join(["all", *LANGUAGES, *shipped_tasks()])
