@@ -91,7 +91,7 @@ class _Maker:
     def choice(self, key: str, number: int, item: Fields) -> Example:
         options, gold = self.options(item, number)
         text = item.get("text", "")
-        if not self.task.prompt:  # kind classify: a tuned head reads the text itself
+        if not self.task.prompt and self.task.kind == "classify":  # a tuned head reads the text itself
             return Example(key, number, text=self.string(item, "text", number), options=options, gold=gold)
         prompt = self.prompt(item, number)
         delimiter = self.delimiter(prompt)
@@ -146,9 +146,9 @@ class _Maker:
 
     def prompt(self, item: Fields, number: int) -> Prompt:
         task = self.task
-        template = task.prompt or "{{ prompt }}"
+        template = task.prompt or ("" if task.kind == "choice" else "{{ prompt }}")
         question = self.render(template, item, number)
-        if not question:
+        if not question and (task.kind != "choice" or task.prompt):
             raise self.wrong(number, _("its prompt is empty"))
         shots = [(self.render(template, shot, 0), self.target(shot)) for shot in task.shots]
         if task.chat:
@@ -177,7 +177,8 @@ class _Maker:
             return ""
         if self.task.delimiter is not None:
             return self.task.delimiter
-        return "" if self.task.language == "zh" or prompt.text[-1:].isspace() else " "
+        blank = self.task.language != "zh" and prompt.text and not prompt.text[-1].isspace()
+        return " " if blank else ""
 
     def string(self, item: Fields, name: str, number: int) -> str:
         value = item.get(name)

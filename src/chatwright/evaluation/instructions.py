@@ -45,7 +45,7 @@ def _language(answer: str, wanted: Any) -> bool:
     """English or Chinese by what most letters are: short answers are too little for a classifier of languages."""
     chinese = sum("\u3400" <= c <= "\u9fff" for c in answer)
     letters = sum(c.isalpha() for c in answer) - chinese
-    return chinese > letters if wanted == "zh" else letters > 0 and chinese * 10 < letters
+    return chinese * 4 > letters if wanted == "zh" else letters > 0 and chinese * 10 < letters
 
 
 def _items(answer: str) -> int:

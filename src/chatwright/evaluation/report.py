@@ -8,6 +8,7 @@ import html
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,9 +236,12 @@ def _plot(title: str, rows: Sequence[tuple[str, list[Interval]]], models: Sequen
         if len(models) > 1:
             axes.legend(frameon=False, labelcolor=_INK)
         file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+        with warnings.catch_warnings():
+            # Text stays text, which the page's fonts draw: matplotlib's need not know Chinese.
+            warnings.filterwarnings("ignore", message="Glyph")
+            figure.savefig(
+                file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            )
     text = file.getvalue()
     svg = text[text.index("<svg") :].replace(_INK, "currentColor")
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"

@@ -56,6 +56,13 @@ def score(answered: Answered, overlap: Overlap | None = None) -> TaskScores:
     notes = []
     if len(answered.examples) == 1:
         notes.append(_("One item only: there is no interval, and nothing can be told from it."))
+    elif found and (found[0].rows == found[0].rows[0]).all():
+        notes.append(
+            _(
+                "All {n} items score alike: the interval has no width, which does not make it sure.",
+                n=len(answered.examples),
+            )
+        )
     n_cut = sum(bool(result.get("n_cut")) for result in answered.results)
     if n_cut:
         notes.append(_("{n} prompts were too long for the context and lost their beginning.", n=n_cut))

@@ -232,7 +232,8 @@ def _check_settings(path: Path, raw: Fields) -> None:
     _one_of(path, "language", [raw["language"]], LANGUAGES)
     _one_of(path, "metrics", raw.get("metrics", ()), TEXT_METRICS)
     _one_of(path, "normalise", raw.get("normalise", ()), NORMALISATIONS)
-    if raw["kind"] in ("choice", "generate") and not raw.get("prompt"):
+    # An empty one is meant where whole sentences are compared: kind choice.
+    if (raw["kind"] == "choice" and "prompt" not in raw) or (raw["kind"] == "generate" and not raw.get("prompt")):
         raise EvaluationError("{path}: the field prompt is missing: it says how an item becomes a question.", path=path)
     if not 1 <= raw.get("max_tokens", 1) <= 1 << 20:
         raise EvaluationError("{path}: max_tokens must be at least 1.", path=path)

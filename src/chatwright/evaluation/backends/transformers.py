@@ -97,7 +97,7 @@ class TransformersWriter:
             if places:
                 text = text[: min(places)]
                 break
-        return text
+        return text.rstrip("\ufffd")  # the last character may have been cut off by the limit, as ours drops it
 
     async def close(self) -> None:
         """See Writer."""

@@ -1,0 +1,182 @@
+"""`chatwright evaluate`: tables, reports, resume, comparison, leaks; nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.model.head_folder import save_head
+from chatwright.model.heads import TextClassifier, TokenTagger
+from chatwright.model.load import load_model
+from chatwright.model.save import save_model
+from chatwright.text.dataset import write_dataset
+from tests.cli.conftest import Run
+from tests.evaluation.example_tasks import capitals, names, orders, reviews, sums, texts, write_task
+from tests.server.tiny import TEXT, make_model_folder
+
+
+def test_scores_are_a_table_and_three_reports(command: Run, tiny: str, tmp_path: Path) -> None:
+    tasks = ",".join(str(write(tmp_path)) for write in (capitals, sums, texts, reviews, orders, names))
+    out = tmp_path / "out"
+    done = command("evaluate", tiny, "--tasks", tasks, "--out", str(out))
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()]
+    assert rows[0] == ["TASK", "FIGURE", "SCORE", "(95", "%", "INTERVAL)", "N"]
+    assert {row[0] for row in rows[1:]} == {"capitals", "sums", "texts", "reviews", "orders", "names"}
+    assert all(row[-1].isdigit() for row in rows[1:])
+    report = json.loads((out / "report.json").read_text())
+    [model] = report["models"]
+    assert [task["n"] for task in model["tasks"]] == [5, 5, 3, 4, 2, 2]
+    accuracy = model["tasks"][0]["metrics"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert "| capitals | accuracy |" in (out / "report.md").read_text()
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert f"The reports are in {out / 'report.html'}" in done.err
+
+
+def test_json_is_printed_and_a_sample_is_always_the_same(command: Run, tiny: str, tmp_path: Path) -> None:
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--limit", "3", "--json")
+    first, second = command(*arguments), command(*arguments)
+    assert json.loads(first.out)["models"][0]["tasks"][0]["n"] == 3
+    assert first.out == second.out
+
+
+def test_a_finished_evaluation_is_not_overwritten_and_another_one_not_mixed_in(
+    command: Run, tiny: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(out))
+    assert command(*arguments).code == 0
+    before = (out / "report.json").read_bytes()
+    again = command(*arguments)
+    assert again.code == 1
+    assert "holds a finished evaluation already; nothing was changed" in again.err
+    assert (out / "report.json").read_bytes() == before
+    (out / "report.json").unlink()
+    other = command(*arguments, "--limit", "2")
+    assert "begun with other models, tasks or options" in other.err
+    resumed = command(*arguments)
+    assert resumed.code == 0, resumed.err
+    assert "5 of 5 items were answered before" in resumed.err
+    assert (out / "report.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_left_alone(command: Run, tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    done = command("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(tmp_path / "mine"))
+    assert done.code == 1
+    assert "holds no evaluation; nothing was changed" in done.err
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    (tmp_path / "file").write_text("mine")
+    done = command("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(tmp_path / "file"))
+    assert done.code == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_against_says_better_worse_or_cannot_tell(command: Run, tiny: str, tmp_path: Path) -> None:
+    worse = make_model_folder(tmp_path / "worse")
+    model = load_model(worse)
+    with torch.no_grad():
+        assert model.head is not None
+        model.head.weight.mul_(0.3)
+    (worse / "model.safetensors").unlink()
+    (worse / "config.json").unlink()
+    save_model(model, tmp_path / "weights")
+    for file in (tmp_path / "weights").iterdir():
+        file.rename(worse / file.name)
+    items = [{"text": text[i : i + 20]} for text in TEXT for i in range(0, 40, 8)]
+    task = str(write_task(tmp_path, "known", items, kind="perplexity"))
+    done = command("evaluate", tiny, "--tasks", task, "--against", str(worse), "--out", str(tmp_path / "o"))
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].split()[-1] == "better"
+    found = json.loads((tmp_path / "o" / "report.json").read_text())["comparisons"][0]
+    assert found["verdict"] == "better"
+    assert found["difference"]["high"] < 0
+    assert f"## Is {tiny} better than {worse}?" in (tmp_path / "o" / "report.md").read_text()
+    assert (
+        command("evaluate", str(worse), "--tasks", task, "--against", tiny).out.splitlines()[-1].split()[-1] == "worse"
+    )
+    same = command("evaluate", tiny, "--tasks", task, "--against", tiny)
+    assert same.out.splitlines()[-1].strip().endswith("cannot tell")
+
+
+def test_items_of_the_training_data_are_named_and_scored_apart(command: Run, tiny: str, tmp_path: Path) -> None:
+    items = [
+        {"q": f"Which number comes directly after {n} when counting upwards by ones?", "answer": str(n + 1)}
+        for n in range(5)
+    ]
+    task = str(write_task(tmp_path, "next", items, kind="generate", prompt="{{ q }}", max_tokens=4))
+    leaked = [{"text": f"Quiz. {item['q']} {item['answer']}"} for item in items]
+    write_dataset(tmp_path / "some", {"documents": {"train": [leaked[1], leaked[3], {"text": "Nothing."}]}})
+    done = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "some"), "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["models"][0]["tasks"][0]
+    assert found["contamination"]["items"] == [2, 4]
+    assert "exact_match" in found["contamination"]["metrics_without"]
+    assert "2 of 5 items stand in the training data: 2, 4." in found["notes"]
+    write_dataset(tmp_path / "all", {"documents": {"train": leaked}})
+    done = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "all"))
+    assert "5 of 5 items stand in the training data" in done.err
+    assert "how well the model remembers" in done.err
+
+
+def test_a_tuned_head_is_evaluated_on_its_labels(command: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    for kind, labels, folder in (
+        (TextClassifier, ["bad", "good"], tmp_path / "classifier"),
+        (TokenTagger, ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], tmp_path / "tagger"),
+    ):
+        head = kind(load_model(tiny_folder), labels, pad_id=0)
+        save_head(head, folder, write_tokenizer=lambda target: copy_tokenizer(tiny_folder, target))
+    task = str(reviews(tmp_path, prompt=None))
+    done = command("evaluate", str(tmp_path / "classifier"), "--tasks", task, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["models"][0]["tasks"][0]
+    assert sum(map(sum, found["confusion_matrix"])) == 4
+    assert set(found["metrics"]) == {"accuracy", "macro_f1"}
+    entities = str(names(tmp_path, prompt=None))
+    done = command("evaluate", str(tmp_path / "tagger"), "--tasks", entities, "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["models"][0]["tasks"][0]["metrics"]) == {"f1", "precision", "recall"}
+    wrong = command("evaluate", str(tmp_path / "tagger"), "--tasks", task)
+    assert "can do tasks of kind entities, and reviews is of kind classify" in wrong.err
+    strange = str(reviews(tmp_path / "other", prompt=None, labels=["good", "bad", "x"]))
+    Path(strange).with_suffix(".jsonl").write_text('{"text": "a", "answer": "x"}\n')
+    assert (
+        "None of the labels of reviews (x)" in command("evaluate", str(tmp_path / "classifier"), "--tasks", strange).err
+    )
+
+
+def test_a_task_for_heads_is_refused_by_a_model_that_writes(command: Run, tiny: str, tmp_path: Path) -> None:
+    done = command("evaluate", tiny, "--tasks", str(reviews(tmp_path, prompt=None)))
+    assert done.code == 1
+    assert "has no prompt, so only a model with a head can do it" in done.err
+
+
+def test_wrong_options_are_sentences(command: Run, tiny: str, tmp_path: Path) -> None:
+    task = str(sums(tmp_path))
+    assert command("evaluate", tiny, "--tasks", "nonesuch").code == 2
+    assert "--tasks is missing" in command("evaluate", tiny).err.replace("'", "")
+    assert "--backend is one of" in command("evaluate", tiny, "--tasks", task, "--backend", "vllm").err
+    assert "--limit takes a number from 1" in command("evaluate", tiny, "--tasks", task, "--limit", "0").err
+    assert "--api-key belongs to --url" in command("evaluate", tiny, "--tasks", task, "--api-key", "k").err
+    assert "No model is called nobody" in command("evaluate", "nobody", "--tasks", task).err
+    missing = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "none"))
+    assert missing.code == 1
+    assert str(tmp_path / "none") in missing.err
+
+
+def test_the_report_is_in_the_users_language(
+    command: Run, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    done = command("evaluate", tiny, "--tasks", str(capitals(tmp_path)), "--out", str(tmp_path / "o"))
+    assert done.code == 0, done.err
+    assert "准确率" in done.out
+    assert 'lang="zh"' in (tmp_path / "o" / "report.html").read_text()
