@@ -93,6 +93,9 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
         ({"prompt": "{{ nothing }}"}, "does not fit item 1: 'nothing' is undefined"),
         ({"prompt": "{{ q"}, "does not fit item 1"),
         ({"prompt": "{{ q.__class__.mro() }}"}, "does not fit item 1"),
+        ({"metrics": 5}, "metrics has the wrong type"),
+        ({"stop": [5]}, "stop has the wrong type"),
+        ({"extract": "("}, "extract is no regular expression"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
     ],
 )

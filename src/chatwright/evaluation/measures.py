@@ -101,7 +101,8 @@ def _mean(name: str, values: Sequence[float], *, higher_is_better: bool = True) 
 
 
 def _ratio(sums_RD: Rows) -> Rows:
-    return np.divide(sums_RD[:, 0], sums_RD[:, 1], out=np.full(len(sums_RD), np.nan), where=sums_RD[:, 1] != 0)
+    found: Rows = np.divide(sums_RD[:, 0], sums_RD[:, 1], out=np.full(len(sums_RD), np.nan), where=sums_RD[:, 1] != 0)
+    return found
 
 
 def _text_measures(results: Sequence[Result]) -> list[Measure]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from chatwright.errors import EvaluationError
+from chatwright.i18n import _
 
 TaskKind = Literal["perplexity", "choice", "generate", "classify", "entities", "instructions"]
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
@@ -26,7 +28,7 @@ NORMALISATIONS = ("lower", "punctuation", "articles")
 PIECE_CHARACTERS = 4000
 Fields = Mapping[str, Any]
 
-_FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
+_FIELD_TYPES: dict[str, type] = {
     "name": str, "title": str, "language": str, "kind": str, "source": str, "data": str, "prompt": str, "system": str,
     "chat": bool, "shots": int, "shots_from": str, "choices": str, "answer": str, "target": str, "delimiter": str,
     "labels": list, "metrics": list, "max_tokens": int, "stop": list, "normalise": list, "extract": str,
@@ -220,13 +222,13 @@ def _check_settings(path: Path, raw: Fields) -> None:
                 known=", ".join(_FIELD_TYPES),
             )
         wanted = _FIELD_TYPES[name]
-        strings = wanted is list and not all(isinstance(each, str) for each in value if isinstance(value, list))
-        if not isinstance(value, wanted) or strings or (wanted is int and isinstance(value, bool)):
+        mixed = isinstance(value, list) and not all(isinstance(each, str) for each in value)
+        if not isinstance(value, wanted) or mixed or (wanted is int and isinstance(value, bool)):
             raise EvaluationError(
                 "{path}: the field {field} has the wrong type: it must be {type}.",
                 path=path,
                 field=name,
-                type={str: "text", bool: "true or false", int: "a number", list: "a list of texts"}[wanted],  # type: ignore[index]
+                type=_type_name(wanted),
             )
     _one_of(path, "kind", [raw["kind"]], KINDS)
     _one_of(path, "language", [raw["language"]], LANGUAGES)
@@ -235,8 +237,16 @@ def _check_settings(path: Path, raw: Fields) -> None:
     # An empty one is meant where whole sentences are compared: kind choice.
     if (raw["kind"] == "choice" and "prompt" not in raw) or (raw["kind"] == "generate" and not raw.get("prompt")):
         raise EvaluationError("{path}: the field prompt is missing: it says how an item becomes a question.", path=path)
+    try:
+        re.compile(raw.get("extract", ""))
+    except re.error as error:
+        raise EvaluationError("{path}: extract is no regular expression: {reason}", path=path, reason=error) from error
     if not 1 <= raw.get("max_tokens", 1) <= 1 << 20:
         raise EvaluationError("{path}: max_tokens must be at least 1.", path=path)
+
+
+def _type_name(kind: type) -> str:
+    return {str: _("a text"), bool: _("true or false"), int: _("a whole number"), list: _("a list of texts")}[kind]
 
 
 def _one_of(path: Path, name: str, values: Sequence[str], known: Sequence[str]) -> None:
