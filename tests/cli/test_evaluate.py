@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.evaluation.backends.engine import EngineWriter
+from chatwright.evaluation.examples import Prompt
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.model.load import load_model
@@ -65,6 +68,28 @@ def test_a_finished_evaluation_is_not_overwritten_and_another_one_not_mixed_in(
     assert resumed.code == 0, resumed.err
     assert "5 of 5 items were answered before" in resumed.err
     assert (out / "report.json").read_bytes() == before
+
+
+def test_whoever_stops_it_is_told_how_to_go_on(
+    command: Run, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = EngineWriter.answer
+    asked: list[str] = []
+
+    async def interrupted(self: EngineWriter, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
+        asked.append(prompt.text)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return await answer(self, prompt, max_tokens, stop)
+
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(tmp_path / "out"))
+    with monkeypatch.context() as patched:
+        patched.setattr(EngineWriter, "answer", interrupted)
+        patched.setattr(EngineWriter, "concurrency", 1)
+        stopped = command(*arguments)
+    assert stopped.code == 130
+    assert "the same command goes on from there" in stopped.err
+    assert "2 of 5 items were answered before" in command(*arguments).err
 
 
 def test_a_folder_of_something_else_is_left_alone(command: Run, tiny: str, tmp_path: Path) -> None:

@@ -103,9 +103,14 @@ def evaluate(
         "quantization": settings.quantization if url is None and backend == "engine" else None,
     }
     folder = None if out is None else Path(out)
-    evaluation = _evaluate(
-        output, settings, prepared, request, folder, url, api_key, None if train is None else Path(train)
-    )
+    try:
+        evaluation = _evaluate(
+            output, settings, prepared, request, folder, url, api_key, None if train is None else Path(train)
+        )
+    except KeyboardInterrupt:
+        if folder is not None:
+            output.say(_("Stopped; what was answered is kept, and the same command goes on from there."))
+        raise
     if as_json:
         output.json(evaluation.to_dict())
     else:
