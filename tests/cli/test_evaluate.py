@@ -19,6 +19,7 @@ from chatwright.model.save import save_model
 from chatwright.text.dataset import write_dataset
 from tests.cli.conftest import Run
 from tests.evaluation.example_tasks import capitals, names, orders, reviews, sums, texts, write_task
+from tests.server.harness import MODEL, start_server
 from tests.server.tiny import TEXT, make_model_folder
 
 
@@ -182,6 +183,26 @@ def test_a_task_for_heads_is_refused_by_a_model_that_writes(command: Run, tiny: 
     done = command("evaluate", tiny, "--tasks", str(reviews(tmp_path, prompt=None)))
     assert done.code == 1
     assert "has no prompt, so only a model with a head can do it" in done.err
+
+
+def test_a_server_and_transformers_are_asked_instead(
+    command: Run, tiny: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("--tasks", f"{capitals(tmp_path)},{sums(tmp_path)}", "--json")
+    own = json.loads(command("evaluate", tiny, *arguments, "--quantization", "fp32").out)
+    other = command("evaluate", tiny, *arguments, "--backend", "transformers")
+    assert json.loads(other.out)["models"] == own["models"]
+    server = start_server(tiny_folder, quantization="fp32", api_key="sk-right-key-123")
+    address = ("--url", f"{server.url}/v1", "--api-key")
+    try:
+        told = command("evaluate", MODEL, *arguments, *address, "sk-right-key-123")
+        refused = command("evaluate", MODEL, *arguments, *address, "sk-wrong-key-123")
+    finally:
+        server.stop()
+    assert json.loads(told.out)["models"][0]["tasks"] == own["models"][0]["tasks"]
+    assert refused.code == 1
+    assert "answers 401" in refused.err
+    assert "sk-wrong-key-123" not in refused.err
 
 
 def test_wrong_options_are_sentences(command: Run, tiny: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ remembered of the training text; `local_model` gives them a model. Only `bits_pe
 import them by name.
 `statistics` says whether a difference is real. Only `bits_per_byte` and `generate` need torch; import them by name.
 
-`chatwright evaluate` goes this way: `library` finds tasks, `task` reads one, `examples` makes prompts of its items, `run` asks a model
-behind one of the `backends` and keeps its answers in a `journal`, `measures` counts, `scores` adds intervals and comparisons, `report`
-writes them down. `contamination` looks for items in training data.
+`chatwright evaluate` goes this way: `library` finds tasks, `task` reads one, `examples` makes prompts of its items, `run` asks a
+model behind one of the `backends` and keeps its answers in a `journal`, `measures` counts, `scores` adds intervals and comparisons,
+`report` writes them down. `contamination` looks for items in training data.
 """
