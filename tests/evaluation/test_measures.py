@@ -164,6 +164,9 @@ def test_lower_bits_per_byte_is_better(tmp_path: Path) -> None:
 
     assert compare(scores(0.9), scores(1.0))[0].verdict == "better"
     assert compare(scores(1.0), scores(0.9))[0].verdict == "worse"
+    as_seeds_differ = compare(scores(0.995), scores(1.0))[0]
+    assert as_seeds_differ.comparison.difference.high < 0
+    assert as_seeds_differ.verdict == "cannot tell"
 
 
 def test_intervals_are_seeded_and_hold_the_estimate() -> None:

@@ -15,6 +15,9 @@ from chatwright.i18n import _
 
 Verdict = Literal["better", "worse", "cannot tell"]
 SIGNIFICANT = 0.05
+# Bits per byte of many texts are so exact that two seeds of one recipe differ "significantly" (by 0.6 %, LOG.md): less than this
+# share says nothing about what was changed.
+SEED_NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,21 @@ def compare(first: Sequence[TaskScores], second: Sequence[TaskScores]) -> list[T
             theirs.figures[measure.name].estimate,
             comparison,
             p_value,
-            verdict(comparison.difference, p_value, measure.higher_is_better),
+            verdict(
+                comparison.difference,
+                p_value,
+                measure.higher_is_better,
+                least=SEED_NOISE * theirs.figures[measure.name].estimate if measure.name == "bits_per_byte" else 0.0,
+            ),
         )
         for (ours, theirs, measure, comparison), p_value in zip(rows, corrected, strict=True)
     ]
 
 
-def verdict(difference: Interval, p_value: float, higher_is_better: bool) -> Verdict:
-    """Something is claimed only where the interval leaves out 0 and the test agrees."""
+def verdict(difference: Interval, p_value: float, higher_is_better: bool, *, least: float = 0.0) -> Verdict:
+    """Something is claimed only where the interval leaves out 0, the test agrees, and the difference is no smaller than `least`."""
+    if abs(difference.estimate) < least:
+        return "cannot tell"
     if math.isnan(difference.low) or difference.low <= 0 <= difference.high or p_value >= SIGNIFICANT:
         return "cannot tell"
     return "better" if (difference.estimate > 0) == higher_is_better else "worse"
