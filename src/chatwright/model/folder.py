@@ -48,6 +48,31 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise StorageError("The model cannot be written to {folder}: {reason}", folder=folder, reason=error) from error
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write into, which becomes `path` when the block ends without an error.
+
+    As `new_folder`: never half-written, never over something that is there. Raises UsageError, StorageError.
+    """
+    path = Path(path)
+    try:
+        _check_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+            whole = Path(temporary) / "whole"
+            yield whole
+            _flush(whole)
+            _check_free(path)  # again, after minutes
+            whole.rename(path)
+    except OSError as error:
+        raise StorageError("The model cannot be written to {folder}: {reason}", folder=path, reason=error) from error
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UsageError("{path} is there already. Remove it or choose another name.", path=path)
+
+
 def write_model_folder(
     model: GPT | RNN,
     folder: Path,

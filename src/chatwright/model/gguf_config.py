@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
+from gguf.constants import GGMLQuantizationType
 
 from chatwright.errors import InvalidModelError
 from chatwright.model.config import Family, ModelConfig, RopeScaling, shown
-from chatwright.model.gguf import GGUFFile
+from chatwright.model.gguf import GGUFFile, GGUFTensor
 from chatwright.model.hf import SUPPORTED
+from chatwright.model.layout import gguf_layout, tensor_shapes
 
 ROPE_FACTORS = "rope_freqs.weight"
 # what other models of these architectures' kind do to their numbers
@@ -25,6 +31,25 @@ NOT_SUPPORTED = (
 _FAMILIES: Mapping[str, Family] = {
     "gpt2": "gpt2", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3",
 }  # fmt: skip
+# What a configuration calls its numbers, and what GGUF does. Read and written by these rows alone.
+_COMMON_KEYS: Mapping[str, str] = {
+    "d_model": "embedding_length",
+    "n_layer": "block_count",
+    "n_head": "attention.head_count",
+    "d_ff": "feed_forward_length",
+    "context_length": "context_length",
+}
+_KEYS: Mapping[bool, Mapping[str, str]] = {  # by whether it is GPT-2
+    True: _COMMON_KEYS | {"norm_eps": "attention.layer_norm_epsilon"},
+    False: _COMMON_KEYS | {"norm_eps": "attention.layer_norm_rms_epsilon"},
+}
+_OPTIONAL_KEYS: Mapping[str, str] = {
+    "vocab_size": "vocab_size",
+    "n_kv_head": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "rope_theta": "rope.freq_base",
+    "local_rope_theta": "rope.freq_base_swa",
+}
 # What llama.cpp takes for granted in Gemma 3 where the file does not say otherwise.
 _GEMMA3_WINDOW_PERIOD = 6
 _GEMMA3_LOCAL_THETA = 10_000.0
@@ -53,39 +78,35 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
     keys.expect("attention.causal", (None, True))
     for key in NOT_SUPPORTED:
         keys.expect(key, (None,))
-    d_model, n_head = keys.required("embedding_length"), keys.required("attention.head_count")
-    n_layer = keys.required("block_count")
+    gpt2, gemma3 = family == "gpt2", family == "gemma3"
+    value = {field: keys.required(key) for field, key in _KEYS[gpt2].items()}
+    given = {field: keys.get(key) for field, key in _OPTIONAL_KEYS.items()}
+    d_model, n_head, n_layer = value["d_model"], value["n_head"], value["n_layer"]
     embed = tensors.get("token_embd.weight")
     if embed is None:
         raise InvalidModelError("{path} lacks the tensor {tensor}.", path=file.path, tensor="token_embd.weight")
-    head_dim = keys.get("attention.key_length")
+    head_dim = given["head_dim"]
     if head_dim is None:
         valid = isinstance(d_model, int) and isinstance(n_head, int) and n_head > 0
         head_dim = d_model // n_head if valid else 0  # ModelConfig refuses the zero
     keys.expect("attention.value_length", (None, head_dim))
     keys.expect("rope.dimension_count", (None, head_dim))
-    gpt2, gemma3 = family == "gpt2", family == "gemma3"
     query_scale = None
     if gemma3 and n_layer == _GEMMA3_27B_LAYERS and isinstance(d_model, int) and isinstance(n_head, int) and n_head > 0:
         query_scale = (d_model / n_head) ** -0.5
     return ModelConfig(
         family=family,
-        vocab_size=keys.get("vocab_size") or embed.shape[0],
-        n_layer=n_layer,
-        d_model=d_model,
-        n_head=n_head,
-        n_kv_head=keys.get("attention.head_count_kv") or n_head,
+        **value,
+        vocab_size=given["vocab_size"] or embed.shape[0],
+        n_kv_head=given["n_kv_head"] or n_head,
         head_dim=head_dim,
-        d_ff=keys.required("feed_forward_length"),
-        context_length=keys.required("context_length"),
         norm="layernorm" if gpt2 else "rmsnorm",
-        norm_eps=keys.required("attention.layer_norm_epsilon" if gpt2 else "attention.layer_norm_rms_epsilon"),
         positions="learned" if gpt2 else "rotary",
         activation="gelu_tanh" if gpt2 or gemma3 else "silu",
         gated=not gpt2,
-        rope_theta=keys.get("rope.freq_base") or (1_000_000.0 if gemma3 else 10_000.0),
+        rope_theta=given["rope_theta"] or (1_000_000.0 if gemma3 else 10_000.0),
         rope_scaling=None if gpt2 else _rope_scaling(file, keys, head_dim),
-        local_rope_theta=(keys.get("rope.freq_base_swa") or _GEMMA3_LOCAL_THETA) if gemma3 else None,
+        local_rope_theta=(given["local_rope_theta"] or _GEMMA3_LOCAL_THETA) if gemma3 else None,
         qk_norm=family in ("qwen3", "gemma3"),
         query_scale=query_scale,
         post_norms=gemma3,
@@ -96,6 +117,67 @@ def config_from_gguf(file: GGUFFile) -> ModelConfig:
         windows=_windows(keys, n_layer, gemma3),
         tied="output.weight" not in tensors,
     )
+
+
+def config_to_gguf(config: ModelConfig) -> dict[str, Any]:
+    """The metadata of a configuration, the architecture's name included; the inverse of `config_from_gguf`.
+
+    Stretched frequencies of Llama 3's kind are a tensor there: see `rope_factors`. Whole numbers stay whole, others are for
+    float32. Raises InvalidModelError for what GGUF has no words for.
+    """
+    c = config
+    architecture = "llama" if c.family == "mistral" else c.family
+    gpt2, gemma3 = c.family == "gpt2", c.family == "gemma3"
+    own: dict[str, Any] = {key: getattr(c, field) for field, key in _KEYS[gpt2].items()}
+    own["vocab_size"] = c.vocab_size
+    if not gpt2:
+        own |= {key: value for field, key in _OPTIONAL_KEYS.items() if (value := getattr(c, field)) is not None}
+        own |= {"attention.value_length": c.head_dim, "rope.dimension_count": c.head_dim}
+    if c.rope_scaling is not None and c.rope_scaling.kind == "linear":
+        own |= {"rope.scaling.type": "linear", "rope.scaling.factor": c.rope_scaling.factor}
+    if (window := next((window for window in c.windows if window is not None), None)) is not None:
+        own["attention.sliding_window"] = window
+        if gemma3:
+            own["attention.sliding_window_pattern"] = _window_period(c)
+    metadata = {"general.architecture": architecture} | {
+        f"{architecture}.{key}": float(value) if key in _FLOATS else value for key, value in own.items()
+    }
+    if not _is_written_whole(config, metadata):
+        raise InvalidModelError(
+            "This model cannot be written as GGUF, whose {family} models lack one of its choices (activation, biases, windows,"
+            " positions or scales).",
+            family=c.family,
+        )
+    return metadata
+
+
+_FLOATS = frozenset(
+    {
+        "attention.layer_norm_epsilon",
+        "attention.layer_norm_rms_epsilon",
+        "rope.freq_base",
+        "rope.freq_base_swa",
+        "rope.scaling.factor",
+    }
+)
+
+
+def _window_period(config: ModelConfig) -> int | list[bool]:
+    """llama.cpp knows patterns in which every n-th layer sees all; others are written as one truth value a layer."""
+    first = next((i for i, window in enumerate(config.windows) if window is None), config.n_layer)
+    period = first + 1
+    slides = [window is not None for window in config.windows]
+    return period if slides == [bool((i + 1) % period) for i in range(config.n_layer)] else slides
+
+
+def _is_written_whole(config: ModelConfig, metadata: Mapping[str, Any]) -> bool:
+    """Whether the reader makes the same model of the metadata and of tensors of these shapes."""
+    expected = replace(config, family="llama") if config.family == "mistral" else config
+    if config.rope_scaling is not None and config.rope_scaling.kind != "linear":
+        expected = replace(expected, rope_scaling=None)  # a tensor says it
+    shapes = tensor_shapes(config, gguf_layout(config))
+    tensors = {name: GGUFTensor(name, shape, GGMLQuantizationType.F32, 0, 0) for name, shape in shapes.items()}
+    return config_from_gguf(GGUFFile(Path(), np.empty(0, np.uint8), metadata, tensors)) == expected
 
 
 def _windows(keys: _Keys, n_layer: object, gemma3: bool) -> tuple[int | None, ...]:

@@ -51,6 +51,15 @@ def load_language_model(
     return load_model(path, dtype=dtype, device=device)
 
 
+def read_parameter(checkpoint: GGUFCheckpoint | SafetensorsCheckpoint, parameter: str) -> Tensor:
+    """One parameter as the decoder wants it, in the precision of its file (float32 of a GGUF), the others left where they are."""
+    slot = checkpoint.layout[parameter]
+    if isinstance(checkpoint, GGUFCheckpoint):
+        return unpacked(torch.from_numpy(checkpoint.file.read(slot.tensor)), slot)
+    [stored] = read_tensors([checkpoint.tensors[slot.tensor]])
+    return unpacked(stored, slot)
+
+
 def _read_gguf(checkpoint: GGUFCheckpoint) -> Iterator[tuple[str, Tensor]]:
     for name in by_tensor(checkpoint.layout):
         yield name, torch.from_numpy(checkpoint.file.read(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from chatwright.model.checkpoint import CONFIG
 from chatwright.model.folder import new_folder, write_json
 from chatwright.model.gpt import GPT, fixed_positions
 from chatwright.model.hf import config_to_hf, exported_config
-from chatwright.model.layout import by_tensor, hf_layout
+from chatwright.model.layout import Slot, by_tensor, hf_layout
 
 
 def save_model(
@@ -66,10 +66,17 @@ def packed(model: GPT) -> dict[str, Tensor]:
         )
     weights: dict[str, Tensor] = {}
     for tensor, held in by_tensor(hf_layout(exported_config(config))).items():
-        # the parts of a fused tensor stand in the layout in their order
-        parts = [parameters[name].detach() for name, _ in held]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if offset := held[0][1].offset:
-            whole = (whole.float() - offset).to(whole.dtype)
-        weights[tensor] = whole.T.contiguous() if held[0][1].transposed else whole
+        weights[tensor] = stored([parameters[name].detach() for name, _ in held], [slot for _, slot in held])
     return weights
+
+
+def stored(parts: Sequence[Tensor], slots: Sequence[Slot]) -> Tensor:
+    """A tensor as its file has it, of the parameters in it in the layout's order; the inverse of `load.unpacked`."""
+    if heads := slots[0].interleaved_heads:
+        [whole] = parts
+        whole = whole.reshape(heads, 2, -1, *whole.shape[1:]).transpose(1, 2).reshape(whole.shape)
+    else:
+        whole = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    if offset := slots[0].offset:
+        whole = (whole.float() - offset).to(whole.dtype)
+    return whole.T.contiguous() if slots[0].transposed else whole

@@ -22,6 +22,15 @@ SOURCE = "GGUF metadata"
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>")
 
 
+# What chat templates and Transformers call a token, and what GGUF does.
+SPECIAL_KEYS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
+
+
 class TokenType(IntEnum):
     """`tokenizer.ggml.token_type`."""
 
@@ -74,16 +83,10 @@ def read_gguf(metadata: Mapping[str, Any]) -> BpeFile:
 
 def special_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
     """bos_token, eos_token, unk_token and pad_token, as chat templates call them."""
-    keys = {
-        "bos_token": "bos_token_id",
-        "eos_token": "eos_token_id",
-        "unk_token": "unknown_token_id",
-        "pad_token": "padding_token_id",
-    }
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Sequence):
         return {}
-    ids = {name: _named(metadata, key, len(tokens)) for name, key in keys.items()}
+    ids = {name: _named(metadata, key, len(tokens)) for name, key in SPECIAL_KEYS.items()}
     return {name: str(tokens[token_id]) for name, token_id in ids.items() if token_id is not None}
 
 

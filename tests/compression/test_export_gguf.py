@@ -1,0 +1,164 @@
+"""A GGUF written here is the model it was made from: to our own reader and to llama.cpp, in weights, tokens and template."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf.quants import dequantize, quantize
+from gguf import GGMLQuantizationType as Type
+
+from chatwright.compression import export_gguf as export_module
+from chatwright.compression.export_gguf import TYPES, export_gguf
+from chatwright.compression.source import Source
+from chatwright.engine.tokenizers import load_text_side
+from chatwright.errors import InvalidModelError, StorageError, UsageError
+from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.gguf import GGUFFile
+from tests.compression.models import logits, make_folder, write_text_side
+from tests.model.tiny_models import random_ids
+from tests.server.tiny import TEXT
+from tests.tokenizer.conftest import TEXTS
+
+FAMILIES = [
+    "gpt2",
+    "gpt2, untied, narrow",
+    "llama, tied",
+    "llama, every head its own keys",
+    "llama, one key head, biases",
+    "llama, wide heads",
+    "llama, linear rope",
+    "llama, llama3 rope",
+    "mistral, no window",
+    "qwen2",
+    "qwen3",
+    "qwen3, tied, biases",
+    "gemma3",
+    "gemma3, untied, no window",
+]
+_CHANGES: dict[str, Any] = {
+    "gpt2, untied, narrow": {"activation_function": "gelu_new"},
+    "mistral, no window": {"hidden_act": "silu"},
+}
+
+
+def folder_of(case: str, path: Path, **changes: Any) -> Path:
+    name = "gpt2, untied, narrow, exact gelu" if case == "gpt2, untied, narrow" else case
+    return make_folder(path / "hf", name, **_CHANGES.get(case, {}), **changes)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_every_family_reads_back_as_it_was(case: str, tmp_path: Path) -> None:
+    folder = folder_of(case, tmp_path)
+    export_gguf(Source.open(folder), tmp_path / "out.gguf", "F32")
+    ids = random_ids(2, 90)
+    torch.testing.assert_close(logits(tmp_path / "out.gguf", ids), logits(folder, ids), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("case", ["gpt2", "llama, tied", "qwen3", "gemma3"])
+def test_every_type_holds_what_its_blocks_can(case: str, kind: str, tmp_path: Path) -> None:
+    folder = folder_of(case, tmp_path)
+    exported = export_gguf(Source.open(folder), tmp_path / "out.gguf", kind)  # type: ignore[arg-type]
+    assert exported.size_bytes == (tmp_path / "out.gguf").stat().st_size
+    plain, coded = (open_checkpoint(path) for path in (folder, tmp_path / "out.gguf"))
+    assert isinstance(coded, GGUFCheckpoint)
+    for name, tensor in coded.file.tensors.items():
+        if tensor.type.name == kind and len(tensor.shape) == 2:
+            break
+    else:
+        raise AssertionError("no matrix has the type")
+    export_gguf(Source.open(folder), tmp_path / "exact.gguf", "F32")
+    exact = GGUFFile.open(tmp_path / "exact.gguf").read(name)
+    np.testing.assert_array_equal(coded.file.read(name), dequantize(quantize(exact, tensor.type), tensor.type))
+    assert plain.config.vocab_size == coded.config.vocab_size
+
+
+@pytest.mark.parametrize("pattern", ["qwen2", "gpt2"])
+def test_the_tokenizer_and_the_template_are_the_same(pattern: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf")
+    write_text_side(folder, pattern)
+    export_gguf(Source.open(folder), tmp_path / "out.gguf")
+    (ours, template), (theirs, written) = load_text_side(folder), load_text_side(tmp_path / "out.gguf")
+    for text in (*TEXTS, *TEXT, "a<|im_end|>b"):
+        assert theirs.encode(text) == ours.encode(text), text
+    assert theirs.special_ids == ours.special_ids
+    assert (theirs.eos_ids, theirs.bos_id, theirs.hidden_ids) == (ours.eos_ids, ours.bos_id, ours.hidden_ids)
+    assert template is not None
+    assert written is not None
+    assert written.source == template.source
+    assert written.special_texts == {key: value for key, value in template.special_texts.items()}
+
+
+def test_blocks_of_a_gguf_are_kept_and_not_quantised_again(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf")
+    export_gguf(Source.open(folder), tmp_path / "first.gguf", "Q4_1")
+    again = export_gguf(Source.open(tmp_path / "first.gguf"), tmp_path / "again.gguf", "Q4_1")
+    assert again.n_kept == sum(n for kind, n in again.types.items() if kind != "F32")
+    first, second = (GGUFFile.open(tmp_path / f"{name}.gguf") for name in ("first", "again"))
+    assert all(np.array_equal(first.raw(name), second.raw(name)) for name in first.tensors)
+    assert {k: v for k, v in first.metadata.items() if k.startswith("tokenizer.")} == {
+        k: v for k, v in second.metadata.items() if k.startswith("tokenizer.")
+    }
+    export_gguf(Source.open(tmp_path / "first.gguf"), tmp_path / "plain.gguf", "F32")
+    ids = random_ids(1, 50)
+    assert torch.equal(logits(tmp_path / "plain.gguf", ids), logits(tmp_path / "first.gguf", ids))
+
+
+def test_rows_that_do_not_divide_into_blocks_stay_in_half_precision(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf", "llama, tied", intermediate_size=90)
+    exported = export_gguf(Source.open(folder), tmp_path / "out.gguf", "Q4_0")
+    assert exported.in_f16 == tuple(f"blk.{i}.ffn_down.weight" for i in range(3))
+    tensors = GGUFFile.open(tmp_path / "out.gguf").tensors
+    assert tensors["blk.0.ffn_down.weight"].type is Type.F16
+    assert tensors["blk.0.ffn_up.weight"].type is Type.Q4_0
+    assert tensors["token_embd.weight"].type is Type.Q8_0  # it is the head too
+
+
+def test_what_gguf_cannot_say_is_refused(tmp_path: Path) -> None:
+    exact = make_folder(tmp_path / "exact", "gpt2, untied, narrow, exact gelu")
+    with pytest.raises(InvalidModelError, match="cannot be written as GGUF"):
+        export_gguf(Source.open(exact), tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf")
+    text = (folder / "tokenizer.json").read_text().replace(r"\\p{N}|", r"\\p{N}{1,2}|")
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(InvalidModelError, match="no name for the way"):
+        export_gguf(Source.open(folder), tmp_path / "out.gguf")
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf")
+    (tmp_path / "out.gguf").write_text("mine")
+    with pytest.raises(UsageError, match="there already"):
+        export_gguf(Source.open(folder), tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "hf")
+    (tmp_path / "to").mkdir()
+
+    def full(values: Any, kind: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export_module, "_encoded", full)
+    with pytest.raises(StorageError, match="No space left"):
+        export_gguf(Source.open(folder), tmp_path / "to" / "out.gguf")
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "hf")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(StorageError, match="only 1.0 kB are free"):
+        export_gguf(Source.open(folder), tmp_path / "out.gguf")
