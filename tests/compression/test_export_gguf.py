@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf.quants import dequantize, quantize
 from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize, quantize
 
 from chatwright.compression import export_gguf as export_module
 from chatwright.compression.export_gguf import TYPES, export_gguf
@@ -68,14 +68,10 @@ def test_every_type_holds_what_its_blocks_can(case: str, kind: str, tmp_path: Pa
     assert exported.size_bytes == (tmp_path / "out.gguf").stat().st_size
     plain, coded = (open_checkpoint(path) for path in (folder, tmp_path / "out.gguf"))
     assert isinstance(coded, GGUFCheckpoint)
-    for name, tensor in coded.file.tensors.items():
-        if tensor.type.name == kind and len(tensor.shape) == 2:
-            break
-    else:
-        raise AssertionError("no matrix has the type")
+    tensor = next(t for t in coded.file.tensors.values() if t.type.name == kind and len(t.shape) == 2)
     export_gguf(Source.open(folder), tmp_path / "exact.gguf", "F32")
-    exact = GGUFFile.open(tmp_path / "exact.gguf").read(name)
-    np.testing.assert_array_equal(coded.file.read(name), dequantize(quantize(exact, tensor.type), tensor.type))
+    exact = GGUFFile.open(tmp_path / "exact.gguf").read(tensor.name)
+    np.testing.assert_array_equal(coded.file.read(tensor.name), dequantize(quantize(exact, tensor.type), tensor.type))
     assert plain.config.vocab_size == coded.config.vocab_size
 
 
@@ -92,7 +88,7 @@ def test_the_tokenizer_and_the_template_are_the_same(pattern: str, tmp_path: Pat
     assert template is not None
     assert written is not None
     assert written.source == template.source
-    assert written.special_texts == {key: value for key, value in template.special_texts.items()}
+    assert written.special_texts == template.special_texts
 
 
 def test_blocks_of_a_gguf_are_kept_and_not_quantised_again(tmp_path: Path) -> None:
@@ -160,5 +156,5 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monk
     folder = make_folder(tmp_path / "hf")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(StorageError, match="only 1.0 kB are free"):
+    with pytest.raises(StorageError, match=r"only 1.0 kB are free"):
         export_gguf(Source.open(folder), tmp_path / "out.gguf")

@@ -29,7 +29,9 @@ from chatwright.cli import (
     train,
     tune,
 )
+from chatwright.cli.export import export
 from chatwright.cli.output import Output
+from chatwright.cli.verify import verify
 from chatwright.i18n import _, detect_language
 
 
@@ -95,6 +97,8 @@ adapters_app.command("unload", cls=_Command)(adapter_verbs.unload)
 app.add_typer(adapters_app, name="adapters")
 app.command("explain", cls=_Command)(explain.explain)
 app.command("evaluate", cls=_Command)(evaluate.evaluate)
+app.command("export", cls=_Command)(export)
+app.command("verify", cls=_Command)(verify)
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("bench", cls=_Command)(bench.bench)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 import gguf
 import numpy as np
@@ -85,9 +85,9 @@ class _Plan:
 def export_gguf(source: Source, out: Path, kind: GGUFType = "F16", progress: Progress | None = None) -> ExportedGGUF:
     """Writes `out`, which appears whole or not at all.
 
-    A GGUF file as source is dequantised, but its blocks are kept where they have the type already. At 4 bits the matrix that chooses
-    among words is kept in 8 (llama.cpp takes 6): it costs most of the quality and is read once a token. Raises UsageError when
-    `out` is there, StorageError, InvalidModelError for what GGUF cannot say.
+    A GGUF file as source is dequantised, but its blocks are kept where they have the type already. At 4 bits the matrix that
+    chooses among words is kept in 8 (llama.cpp takes 6): it costs most of the quality and is read once a token. Raises UsageError
+    when `out` is there, StorageError, InvalidModelError for what GGUF cannot say.
     """
     progress = progress or Silent()
     with new_file(out) as whole:  # first: it refuses what is there within milliseconds

@@ -28,7 +28,8 @@ class Source:
 
     @classmethod
     def open(cls, path: Path, adapter: Path | None = None) -> Source:
-        """The model in a folder or a GGUF file. Raises ModelNotFoundError, InvalidModelError, for encoders and recurrent models too."""
+        """The model in a folder or a GGUF file. Raises ModelNotFoundError, InvalidModelError (for encoders and recurrent models
+        too)."""
         return cls(open_checkpoint(path), None if adapter is None else open_adapter(adapter).path)
 
     @property

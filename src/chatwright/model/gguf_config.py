@@ -32,7 +32,7 @@ _FAMILIES: Mapping[str, Family] = {
     "gpt2": "gpt2", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3",
 }  # fmt: skip
 # What a configuration calls its numbers, and what GGUF does. Read and written by these rows alone.
-_COMMON_KEYS: Mapping[str, str] = {
+_COMMON_KEYS: dict[str, str] = {
     "d_model": "embedding_length",
     "n_layer": "block_count",
     "n_head": "attention.head_count",

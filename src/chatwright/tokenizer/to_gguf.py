@@ -28,10 +28,8 @@ def tokenizer_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
 
     Raises InvalidModelError when it is broken, or cuts text in a way that GGUF has no name for.
     """
-    if (folder / "tokenizer.json").is_file():
-        file = read_tokenizer_json(folder)
-    else:
-        file = read_vocab_and_merges(folder)
+    has_json = (folder / "tokenizer.json").is_file()
+    file = read_tokenizer_json(folder) if has_json else read_vocab_and_merges(folder)
     file.eos_ids |= eos_ids_of_model(folder)
     named = named_texts(read_json(folder / "tokenizer_config.json"), read_json(folder / "special_tokens_map.json"))
     return metadata_of(file, named, vocab_size)

@@ -1,0 +1,180 @@
+"""Two sides of which at least one is a server: greedy answers and the log probabilities of their tokens, all that is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from chatwright.compression.progress import Progress, Silent
+from chatwright.compression.verify.report import Compared, Greedy, Report, finding, first_difference, parted
+from chatwright.compression.verify.server import TOP
+from chatwright.compression.verify.side import Answered, AnswerSide, Logits, Message, Side, Token
+from chatwright.compression.verify.texts import CHATS, CONTROL, TEXTS
+from chatwright.i18n import _
+
+# Of log probabilities: rms up to which weights or a cache of eight bits explain a difference, as the default model measured.
+_ROUNDING = 0.15
+_SAME = 2e-3
+
+
+class Answering:
+    """A side with logits in the place of a server."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.label = side.label
+        self._pieces = side.pieces()
+
+    def complete(self, text: str, n: int) -> Answered:
+        """See AnswerSide."""
+        return self._answer(self.side.encode(text), n)
+
+    def chat(self, messages: Sequence[Message], n: int) -> Answered:
+        """See AnswerSide."""
+        return self._answer(self.side.encode_chat(messages), n)
+
+    def _answer(self, ids: list[int], n: int) -> Answered:
+        made = self.side.greedy(ids, n)
+        log = _log_softmax(self.side.logits([*ids, *made]))
+        prompt = [self._token(log[i - 1] if i else None, token) for i, token in enumerate(ids)]
+        answer = [self._token(log[len(ids) + i - 1], token) for i, token in enumerate(made)]
+        return Answered(len(ids), tuple(prompt), tuple(answer))
+
+    def _token(self, row: Logits | None, token: int) -> Token:
+        text = self._pieces[token].decode("utf-8", errors="replace")
+        if row is None:
+            return Token(text, None, {})
+        best = np.argsort(-row)[:TOP]
+        return Token(
+            text, float(row[token]), {self._pieces[i].decode("utf-8", errors="replace"): float(row[i]) for i in best}
+        )
+
+    def close(self) -> None:
+        """See AnswerSide."""
+        self.side.close()
+
+
+def compare_answers(
+    a: AnswerSide,
+    b: AnswerSide,
+    *,
+    n_greedy: int = 24,
+    tie: float = 0.1,
+    chats: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """A is the reference. `chats`: whether both have a template."""
+    progress = progress or Silent()
+    report = Report(a.label, b.label, "answers")
+    report.findings.append(
+        finding(
+            "left out",
+            False,
+            "Of a server only answers are seen: the likeliest tokens and their log probabilities were compared, not all logits.",
+        )
+    )
+    progress.begin(_("comparing answers"), len(TEXTS) + (len(CHATS) if chats else 0))
+    deltas: list[float] = []
+    done = 0
+    for name, text in TEXTS.items():
+        deltas += _one(report, name, a.complete(text, n_greedy), b.complete(text, n_greedy), tie, chat=False)
+        done += 1
+        progress.advance(done)
+    for name, messages in CHATS.items() if chats else ():
+        deltas += _one(report, name, a.chat(messages, n_greedy), b.chat(messages, n_greedy), tie, chat=True)
+        done += 1
+        progress.advance(done)
+    if deltas:
+        rms = float(np.sqrt(np.mean(np.square(deltas))))
+        most = float(np.max(np.abs(deltas)))
+        if rms > _ROUNDING:
+            report.findings.append(
+                finding(
+                    "logits",
+                    True,
+                    "The log probabilities of the same tokens differ by {rms:.2g} (rms of {n}; at most {most:.2g}), more than"
+                    " rounding explains.",
+                    rms=rms,
+                    n=len(deltas),
+                    most=most,
+                )
+            )
+        elif rms > _SAME:
+            report.findings.append(
+                finding(
+                    "rounding",
+                    False,
+                    "The log probabilities of the same tokens differ by {rms:.2g} (rms of {n}; at most {most:.2g}), as rounding"
+                    " would.",
+                    rms=rms,
+                    n=len(deltas),
+                    most=most,
+                )
+            )
+    return report
+
+
+def _one(report: Report, name: str, a: Answered, b: Answered, tie: float, *, chat: bool) -> list[float]:
+    """Differences of log probabilities of tokens that both have at the same place."""
+    same_prompt = a.n_prompt == b.n_prompt or None in (a.n_prompt, b.n_prompt)
+    first = None
+    if a.prompt and b.prompt:
+        first = first_difference([token.text for token in a.prompt], [token.text for token in b.prompt])
+        if first is not None and _is_broken(a.prompt[first : first + 1], b.prompt[first : first + 1]) and same_prompt:
+            first = None  # halves of characters are told differently
+    elif not same_prompt:
+        first = 0
+    (report.chats if chat else report.texts).append(Compared(name, a.n_prompt or 0, first))
+    if first is not None:
+        kind = "control" if name == CONTROL else "template" if chat else "tokenizer"
+        if not any(found.kind == kind for found in report.findings):
+            report.findings.append(
+                finding(
+                    kind,  # type: ignore[arg-type]
+                    kind != "control",
+                    {
+                        "template": "The chat templates differ: the conversation {name!r} is {x} tokens and {y}.",
+                        "tokenizer": "The tokenizers differ: the text {name!r} is {x} tokens and {y}.",
+                        "control": "Only one side takes the text of a control token, where a user wrote it, for the token itself"
+                        " ({name!r}: {x} tokens and {y}).",
+                    }[kind],
+                    name=name,
+                    x=a.n_prompt,
+                    y=b.n_prompt,
+                )
+            )
+        return []
+    deltas = _deltas(a.prompt, b.prompt)
+    place = first_difference([token.text for token in a.answer], [token.text for token in b.answer])
+    whole = min(len(a.answer), len(b.answer))
+    label = f"chat {name}" if chat else name
+    if place is None or place >= whole:
+        report.greedy.append(Greedy(label, whole, whole))
+        return deltas + _deltas(a.answer, b.answer)
+    best = sorted(a.answer[place].top.values(), reverse=True)
+    gap = best[0] - best[1] if len(best) > 1 else float("inf")
+    report.greedy.append(Greedy(label, whole, place, gap))
+    other = a.answer[place].top.get(b.answer[place].text)
+    real = other is None or best[0] - other > 4 * _ROUNDING
+    report.findings.append(parted(real, name=label, place=place, gap=gap, tie=tie))
+    return deltas + _deltas(a.answer[:place], b.answer[:place])
+
+
+def _deltas(a: Sequence[Token], b: Sequence[Token]) -> list[float]:
+    return [
+        y.logprob - x.logprob
+        for x, y in zip(a, b, strict=False)
+        if x.text == y.text and x.logprob is not None and y.logprob is not None
+    ]
+
+
+def _is_broken(a: Sequence[Token], b: Sequence[Token]) -> bool:
+    """Servers tell a token that ends inside a character as "", as U+FFFD or as escaped bytes."""
+    return any(not token.text or "\ufffd" in token.text or token.text.startswith("bytes:") for token in (*a, *b))
+
+
+def _log_softmax(logits: Logits) -> Logits:
+    shifted = logits - logits.max(1, keepdims=True)
+    log: Logits = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return log
