@@ -26,7 +26,10 @@ def write_text_side(folder: Path, pattern: str = "qwen2", vocab_size: int = VOCA
 def make_folder(folder: Path, case: str = "qwen3, tied, biases", **sizes: int) -> Path:
     """The case of `tiny_models` with a vocabulary that the tokenizer fits into; `sizes` are changes of its configuration."""
     kept = CASES[case]
-    model = AutoModelForCausalLM.from_config(type(kept)(**{**kept.to_dict(), "vocab_size": VOCAB, **sizes}))
+    options = {**kept.to_dict(), "vocab_size": VOCAB, **sizes}
+    if "num_hidden_layers" in sizes:
+        options.pop("layer_types", None)
+    model = AutoModelForCausalLM.from_config(type(kept)(**options))
     randomise(model)
     model.save_pretrained(folder)
     write_text_side(folder, "gpt2" if kept.model_type == "gpt2" else "qwen2")

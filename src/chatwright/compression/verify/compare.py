@@ -294,17 +294,29 @@ def _judge(
     like = next((kind for kind in LADDER if sticks.get(kind, 0.0) * _ROOM >= total.rms), None)
     coarsest = max((a.precision, b.precision), key=_coarseness)
     if like is None or _coarseness(like) > max(_coarseness(coarsest), _coarseness("bf16")):
-        text = (
-            "The logits differ (rms {rms:.2g}) by more than rounding to {precision} explains (rms {stick:.2g})."
-            if like is None
-            else "The logits differ (rms {rms:.2g}) as rounding to {like} would, but neither side is said to be that coarse."
-        )
-        worst = LADDER[-1] if like is None else like
-        return (
-            []
-            if named
-            else [finding("logits", True, text, rms=total.rms, like=worst, precision=worst, stick=sticks[worst])]
-        )
+        if named:  # the files have said it better
+            return []
+        if like is None:
+            stick = sticks[LADDER[-1]]
+            return [
+                finding(
+                    "logits",
+                    True,
+                    "The logits differ (rms {rms:.2g}) by more than rounding explains ({stick:.2g} in {like}).",
+                    rms=total.rms,
+                    stick=stick,
+                    like=LADDER[-1],
+                )
+            ]
+        return [
+            finding(
+                "logits",
+                True,
+                "The logits differ (rms {rms:.2g}) as rounding to {like} would, but neither side is said to be that coarse.",
+                rms=total.rms,
+                like=like,
+            )
+        ]
     return [
         finding(
             "rounding",

@@ -99,8 +99,8 @@ class LlamaSide:
         return rows
 
     def greedy(self, ids: Sequence[int], n: int) -> list[int]:
-        """See Side."""
-        side = self._server or self._api
+        """See Side. The server stops at an end of text; the C API goes on."""
+        side = self._api or self._server
         assert side is not None
         return side.greedy(list(ids), n)
 
@@ -171,7 +171,7 @@ class _Server:
             "prompt": ids, "n_predict": n, "temperature": 0, "return_tokens": True, "ignore_eos": False, "n_probs": 1,
         }  # fmt: skip
         answer = self._post("/completion", body)
-        return [entry["id"] for entry in answer["completion_probabilities"]]
+        return [entry["id"] for entry in answer.get("completion_probabilities", ())]
 
     def close(self) -> None:
         self._client.close()

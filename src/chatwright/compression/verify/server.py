@@ -74,7 +74,7 @@ class ServerSide:
         )
         entries = (answer.choices[0].logprobs.content or []) if answer.choices[0].logprobs else []
         tokens = tuple(
-            Token(entry.token, entry.logprob, {top.token: top.logprob for top in entry.top_logprobs})
+            Token.told(entry.token, entry.logprob, [(top.token, top.logprob) for top in entry.top_logprobs])
             for entry in entries
         )
         return Answered(answer.usage.prompt_tokens if answer.usage else None, (), tokens)
@@ -89,4 +89,4 @@ def _tokens(logprobs: Any) -> tuple[Token, ...]:
         return ()
     tops: Sequence[Mapping[str, float] | None] = logprobs.top_logprobs or [None] * len(logprobs.tokens)
     rows = zip(logprobs.tokens, logprobs.token_logprobs, tops, strict=True)
-    return tuple(Token(text, logprob, top or {}) for text, logprob, top in rows)
+    return tuple(Token.told(text, logprob, (top or {}).items()) for text, logprob, top in rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -62,13 +63,31 @@ class Side(Protocol):
         ...
 
 
+BROKEN = "\ufffd"
+
+
 @dataclass(frozen=True)
 class Token:
-    """A token as a server tells it: its text, its log probability, and the likeliest at its place."""
+    """A token as a server tells it: its text, its log probability, and the likeliest at its place, by text.
+
+    A token that is no whole character is told as "", as U+FFFD or as escaped bytes: all are `BROKEN` here.
+    """
 
     text: str
     logprob: float | None
     top: Mapping[str, float]
+
+    @classmethod
+    def told(cls, text: str, logprob: float | None, top: Iterable[tuple[str, float]]) -> Token:
+        """Of texts as they are told."""
+        best: dict[str, float] = {}
+        for other, value in top:
+            best[_whole(other)] = max(value, best.get(_whole(other), -math.inf))
+        return cls(_whole(text), logprob, best)
+
+
+def _whole(text: str) -> str:
+    return BROKEN if not text or BROKEN in text or text.startswith("bytes:") else text
 
 
 @dataclass(frozen=True)

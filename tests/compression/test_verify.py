@@ -1,0 +1,280 @@
+"""`verify` finds what was planted and names its kind, calls rounding rounding, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import chatwright.compression.verify as package
+from chatwright.compression.export_gguf import export_gguf
+from chatwright.compression.source import Source
+from chatwright.compression.verify.compare import compare_sides
+from chatwright.compression.verify.naming import parse, verify
+from chatwright.compression.verify.ours import TorchSide
+from chatwright.compression.verify.report import Report
+from chatwright.compression.verify.texts import TEXTS
+from chatwright.errors import EngineError, ModelNotFoundError, UsageError
+from chatwright.i18n import catalogue
+from chatwright.settings import Settings
+from tests.compression.models import edit_json, make_folder
+from tests.server.tiny import TEMPLATE, make_model_folder
+from tests.serving import serve
+
+Change = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("verify") / "model", "qwen3, tied, biases", num_hidden_layers=2)
+
+
+@pytest.fixture
+def changed(model: Path, tmp_path: Path) -> Callable[[Change], Path]:
+    """A copy of the model with a change."""
+
+    def copy(change: Change) -> Path:
+        shutil.copytree(model, tmp_path / "changed")
+        change(tmp_path / "changed")
+        return tmp_path / "changed"
+
+    return copy
+
+
+def compared(a: object, b: object, tmp_path: Path) -> Report:
+    return verify(str(a), str(b), Settings(home=tmp_path), lambda name: (Path(name), None), n_greedy=6)
+
+
+def kinds(report: Report, *, real: bool = True) -> set[str]:
+    return {found.kind for found in report.findings if found.real is real}
+
+
+def row(tensor: str, index: int, factor: float) -> Change:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights[tensor][index] *= factor
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def rope(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 20_000.0}))
+
+
+def template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("assistant\n", "assistant \n"))
+
+
+def tokenizer(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][1:]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def in_half(dtype: torch.dtype) -> Change:
+    def change(folder: Path) -> None:
+        weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def test_a_model_is_the_same_as_itself(model: Path, tmp_path: Path) -> None:
+    report = compared(model, model, tmp_path)
+    assert report.findings == []
+    assert report.figures is not None
+    assert report.figures.max_abs == 0
+    assert report.figures.top1 == 1
+    assert [each.name for each in report.texts] == list(TEXTS)
+    assert all(each.first is None for each in (*report.texts, *report.chats))
+    assert all(each.same == each.n_tokens == 6 for each in report.greedy)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (template, "template", "of the conversation 'en', token"),
+        (tokenizer, "tokenizer", "of the text"),
+        (row("model.layers.1.mlp.up_proj.weight", 5, -3.0), "weights", r"layers.1.feed_forward.up.weight, row 5 of 96"),
+        (row("model.embed_tokens.weight", 300, 0.5), "weights", r"embed.weight, row 300 of 384"),
+        (row("model.layers.0.self_attn.q_norm.weight", 2, 0.5), "weights", "layers.0.attention.q_norm.weight"),
+        (rope, "rope", "the rotary frequencies is 10000 and 20000"),
+        (lambda folder: edit_json(folder / "config.json", rms_norm_eps=1e-3), "config", "norm_eps is 1e-06 and 0.001"),
+    ],
+    ids=["template", "tokenizer", "row of a matrix", "row of the embedding", "norm", "rope", "config"],
+)
+def test_a_planted_difference_is_found_and_named(
+    change: Change, kind: str, words: str, model: Path, changed: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    report = compared(model, changed(change), tmp_path)
+    assert report.differs
+    assert kind in kinds(report)
+    assert any(words in str(found) for found in report.findings if found.kind == kind)
+    if kind in ("template", "tokenizer"):
+        assert kinds(report) == {kind}  # the weights are the same
+    else:
+        assert not kinds(report) & {"template", "tokenizer"}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_coarser_precision_differs_as_rounding_would(precision: str, model: Path, tmp_path: Path) -> None:
+    report = compared(model, f"torch/{precision}:{model}", tmp_path)
+    assert "rounding" in kinds(report, real=False)
+    assert kinds(report) <= {"greedy"}
+    assert any("as rounding would" in str(found) for found in report.findings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_kept_in_half_differ_as_rounding_would(
+    dtype: torch.dtype, model: Path, changed: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    report = compared(model, changed(in_half(dtype)), tmp_path)
+    name = {torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    assert any(f"(F32 and {name})" in str(found) for found in report.findings if found.kind == "rounding")
+    assert not kinds(report) & {"weights", "logits", "config"}
+
+
+def test_without_files_positions_and_a_row_of_the_head_are_told_from_the_logits(
+    model: Path, changed: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    a, b = TorchSide("a", model), TorchSide("b", changed(rope))
+    assert "positions" in kinds(compare_sides(a, b, n_greedy=2))
+    shutil.rmtree(tmp_path / "changed")
+    untied = make_folder(tmp_path / "untied", "qwen3", num_hidden_layers=2)
+    shutil.copytree(untied, tmp_path / "damaged")
+    row("lm_head.weight", 77, 3.0)(tmp_path / "damaged")
+    report = compare_sides(TorchSide("a", untied), TorchSide("b", tmp_path / "damaged"), n_greedy=2)
+    assert any("one token, 77 " in str(found) for found in report.findings if found.kind == "weights")
+
+
+def test_a_damaged_layer_is_more_than_rounding(model: Path, changed: Callable[[Change], Path]) -> None:
+    a = TorchSide("a", model)
+    b = TorchSide("b", changed(row("model.layers.0.mlp.down_proj.weight", slice(0, 40), 0.0)))  # type: ignore[arg-type]
+    report = compare_sides(a, b, (a.source, None), n_greedy=2)
+    assert "logits" in kinds(report)
+
+
+def test_logits_that_are_no_numbers_are_a_difference(
+    model: Path, changed: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    report = compared(model, changed(row("model.norm.weight", 0, float("nan"))), tmp_path)
+    assert "not finite" in kinds(report)
+
+
+def test_greedy_tokens_part_in_a_tie_or_really(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = TorchSide("a", model), TorchSide("b", model)
+    made = b.greedy
+
+    def other(ids: list[int], n: int) -> list[int]:
+        tokens = made(ids, n)
+        logits = b.logits([*ids, *tokens[:3]])[-1]
+        return [*tokens[:3], int(np.argsort(-logits)[1]), *tokens[4:]]
+
+    monkeypatch.setattr(b, "greedy", other)
+    # the second best, called an answer, is not what its logits say
+    assert kinds(compare_sides(a, b, n_greedy=6, tie=0.0)) & {"cache", "greedy"}
+    report = compare_sides(a, b, n_greedy=6, tie=1e6)
+    assert kinds(report) == set()
+    assert "tie" in kinds(report, real=False)
+    assert all(each.same == 3 for each in report.greedy)
+
+
+def test_other_vocabularies_are_refused(model: Path, tmp_path: Path) -> None:
+    wider = make_folder(tmp_path / "wider", "qwen3, tied, biases", vocab_size=400)
+    with pytest.raises(UsageError, match=r"different vocabularies \(384 and 400 tokens\)"):
+        compared(model, wider, tmp_path)
+    other = make_model_folder(tmp_path / "other")
+    content = json.loads((other / "tokenizer.json").read_text())
+    ids = content["model"]["vocab"]
+    shifted = dict(zip(ids, [*list(ids.values())[3:], *list(ids.values())[:3]], strict=True))
+    assert len(shifted) == 384
+    with pytest.raises(UsageError, match="different vocabularies"):
+        compared(model, other, tmp_path)
+
+
+def test_transformers_and_our_engine_say_the_same(model: Path, tmp_path: Path) -> None:
+    report = compared(model, f"hf:{model}", tmp_path)
+    assert kinds(report) == set()
+    assert report.figures is not None
+    assert report.figures.max_abs < 1e-3
+    report = compared(model, f"engine/fp32:{model}", tmp_path)
+    assert kinds(report) == set()
+    assert report.figures is not None
+    assert report.figures.kl_max < 1e-6
+
+
+@pytest.mark.skipif(
+    find_spec("xllamacpp") is None and find_spec("llama_cpp") is None, reason="needs llama.cpp (the extra llama)"
+)
+@pytest.mark.parametrize("case", ["gpt2", "llama, tied", "llama, llama3 rope", "qwen2", "qwen3", "gemma3"])
+def test_llama_cpp_says_the_same_of_what_was_exported(case: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf", case)
+    export_gguf(Source.open(folder), tmp_path / "out.gguf")
+    report = compared(folder, f"llama:{tmp_path / 'out.gguf'}", tmp_path)
+    assert kinds(report) == set(), [str(found) for found in report.findings]
+    assert report.figures is not None
+    assert report.figures.kl_mean < 1e-3
+    assert all(each.first is None for each in report.texts)
+
+
+def test_a_server_shows_answers_only_and_they_agree(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "models" / "tiny")
+    with serve(tmp_path, "tiny", "--quantization", "fp32") as server:
+        report = compared(folder, server.url, tmp_path)
+        assert report.seen == "answers"
+        assert kinds(report) == set(), [str(found) for found in report.findings]
+        assert any("only answers are seen" in str(found) for found in report.findings)
+        assert report.chats
+        template(folder)
+        assert kinds(compared(folder, f"{server.url}/v1#tiny", tmp_path)) == {"template"}
+    with pytest.raises(EngineError, match="does not answer"):
+        compared(folder, server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("smollm2:135m", ("torch", None, "smollm2:135m")),
+        ("engine:smollm2:135m", ("engine", None, "smollm2:135m")),
+        ("engine/int8:runs/a", ("engine", "int8", "runs/a")),
+        ("torch/bf16:C:/models/a", ("torch", "bf16", "C:/models/a")),
+        ("llama:a.gguf", ("llama", None, "a.gguf")),
+        ("runs/a", ("torch", None, "runs/a")),
+    ],
+)
+def test_how_sides_are_named(name: str, expected: tuple[str, str | None, str]) -> None:
+    assert parse(name) == expected
+
+
+def test_bad_names_are_refused_in_a_sentence(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one of int8, int4"):
+        parse("engine/int3:x")
+    with pytest.raises(UsageError, match="missing behind the colon"):
+        parse("hf:")
+    with pytest.raises(ModelNotFoundError):
+        compared(model, f"hf:{tmp_path}", tmp_path)
+    with pytest.raises(UsageError, match="takes a GGUF file"):
+        compared(model, f"llama:{model}", tmp_path)
+
+
+def test_every_finding_exists_in_chinese() -> None:
+    chinese = catalogue("zh")
+    sentences = []
+    for file in Path(package.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "finding":
+                assert isinstance(node.args[2], ast.Constant)
+                sentences.append(node.args[2].value)
+    assert len(sentences) > 15
+    assert [sentence for sentence in sentences if sentence not in chinese] == []
