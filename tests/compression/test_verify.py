@@ -26,8 +26,8 @@ from chatwright.errors import EngineError, ModelNotFoundError, UsageError
 from chatwright.i18n import catalogue
 from chatwright.settings import Settings
 from tests.compression.models import edit_json, make_folder
+from tests.server.harness import start_server
 from tests.server.tiny import TEMPLATE, make_model_folder
-from tests.serving import serve
 
 Change = Callable[[Path], None]
 
@@ -229,8 +229,9 @@ def test_llama_cpp_says_the_same_of_what_was_exported(case: str, tmp_path: Path)
 
 
 def test_a_server_shows_answers_only_and_they_agree(tmp_path: Path) -> None:
-    folder = make_model_folder(tmp_path / "models" / "tiny")
-    with serve(tmp_path, "tiny", "--quantization", "fp32") as server:
+    folder = make_model_folder(tmp_path / "tiny")
+    server = start_server(folder, home=tmp_path, quantization="fp32")
+    try:
         report = compared(folder, server.url, tmp_path)
         assert report.seen == "answers"
         assert kinds(report) == set(), [str(found) for found in report.findings]
@@ -238,6 +239,10 @@ def test_a_server_shows_answers_only_and_they_agree(tmp_path: Path) -> None:
         assert report.chats
         template(folder)
         assert kinds(compared(folder, f"{server.url}/v1#tiny", tmp_path)) == {"template"}
+        row("lm_head.weight", slice(0, 384), 1.5)(folder)  # type: ignore[arg-type]
+        assert "logits" in kinds(compared(folder, server.url, tmp_path))
+    finally:
+        server.stop()
     with pytest.raises(EngineError, match="does not answer"):
         compared(folder, server.url, tmp_path)
 

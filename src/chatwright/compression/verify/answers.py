@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from chatwright.compression.progress import Progress, Silent
-from chatwright.compression.verify.report import Compared, Greedy, Report, finding, first_difference, parted
+from chatwright.compression.verify.report import Compared, Greedy, Report, finding, parted
 from chatwright.compression.verify.server import TOP
-from chatwright.compression.verify.side import Answered, AnswerSide, Logits, Message, Side, Token
+from chatwright.compression.verify.side import BROKEN, Answered, AnswerSide, Logits, Message, Side, Token
 from chatwright.compression.verify.texts import CHATS, CONTROL, TEXTS
 from chatwright.i18n import _
 
@@ -120,7 +120,7 @@ def _one(report: Report, name: str, a: Answered, b: Answered, tie: float, *, cha
     same_prompt = a.n_prompt == b.n_prompt or None in (a.n_prompt, b.n_prompt)
     first = None
     if a.prompt and b.prompt:
-        first = first_difference([token.text for token in a.prompt], [token.text for token in b.prompt])
+        first = _first_difference(a.prompt, b.prompt)
     elif not same_prompt:
         first = 0
     (report.chats if chat else report.texts).append(Compared(name, a.n_prompt or 0, first))
@@ -152,7 +152,7 @@ def _one(report: Report, name: str, a: Answered, b: Answered, tie: float, *, cha
             report.findings.append(found)
         return []
     deltas = _deltas(a.prompt, b.prompt)
-    place = first_difference([token.text for token in a.answer], [token.text for token in b.answer])
+    place = _first_difference(a.answer, b.answer)
     whole = min(len(a.answer), len(b.answer))
     label = f"chat {name}" if chat else name
     if place is None or place >= whole:
@@ -167,11 +167,19 @@ def _one(report: Report, name: str, a: Answered, b: Answered, tie: float, *, cha
     return deltas + _deltas(a.answer[:place], b.answer[:place])
 
 
+def _first_difference(a: Sequence[Token], b: Sequence[Token]) -> int | None:
+    """A part of a character may be told as such or, with those before it, as the character: only whole ones differ."""
+    for place, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x.text != y.text and BROKEN not in (x.text, y.text):
+            return place
+    return None if len(a) == len(b) else min(len(a), len(b))
+
+
 def _deltas(a: Sequence[Token], b: Sequence[Token]) -> list[float]:
     return [
         y.logprob - x.logprob
         for x, y in zip(a, b, strict=False)
-        if x.text == y.text and x.logprob is not None and y.logprob is not None
+        if x.text == y.text != BROKEN and x.logprob is not None and y.logprob is not None
     ]
 
 

@@ -167,11 +167,9 @@ class _Server:
         return top
 
     def greedy(self, ids: list[int], n: int) -> list[int]:
-        body = {
-            "prompt": ids, "n_predict": n, "temperature": 0, "return_tokens": True, "ignore_eos": False, "n_probs": 1,
-        }  # fmt: skip
-        answer = self._post("/completion", body)
-        return [entry["id"] for entry in answer.get("completion_probabilities", ())]
+        body = {"prompt": ids, "n_predict": n, "temperature": 0, "return_tokens": True}
+        tokens: list[int] = self._post("/completion", body)["tokens"]
+        return tokens
 
     def close(self) -> None:
         self._client.close()
