@@ -162,7 +162,15 @@ class _Server:
         return row
 
     def _top(self, ids: Sequence[int], n: int) -> list[dict[str, Any]]:
-        body = {"prompt": list(ids), "n_predict": 1, "temperature": 0, "n_probs": n, "cache_prompt": True}
+        # with `ignore_eos` an end of text is not chosen, but the probabilities are still the model's own; without it there are none
+        body = {
+            "prompt": list(ids),
+            "n_predict": 1,
+            "temperature": 0,
+            "n_probs": n,
+            "cache_prompt": True,
+            "ignore_eos": True,
+        }
         top: list[dict[str, Any]] = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
         return top
 

@@ -6,6 +6,7 @@ T places, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,7 @@ def yardsticks(
     plain = {name: _logits(exact, ids) for name, ids in texts.items()}
     found: dict[Precision, float] = {}
     for precision in LADDER:
-        model = _coarser(source, precision)
+        model = _coarser(exact, precision)
         differences = [
             difference(plain[name], _logits(model, ids), normalised=normalised) for name, ids in texts.items()
         ]
@@ -111,10 +112,10 @@ def yardsticks(
     return found
 
 
-def _coarser(source: Source, precision: Precision) -> GPT:
+def _coarser(exact: GPT, precision: Precision) -> GPT:
+    model = deepcopy(exact)
     if precision in ("fp16", "bf16"):
-        return source.model(torch.float16 if precision == "fp16" else torch.bfloat16)
-    model = source.model(torch.float32)
+        return model.to(torch.float16 if precision == "fp16" else torch.bfloat16)
     largest = 127 if precision == "int8" else 7
     for parameter in model.parameters():
         if parameter.dim() == 2 and parameter.shape[1] % _BLOCK == 0:
