@@ -129,6 +129,7 @@ class _Server:
         except RuntimeError as error:
             raise EngineError("llama.cpp cannot load {path}: {reason}", path=path, reason=error) from error
         self._client = httpx2.Client(base_url=self._server.listening_address, timeout=600, trust_env=False)
+        self._whole = self.encode("a")[-1]
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         answer = self._client.post(path, json=body)
@@ -162,14 +163,15 @@ class _Server:
         return row
 
     def _top(self, ids: Sequence[int], n: int) -> list[dict[str, Any]]:
-        # with `ignore_eos` an end of text is not chosen, but the probabilities are still the model's own; without it there are none
+        # An end of text or a part of a character would come without probabilities; which token is chosen does not change them.
+        chosen = [[self._whole, 1e4]]
         body = {
             "prompt": list(ids),
             "n_predict": 1,
             "temperature": 0,
             "n_probs": n,
             "cache_prompt": True,
-            "ignore_eos": True,
+            "logit_bias": chosen,
         }
         top: list[dict[str, Any]] = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
         return top
