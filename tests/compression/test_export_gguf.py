@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from gguf.quants import dequantize, quantize
 
 from chatwright.compression import export_gguf as export_module
 from chatwright.compression.export_gguf import TYPES, export_gguf
+from chatwright.compression.export_hf import export_hf
 from chatwright.compression.source import Source
 from chatwright.engine.tokenizers import load_text_side
 from chatwright.errors import InvalidModelError, StorageError, UsageError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.gguf import GGUFFile
+from chatwright.model.load import load_model
+from chatwright.model.lora import LoraConfig, add_lora, lora_layers, save_adapter
+from chatwright.model.rnn_config import RNN_MODEL_TYPE
 from tests.compression.models import logits, make_folder, write_text_side
 from tests.model.tiny_models import random_ids
 from tests.server.tiny import TEXT
@@ -158,3 +163,36 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monk
     monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(StorageError, match=r"only 1.0 kB are free"):
         export_gguf(Source.open(folder), tmp_path / "out.gguf")
+
+
+@pytest.mark.parametrize("form", ["gguf", "hf"])
+def test_an_adapter_is_merged(form: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf", "llama, tied")
+    adapted = load_model(folder)
+    config = LoraConfig(r=4, targets=("q", "down"))
+    add_lora(adapted, config, seed=0)
+    with torch.no_grad():
+        for layer in lora_layers(adapted).values():
+            layer.lora_b.normal_(std=0.05)
+    save_adapter(adapted, config, tmp_path / "adapter", str(folder))
+    source = Source.open(folder, tmp_path / "adapter")
+    if form == "gguf":
+        export_gguf(source, tmp_path / "out.gguf", "F32")
+    else:
+        export_hf(source, tmp_path / "out")
+    ids = random_ids(1, 40)
+    with torch.no_grad():
+        expected = adapted(ids)
+    found = logits(tmp_path / ("out.gguf" if form == "gguf" else "out"), ids)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert (found - logits(folder, ids)).abs().max() > 0.01
+
+
+def test_encoders_and_recurrent_models_are_refused(tmp_path: Path) -> None:
+    for kind, sentence in (("bert", "is an encoder"), ("chatwright_rnn", "cannot be tuned, exported")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"")
+        (folder / "config.json").write_text(json.dumps({"model_type": RNN_MODEL_TYPE if kind != "bert" else kind}))
+        with pytest.raises(InvalidModelError, match=sentence):
+            Source.open(folder)
