@@ -190,6 +190,17 @@ def test_greedy_tokens_part_in_a_tie_or_really(model: Path, tmp_path: Path, monk
     assert all(each.same == 3 for each in report.greedy)
 
 
+def test_templates_that_differ_only_where_nobody_looked_are_mentioned(
+    model: Path, changed: Callable[[Change], Path], tmp_path: Path
+) -> None:
+    other = changed(
+        lambda folder: (folder / "chat_template.jinja").write_text(TEMPLATE + "{% if tools %}x{% endif %}") and None
+    )
+    report = compared(model, other, tmp_path)
+    assert kinds(report) == set()
+    assert kinds(report, real=False) == {"template"}
+
+
 def test_other_vocabularies_are_refused(model: Path, tmp_path: Path) -> None:
     wider = make_folder(tmp_path / "wider", "qwen3, tied, biases", vocab_size=400)
     with pytest.raises(UsageError, match=r"different vocabularies \(384 and 400 tokens\)"):

@@ -56,6 +56,7 @@ def compare_sides(
     _check_vocabularies(a, b, report)
     prompts = _texts(a, b, report)
     chat = _chats(a, b, report)
+    _template_texts(sources, report)
     if chat is not None:
         prompts["chat"] = chat
     room = min(a.context_length, b.context_length)
@@ -191,6 +192,19 @@ def _chats(a: Side, b: Side, report: Report) -> list[int] | None:
     return _encode_chat(a, "en") or _encode_chat(a, "zh")
 
 
+def _template_texts(sources: tuple[Source | None, Source | None], report: Report) -> None:
+    """Templates that wrote all conversations alike may still differ in what was not tried: tools, reasoning."""
+    a, b = (source.template if source is not None else None for source in sources)
+    if a is not None and b is not None and a.source.strip() != b.source.strip() and not _found(report, "template"):
+        report.findings.append(
+            finding(
+                "template",
+                False,
+                "The texts of the chat templates differ, though they write these conversations alike; tools were not tried.",
+            )
+        )
+
+
 def _encode_chat(side: Side, name: str) -> list[int] | None:
     try:
         return side.encode_chat(CHATS[name])
@@ -288,6 +302,8 @@ def _judge(
         )
     if found:
         return found
+    if named:  # the files have said it better
+        return []
     source = sources[0] or sources[1]
     if source is None:
         return [finding("logits", True, "The logits differ; without files it is not known by how much rounding would.")]
@@ -296,8 +312,6 @@ def _judge(
     like = next((kind for kind in LADDER if sticks.get(kind, 0.0) * _ROOM >= total.rms), None)
     coarsest = max((a.precision, b.precision), key=_coarseness)
     if like is None or _coarseness(like) > max(_coarseness(coarsest), _coarseness("bf16")):
-        if named:  # the files have said it better
-            return []
         if like is None:
             stick = sticks[LADDER[-1]]
             return [
