@@ -16,6 +16,7 @@ from chatwright.cli import (
     bench,
     chat,
     complete,
+    compress,
     config,
     doctor,
     explain,
@@ -84,6 +85,9 @@ app.add_typer(tokenizer_app, name="tokenizer")
 app.command("plan", cls=_Command)(plan.plan)
 app.command("train", cls=_Command)(train.train)
 app.command("tune", cls=_Command)(tune.tune)
+app.command("quantize", cls=_Command)(compress.quantize)
+app.command("prune", cls=_Command)(compress.prune)
+app.command("distill", cls=_Command)(compress.distill)
 runs_app = typer.Typer(cls=_Group, help="Look at training runs and continue them.", no_args_is_help=True)
 runs_app.command("ls", cls=_Command)(runs.ls)
 runs_app.command("show", cls=_Command)(runs.show)

@@ -113,6 +113,12 @@ def resume(
             from chatwright.training.tune import resume_tuning
 
             tuned = resume_tuning(opened, device=device, progress=progress, world=world, force=force)
+        elif opened.verb == "distill":
+            from chatwright.cli.compress import report_distilled
+            from chatwright.compression.distill import resume_distillation
+
+            report_distilled(output, resume_distillation(opened, progress=progress))
+            return
         else:
             raise TrainingError(
                 "The run {path} is of a kind that cannot be continued ({verb}).", path=run, verb=opened.verb

@@ -1,0 +1,253 @@
+"""`quantize`, `prune`, `distill`: a smaller model of a model, and what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chatwright.cli.output import Output, choice, number, read_settings
+from chatwright.errors import UsageError
+from chatwright.i18n import _, format_size
+
+if TYPE_CHECKING:
+    from chatwright.compression.bill import Bill, Measured
+    from chatwright.compression.distill import Distilled
+    from chatwright.settings import Settings
+    from chatwright.training.base_model import BaseModel
+
+MODEL_HELP = "The model: a name or a path."
+Text = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="DATASET|FILE",
+        help="What the table is measured on. Default: what is held out of the other text.",
+        show_default=False,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATASET|FILE", help="Text that the model is for: what matters is measured on it.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[str, typer.Option("--out", metavar="DIR", help="The folder of the new model; it must not exist.")]
+Seed = Annotated[str, typer.Option("--seed", metavar="N", help="The same seed gives the same run.")]
+MOST_SEED = (1 << 63) - 1
+
+
+def quantize(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="int8 or int4.")],
+    out: Folder,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="round, or gptq, which is calibrated and better at 4 bits. Default: gptq for int4 with --calibration.",
+            show_default=False,
+        ),
+    ] = None,
+    calibration: Calibration = None,
+    text: Text = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model in 8 or 4 bits, and say what that costs: size, speed, bits per byte, before and after."""
+    from chatwright.compression.quantize import METHODS, PRECISIONS, QuantizeOptions
+    from chatwright.compression.quantize import quantize as run_quantize
+
+    options = QuantizeOptions(
+        to=choice(to, "--to", *PRECISIONS),
+        method=choice(method, "--method", *METHODS),
+        calibration=_path(calibration),
+        text=_path(text),
+    )
+    settings = read_settings()
+    from chatwright.cli.training_progress import TrainingProgress
+
+    output: Output = context.obj
+    base = _open(model, settings)
+    with TrainingProgress(output) as progress:
+        bill = run_quantize(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
+    _report(output, bill, Path(out), as_json)
+
+
+def prune(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    ratio: Annotated[str, typer.Option(metavar="SHARE", help="Share of the layers' parameters to take out.")],
+    out: Folder,
+    what: Annotated[
+        str, typer.Option(metavar="PARTS", help="heads, ffn, layers (several with commas between).")
+    ] = "heads,ffn",
+    calibration: Calibration = None,
+    heal: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Train what is left on this dataset, to heal it.", show_default=False),
+    ] = None,
+    minutes: Annotated[str, typer.Option(metavar="N", help="Minutes of training.")] = "5",
+    unstructured: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="magnitude or wanda: zeros among the weights, for study; nothing gets faster.",
+            show_default=False,
+        ),
+    ] = None,
+    low_rank: Annotated[
+        bool, typer.Option("--low-rank", help="Matrices of low rank, for study; nothing gets faster.")
+    ] = False,
+    text: Text = None,
+    seed: Seed = "0",
+    as_json: Json = False,
+) -> None:
+    """Take out the heads, channels or layers that matter least, heal the rest, and say what that costs."""
+    from chatwright.compression.pruning import PruneOptions, prune_model
+    from chatwright.compression.study import UNSTRUCTURED
+
+    parts: Any = tuple(dict.fromkeys(part.strip() for part in what.split(",") if part.strip()))
+    if not parts:
+        raise UsageError("--what is empty: name heads, ffn or layers.")
+    options = PruneOptions(
+        ratio=_ratio(ratio),
+        what=parts,
+        calibration=_path(calibration),
+        text=_path(text),
+        heal=_path(heal),
+        minutes=number(minutes, "--minutes", least=0.01, most=1_000_000),
+        unstructured=choice(unstructured, "--unstructured", *UNSTRUCTURED),
+        low_rank=low_rank,
+        seed=number(seed, "--seed", least=0, most=MOST_SEED, whole=True),
+    )
+    settings = read_settings()
+    from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.training.memory import out_of_memory
+
+    output: Output = context.obj
+    base = _open(model, settings)
+    with out_of_memory(), TrainingProgress(output) as progress:
+        bill = prune_model(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
+    _report(output, bill, Path(out), as_json)
+
+
+def distill(
+    context: typer.Context,
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="The model that teaches: a name or a path.")],
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="The model that learns: a name or a path.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The folder of a prepared dataset.")],
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="The folder of the run, made anew.")],
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND", help="logits: on text, of one vocabulary. answers: to the questions of conversations."
+        ),
+    ] = "logits",
+    minutes: Annotated[str, typer.Option(metavar="N", help="Minutes of training.")] = "5",
+    temperature: Annotated[
+        str, typer.Option(metavar="X", help="Of logits: higher says more of what is unlikely.")
+    ] = "2",
+    share: Annotated[
+        str, typer.Option(metavar="X", help="Of logits: how much the teacher counts beside the text.")
+    ] = "0.5",
+    epochs: Annotated[str, typer.Option(metavar="N", help="Of answers: how often they are read.")] = "3",
+    max_tokens: Annotated[str, typer.Option(metavar="N", help="Of answers: tokens of the longest.")] = "256",
+    text: Text = None,
+    seed: Seed = "0",
+    as_json: Json = False,
+) -> None:
+    """Let a small model learn from a large one, and say what came of it."""
+    from chatwright.compression.distill import WAYS, DistillOptions
+    from chatwright.compression.distill import distill as run_distill
+
+    options = DistillOptions(
+        by=choice(by, "--by", *WAYS),
+        minutes=number(minutes, "--minutes", least=0.01, most=1_000_000),
+        temperature=number(temperature, "--temperature", least=0.1, most=100),
+        share=number(share, "--share", least=0, most=1),
+        epochs=number(epochs, "--epochs", least=1e-6, most=1e4),
+        max_tokens=number(max_tokens, "--max-tokens", least=1, most=1 << 20, whole=True),
+        text=_path(text),
+        seed=number(seed, "--seed", least=0, most=MOST_SEED, whole=True),
+    )
+    settings = read_settings()
+    from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.text.dataset import Dataset
+    from chatwright.training.memory import out_of_memory
+
+    output: Output = context.obj
+    models = [_open(name, settings) for name in (teacher, student)]
+    with out_of_memory(), TrainingProgress(output) as progress:
+        done = run_distill(
+            *models, Dataset.open(Path(dataset)), options, Path(out), n_threads=settings.n_threads, progress=progress
+        )
+    report_distilled(output, done, as_json)
+
+
+def report_distilled(output: Output, done: Distilled, as_json: bool = False) -> None:
+    """The bill of a distillation, or how to go on with it."""
+    if done.bill is None or done.result is None:
+        output.say(_("Stopped; everything is saved. Continue: chatwright runs resume {run}", run=done.run))
+        raise typer.Exit(128 + (done.signal or 0))
+    _report(output, done.bill, done.result, as_json, done.to_dict())
+
+
+def _open(model: str, settings: Settings) -> BaseModel:
+    from chatwright.hub import ModelsFolder
+    from chatwright.training.base_model import BaseModel
+
+    folder = ModelsFolder(settings.models_dir)
+    name, path = folder.resolve(model, allow_path=True)
+    return BaseModel.open(path, name if folder.owns(path) else "")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _ratio(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError("--ratio takes a share between 0 and 1, such as 0.25, not {text!r}.", text=text) from error
+
+
+def _report(output: Output, bill: Bill, made: Path, as_json: bool, values: dict[str, Any] | None = None) -> None:
+    """The table, what it means, and what to do next."""
+    if as_json:
+        output.json(values or {"model": str(made), **bill.to_dict()})
+    else:
+        models = [(_("before"), bill.before), (_("after"), bill.after)]
+        if bill.teacher is not None:
+            models.append((_("teacher"), bill.teacher))
+        headings = [_("MODEL"), _("PARAMETERS"), _("ON DISK"), _("TOKENS/S"), _("BITS PER BYTE"), _("PERPLEXITY")]
+        output.table(headings, [[name, *_figures(found)] for name, found in models])
+        if (change := bill.perplexity_change) is not None:
+            output.data(
+                _(
+                    "Perplexity {estimate:+.2%} (95 % interval {low:+.2%} to {high:+.2%}; {n} held-out documents)",
+                    estimate=change.estimate,
+                    low=change.low,
+                    high=change.high,
+                    n=bill.n_documents,
+                )
+            )
+        elif bill.after.scores is None:
+            output.say(_("Without held-out text nobody can say what it costs in quality: add --text."))
+    for note in bill.notes:
+        output.say(note)
+    output.say(_('The model is in {path}. Try it: chatwright complete {path} "…"', path=made))
+
+
+def _figures(found: Measured) -> list[str]:
+    scores = found.scores
+    return [
+        f"{found.n_parameters:,}",
+        format_size(found.size_bytes),
+        "-" if found.tokens_per_s is None else f"{found.tokens_per_s:,.0f}",
+        "-" if scores is None else f"{scores.bits_per_byte:.4f}",
+        "-" if scores is None else f"{scores.perplexity:.3f}",
+    ]

@@ -1,0 +1,255 @@
+"""`distill`: a small model learns from a large one, by its logits on text or by its answers to questions; with the bill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from chatwright.compression.bill import Bill, Measured, measured, score
+from chatwright.compression.continued import build_objective, continue_training, create_run, trainable, write_decoder
+from chatwright.compression.decoder import check_decoder, load_decoder
+from chatwright.compression.distillation import Distillation, check_same_vocabulary
+from chatwright.compression.quantize import scored_documents
+from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.evaluation.documents import EncodedDocument
+from chatwright.evaluation.generate import generate_answers
+from chatwright.i18n import _
+from chatwright.model.card import ModelCard
+from chatwright.model.config import parameter_count
+from chatwright.model.gpt import GPT
+from chatwright.model.load import load_model
+from chatwright.text.dataset import Dataset, write_dataset
+from chatwright.text.manifest import SPLITS, Split
+from chatwright.tokenizer.chat import encode_chat
+from chatwright.training.base_model import BaseModel
+from chatwright.training.progress import Progress, Silent
+from chatwright.training.run import Run, check_new, write_json
+from chatwright.training.tune import start_tuning
+from chatwright.training.tune_recipe import TuneOptions, check_kind
+
+By = Literal["logits", "answers"]
+WAYS: tuple[By, ...] = get_args(By)
+BILL = "bill.json"
+ASKED_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """`temperature`, `share` (of what the teacher says in the loss), `minutes`: by logits. `max_tokens`, `epochs`: by answers."""
+
+    by: By = "logits"
+    minutes: float = 5.0
+    temperature: float = 2.0
+    share: float = 0.5
+    max_tokens: int = 256
+    epochs: float = 3.0
+    text: Path | None = None
+    seed: int = 0
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """`result`: the folder of the student that has learned, None where it was interrupted by `signal`."""
+
+    run: Path
+    result: Path | None
+    bill: Bill | None
+    signal: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        values = {} if self.bill is None else self.bill.to_dict()
+        return {
+            "run": str(self.run),
+            "result": None if self.result is None else str(self.result),
+            **values,
+            "signal": self.signal,
+        }
+
+
+def distill(
+    teacher: BaseModel,
+    student: BaseModel,
+    dataset: Dataset,
+    options: DistillOptions,
+    out: Path,
+    *,
+    n_threads: int,
+    progress: Progress | None = None,
+) -> Distilled:
+    """A new run at `out`. Raises UsageError, InvalidModelError, InvalidDatasetError before anything is written, then as `train`."""
+    progress = progress or Silent()
+    check_new(out)
+    for model in (teacher, student):
+        check_decoder(model, "distill")
+    torch.set_num_threads(n_threads)
+    if options.by == "answers":
+        return _by_answers(teacher, student, dataset, options, out, n_threads, progress)
+    check_same_vocabulary(teacher.tokenizer(), student.tokenizer())
+    run = create_run(
+        out,
+        "distill",
+        student,
+        dataset,
+        options.seed,
+        n_threads,
+        {
+            "teacher": {"path": teacher.path.resolve(), "name": teacher.name, "weights": teacher.fingerprint()},
+            "student": {"path": student.path.resolve(), "name": student.name, "weights": student.fingerprint()},
+            "distill": {
+                name: value for name, value in asdict(options).items() if name not in ("seed", "max_tokens", "epochs")
+            },
+        },
+    )
+    return resume_distillation(run, progress=progress)
+
+
+def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distilled:
+    """Goes on with a run by logits. Raises TrainingError where teacher, student or dataset have changed."""
+    progress = progress or Silent()
+    n_threads = int(run.section("machine")["n_threads"])
+    torch.set_num_threads(n_threads)
+    described = run.section("distill")
+    options = DistillOptions(**described | {"text": Path(described["text"]) if "text" in described else None})
+    teacher, student = (_opened(run, who) for who in ("teacher", "student"))
+    with run.locked():
+        documents = _documents(student, Path(run.section("dataset")["path"]), options)
+        model = load_decoder(student)
+        progress.stage(_("Measuring the model before"), None)
+        before = score(model, documents)
+        taught_by = load_decoder(teacher)
+        make = partial(Distillation, teacher=taught_by, temperature=options.temperature, share=options.share)
+
+        def write(trained: nn.Module, folder: Path) -> None:
+            assert isinstance(trained, GPT)
+            title = f"{student.title}, taught by {teacher.title}"
+            made = ModelCard(
+                title=title, pipeline_tag="text-generation", base_model=student.reference, tags=["distilled"]
+            )
+            recipe = {"teacher": teacher.reference, "temperature": options.temperature, "share": options.share}
+            write_decoder(trained, student, folder, replace(made, recipe=recipe))
+
+        objective = build_objective(run, trainable(model), make, progress, write)
+        result = continue_training(run, objective, options.minutes, progress)
+        if result.signal is not None:
+            return Distilled(run.path, None, None, result.signal)
+        progress.stage(_("Measuring the model after"), None)
+        after = score(model, documents)
+        bill = _bill(student, run.result, teacher, (before, after, score(taught_by, documents)), n_threads, options)
+        write_json(run.path / BILL, bill.to_dict())
+    return Distilled(run.path, run.result, bill)
+
+
+def _opened(run: Run, who: str) -> BaseModel:
+    described = run.section(who)
+    model = BaseModel.open(Path(described["path"]), described["name"])
+    model.check(described["weights"], model.text_fingerprint())
+    return model
+
+
+def _documents(student: BaseModel, dataset: Path, options: DistillOptions) -> list[EncodedDocument]:
+    if not options.measure:
+        return []
+    return scored_documents(
+        options.text, dataset, student.tokenizer(), parameter_count(check_decoder(student, "distill"))
+    )
+
+
+def _bill(
+    student: BaseModel, result: Path, teacher: BaseModel, scores: Sequence[Any], n_threads: int, options: DistillOptions
+) -> Bill:
+    before, after, of_teacher = scores
+    figures: list[Measured] = [
+        measured(path, check_decoder(model, "distill"), found, n_threads, options.measure)
+        for path, model, found in (
+            (student.path, student, before),
+            (result, student, after),
+            (teacher.path, teacher, of_teacher),
+        )
+    ]
+    return Bill(figures[0], figures[1], (), figures[2])
+
+
+def _by_answers(
+    teacher: BaseModel,
+    student: BaseModel,
+    dataset: Dataset,
+    options: DistillOptions,
+    out: Path,
+    n_threads: int,
+    progress: Progress,
+) -> Distilled:
+    """The teacher answers the questions of the dataset, and the student is tuned on that."""
+    check_kind(dataset, "full")
+    student.chat()  # before minutes of answers: it refuses a model that cannot chat
+    answers = out.with_name(f"{out.name}-answers")
+    if answers.exists():
+        raise UsageError(
+            "{path} is there already: the teacher's answers would go there. Remove it or choose another run.",
+            path=answers,
+        )
+    taught_by = load_decoder(teacher)
+    rows: dict[Split, list[dict[str, Any]]] = {
+        split: list(_answered(taught_by, teacher, dataset, split, options, progress)) for split in SPLITS
+    }
+    if not rows["train"]:
+        raise InvalidDatasetError("The teacher answered none of the questions of {path}.", path=dataset.path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = write_dataset(answers, {"conversations": rows})
+    tuned = start_tuning(
+        student,
+        written,
+        TuneOptions(method="full", epochs=options.epochs, seed=options.seed),
+        out,
+        device=torch.device("cpu"),
+        n_threads=n_threads,
+        progress=progress,
+    )
+    if tuned.result is None:
+        return Distilled(out, None, None, tuned.signal)
+    documents = _documents(student, options.text or dataset.path, options)
+    scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result), taught_by)]
+    bill = _bill(student, tuned.result, teacher, scores, n_threads, options)
+    bill = replace(bill, notes=[_("The teacher's {n} answers are in {path}.", n=len(rows["train"]), path=answers)])
+    write_json(out / BILL, bill.to_dict())
+    return Distilled(out, tuned.result, bill)
+
+
+def _answered(
+    model: GPT, teacher: BaseModel, dataset: Dataset, split: Split, options: DistillOptions, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Conversations up to the last question, with the teacher's answer behind it; those it has nothing to say to are left out."""
+    side = teacher.chat()
+    rows = list(dataset.rows(split, "conversations"))
+    progress.stage(_("The teacher answers"), len(rows))
+    asked: list[tuple[dict[str, Any], list[dict[str, Any]], list[int]]] = []
+    for row in rows:
+        messages = [m for m in row["messages"] if isinstance(m.get("content"), str)]
+        while messages and messages[-1].get("role") != "user":
+            messages.pop()
+        if messages:
+            asked.append((row, messages, list(encode_chat(side.tokenizer, side.template, messages))))
+    for start in range(0, len(asked), ASKED_AT_ONCE):
+        some = asked[start : start + ASKED_AT_ONCE]
+        answers = generate_answers(
+            model,
+            [ids for _row, _messages, ids in some],
+            max_tokens=min(options.max_tokens, model.config.context_length // 2),
+            stop_ids=side.tokenizer.eos_ids,
+        )
+        for (row, messages, _ids), answer in zip(some, answers, strict=True):
+            text = side.tokenizer.decode(answer.ids, continuing=True).strip()
+            if text:
+                reply = {"role": "assistant", "content": text}
+                yield {
+                    "id": row["id"], "source": row["source"], "language": row["language"], "cluster": row["cluster"],
+                    "messages": [*messages, reply],
+                }  # fmt: skip
+        progress.advance(start + len(some))

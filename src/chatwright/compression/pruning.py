@@ -1,0 +1,192 @@
+"""`prune` from a model to a folder: what matters is measured, the least of it taken out, the rest healed, and the bill made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chatwright.compression.bill import Bill, measured, score
+from chatwright.compression.continued import (
+    build_objective,
+    check_text,
+    continue_training,
+    create_run,
+    trainable,
+    write_decoder,
+)
+from chatwright.compression.decoder import check_decoder, load_decoder
+from chatwright.compression.importance import measure_importance
+from chatwright.compression.prune import PARTS, Part, Shape, prune, pruned_shape
+from chatwright.compression.quantize import card, default_windows, scored_documents
+from chatwright.compression.study import Unstructured, reduce_rank, zero_weights
+from chatwright.compression.texts import calibration_texts, calibration_windows
+from chatwright.errors import UsageError
+from chatwright.i18n import _
+from chatwright.model.card import ModelCard
+from chatwright.model.config import parameter_count
+from chatwright.model.folder import CARD, new_folder
+from chatwright.model.gpt import GPT
+from chatwright.text.dataset import Dataset
+from chatwright.training.base_model import BaseModel
+from chatwright.training.pretraining import Pretraining
+from chatwright.training.progress import Progress, Silent
+
+WINDOW_SHARE = 4  # importance needs a backward pass, and less text than GPTQ
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions:
+    """`calibration`: a dataset or file whose text says what matters, by default that of `heal`. `minutes`: of healing."""
+
+    ratio: float
+    what: Sequence[Part] = ("heads", "ffn")
+    calibration: Path | None = None
+    text: Path | None = None
+    heal: Path | None = None
+    minutes: float = 5.0
+    unstructured: Unstructured | None = None
+    low_rank: bool = False
+    seed: int = 0
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:  # NaN too
+            raise UsageError(
+                "--ratio takes a share between 0 and 1, such as 0.25, not {ratio:g}: 0 takes out nothing, and 1 would leave nothing.",
+                ratio=self.ratio,
+            )
+        if unknown := [part for part in self.what if part not in PARTS]:
+            raise UsageError(
+                "--what is one or more of {parts}, not {unknown!r}.", parts=", ".join(PARTS), unknown=unknown[0]
+            )
+        if self.unstructured and self.low_rank:
+            raise UsageError("--unstructured and --low-rank are two studies: choose one.")
+        if self.heal and (self.unstructured or self.low_rank):
+            raise UsageError("--heal belongs to structured pruning: training would fill the zeros of a study again.")
+        if self.text_needed and self.source is None:
+            raise UsageError(
+                "prune needs text to see what matters: add --calibration with a dataset or a text file, or --heal."
+            )
+
+    @property
+    def text_needed(self) -> bool:
+        """Whether the choice is made on text."""
+        return not self.low_rank and self.unstructured != "magnitude"
+
+    @property
+    def source(self) -> Path | None:
+        """What is calibrated on."""
+        return self.calibration or self.heal
+
+
+def prune_model(
+    base: BaseModel, options: PruneOptions, out: Path, *, n_threads: int, progress: Progress | None = None
+) -> Bill:
+    """Writes the folder `out`, whole or not at all. Raises as `quantize`; KeyboardInterrupt where healing was stopped."""
+    progress = progress or Silent()
+    config = check_decoder(base, "prune")
+    torch.set_num_threads(n_threads)
+    study = bool(options.unstructured or options.low_rank)
+    shape = None if study else pruned_shape(config, options.ratio, options.what)
+    if options.heal is not None:
+        check_text(Dataset.open(options.heal))
+    with new_folder(out) as whole:
+        tokenizer = base.tokenizer()
+        windows = _windows(base, options) if options.text_needed else None
+        documents = (
+            scored_documents(options.text, options.source, tokenizer, parameter_count(config))
+            if options.measure
+            else []
+        )
+        model = load_decoder(base)
+        progress.stage(_("Measuring the model before"), None)
+        before = score(model, documents)
+        model = _pruned(model, options, shape, windows, progress)
+        notes, recipe = _notes(options), _recipe(options)
+        if options.heal is not None:
+            if documents:
+                progress.stage(_("Measuring the pruned model"), None)
+                unhealed = score(model, documents)
+                assert unhealed is not None
+                notes.append(_("Before healing: {bpb:.4f} bits per byte.", bpb=unhealed.bits_per_byte))
+            recipe["steps of healing"] = _heal(model, base, options, whole.parent, n_threads, progress)
+        progress.stage(_("Measuring the model after"), None)
+        after = score(model, documents)
+        title = f"{base.title}, " + ("for study" if study else "pruned")
+        write_decoder(model, base, whole, ModelCard(title=title, pipeline_tag="text-generation"))
+        bill = Bill(
+            measured(base.path, config, before, n_threads, options.measure),
+            measured(whole, model.config, after, n_threads, options.measure),
+            notes,
+        )
+        (whole / CARD).write_text(card(base, title, ["pruned"], recipe, bill), encoding="utf-8")
+    return bill
+
+
+def _windows(base: BaseModel, options: PruneOptions) -> Tensor:
+    assert options.source is not None
+    n = max(8, default_windows(parameter_count(check_decoder(base, "prune"))) // WINDOW_SHARE)
+    texts = calibration_texts(options.source)
+    return calibration_windows(texts, options.source, base.tokenizer(), base.context_length, n)
+
+
+def _pruned(model: GPT, options: PruneOptions, shape: Shape | None, windows: Tensor | None, progress: Progress) -> GPT:
+    if shape is None:
+        progress.stage(_("Changing the weights"), model.config.n_layer)
+        if options.low_rank:
+            reduce_rank(model, options.ratio)
+        else:
+            assert options.unstructured is not None
+            zero_weights(model, options.ratio, options.unstructured, windows, progress)
+        return model
+    assert windows is not None
+    progress.stage(_("Measuring what matters"), len(windows))
+    importance = measure_importance(model, windows, progress)
+    progress.stage(_("Fitting what is left, layer by layer"), shape.n_layer)
+    return prune(model, shape, importance, windows, progress)
+
+
+def _heal(model: GPT, base: BaseModel, options: PruneOptions, folder: Path, n_threads: int, progress: Progress) -> int:
+    """Trains the pruned model in place, in a run that is thrown away; returns the steps."""
+    assert options.heal is not None
+
+    def write(trained: nn.Module, target: Path) -> None:
+        target.mkdir()  # the result is the model in memory
+
+    with TemporaryDirectory(dir=folder, prefix="heal-") as temporary:
+        dataset = Dataset.open(options.heal)
+        run = create_run(Path(temporary) / "run", "heal", base, dataset, options.seed, n_threads, {})
+        with run.locked():
+            objective = build_objective(run, trainable(model), Pretraining, progress, write)
+            result = continue_training(run, objective, options.minutes, progress)
+    if result.signal is not None:
+        raise KeyboardInterrupt
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return result.step
+
+
+def _recipe(options: PruneOptions) -> dict[str, Any]:
+    method = "low rank" if options.low_rank else options.unstructured or "structured"
+    recipe: dict[str, Any] = {"method": method, "ratio": f"{options.ratio:g}"}
+    if method == "structured":
+        recipe["taken out of"] = ", ".join(options.what)
+    return recipe
+
+
+def _notes(options: PruneOptions) -> list[str]:
+    if options.unstructured:
+        return [_("For study: zeros among the weights make neither the file smaller nor an answer faster.")]
+    if options.low_rank:
+        return [
+            _(
+                "For study: matrices of low rank, written out in full, make neither the file smaller nor an answer faster."
+            )
+        ]
+    return []

@@ -1,0 +1,226 @@
+"""Weights in 8 or 4 bits, written as a model folder: by rounding, or calibrated on text (GPTQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from gguf.constants import GGMLQuantizationType as Type
+from torch import Tensor
+
+from chatwright.compression.bill import Bill, measured, score, scored_bytes
+from chatwright.compression.blocks import BLOCK, round_to_blocks, values_of_blocks
+from chatwright.compression.decoder import check_decoder, load_decoder
+from chatwright.compression.gptq import gptq
+from chatwright.compression.layerwise import walk
+from chatwright.compression.quantized_file import Stored, write_weights
+from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
+from chatwright.errors import UsageError
+from chatwright.evaluation.documents import EncodedDocument
+from chatwright.i18n import _
+from chatwright.model.card import ModelCard
+from chatwright.model.config import parameter_count
+from chatwright.model.describe import describe_model
+from chatwright.model.folder import CARD, new_folder
+from chatwright.model.gpt import GPT
+from chatwright.tokenizer.tokenizer import Tokenizer
+from chatwright.training.base_model import BaseModel
+from chatwright.training.progress import Progress, Silent
+
+Precision = Literal["int8", "int4"]
+Method = Literal["round", "gptq"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+METHODS: tuple[Method, ...] = get_args(Method)
+
+_FILES: Mapping[Precision, Literal["Q8_0", "Q4_1"]] = {"int8": "Q8_0", "int4": "Q4_1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """`method` None: gptq for 4 bits where there is text to calibrate on, else rounding. `calibration`, `text`: a dataset or a
+    file; `text` is what the bill is measured on, by default what of the calibration is held out.
+    `measure`: make a bill at all.
+    """
+
+    to: Precision
+    method: Method | None = None
+    calibration: Path | None = None
+    text: Path | None = None
+    n_windows: int | None = None
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method == "gptq" and self.to == "int8":
+            raise UsageError("--method gptq is for --to int4: at 8 bits rounding is exact enough.")
+        if self.method == "gptq" and self.calibration is None:
+            raise UsageError(
+                "--method gptq needs text to calibrate on: add --calibration with a dataset or a text file."
+            )
+
+    @property
+    def chosen(self) -> Method:
+        """The method, decided."""
+        return self.method or ("gptq" if self.to == "int4" and self.calibration is not None else "round")
+
+
+def quantize(
+    base: BaseModel, options: QuantizeOptions, out: Path, *, n_threads: int, progress: Progress | None = None
+) -> Bill:
+    """Writes the folder `out`, whole or not at all, and says what it costs.
+
+    Raises UsageError when `out` is there, InvalidModelError, InvalidDatasetError, StorageError; all before long work where that is
+    possible.
+    """
+    progress = progress or Silent()
+    config = check_decoder(base, "quantize")
+    torch.set_num_threads(n_threads)
+    with new_folder(out) as whole:
+        tokenizer = base.tokenizer()
+        windows = _windows(base, options, tokenizer) if options.chosen == "gptq" else None
+        documents = (
+            scored_documents(options.text, options.calibration, tokenizer, parameter_count(config))
+            if options.measure
+            else []
+        )
+        model = load_decoder(base)
+        progress.stage(_("Measuring the model before"), None)
+        before = score(model, documents)
+        stored = _quantized(model, options, windows, progress)
+        progress.stage(_("Writing"), None)
+        title = f"{base.title} {options.to}"
+        base.write_tokenizer(whole)
+        portable = write_weights(whole, config, stored, _FILES[options.to], _general(base, title))
+        progress.stage(_("Measuring the model after"), None)
+        after = score(model, documents)
+        bill = Bill(
+            measured(base.path, config, before, n_threads, options.measure),
+            measured(whole, config, after, n_threads, options.measure),
+            _notes(base, options, portable),
+        )
+        (whole / CARD).write_text(card(base, title, ["quantised"], _recipe(options, windows), bill), encoding="utf-8")
+    return bill
+
+
+def scored_documents(
+    text: Path | None, calibration: Path | None, tokenizer: Tokenizer, n_parameters: int
+) -> list[EncodedDocument]:
+    """What both models are measured on; nothing where there is no text."""
+    source = text or calibration
+    if source is None:
+        return []
+    return held_out_documents(held_out_texts(source, calibration), tokenizer, scored_bytes(n_parameters))
+
+
+def card(base: BaseModel, title: str, tags: Sequence[str], recipe: dict[str, Any], bill: Bill) -> str:
+    """The README.md of what was made of a model."""
+    info = describe_model(base.path)
+    scores = {}
+    if (change := bill.perplexity_change) is not None:
+        after, before = bill.after.to_dict(), bill.before.to_dict()
+        scores = {
+            "bits per byte": f"{after['bits_per_byte']:.4f} (before: {before['bits_per_byte']:.4f})",
+            "perplexity": f"{change.estimate:+.2%} ({change.low:+.2%} to {change.high:+.2%}, {bill.n_documents} documents)",
+        }
+    return ModelCard(
+        title=title,
+        pipeline_tag="text-generation",
+        languages=info.languages,
+        base_model=base.reference,
+        license=info.license or "unknown",
+        tags=tags,
+        recipe=recipe | {"weights": f"{bill.after.size_bytes:,} bytes (before: {bill.before.size_bytes:,})"},
+        scores=scores,
+        notes=list(bill.notes),
+    ).render()
+
+
+def _windows(base: BaseModel, options: QuantizeOptions, tokenizer: Tokenizer) -> Tensor:
+    assert options.calibration is not None
+    n = options.n_windows or default_windows(parameter_count(check_decoder(base, "quantize")))
+    texts = calibration_texts(options.calibration)
+    return calibration_windows(texts, options.calibration, tokenizer, base.context_length, n)
+
+
+def default_windows(n_parameters: int) -> int:
+    """More text helps little beyond some 100 windows; a large model pays for each."""
+    return int(min(128, max(32, 1e10 / n_parameters)))
+
+
+@torch.no_grad()
+def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, progress: Progress) -> dict[str, Stored]:
+    """Every parameter as it is stored; the model then has the values of its blocks."""
+    parameters = dict(model.named_parameters())
+    stored: dict[str, Stored] = {}
+
+    def keep(name: str, blocks: Any, kind: Type) -> None:
+        stored[name] = Stored(blocks, kind)
+        parameters[name].copy_(torch.from_numpy(values_of_blocks(blocks, kind)))
+
+    def visit(names: Sequence[str], moment_II: Tensor) -> None:
+        for name in (f"{each}.weight" for each in names):
+            if len(moment_II) % BLOCK == 0:
+                keep(name, gptq(parameters[name], moment_II), Type.Q4_1)
+
+    if windows is not None:
+        progress.stage(_("Calibrating layer by layer"), model.config.n_layer)
+        walk(model, windows, visit, progress)
+    progress.stage(_("Rounding"), len(parameters))
+    head = "embed.weight" if model.head is None else "head.weight"
+    for number, (name, parameter) in enumerate(parameters.items(), 1):
+        if name not in stored:
+            kind = _kind(name, parameter, options.to, head)
+            values = parameter.detach().numpy()
+            if kind in (Type.F32, Type.F16):
+                rows = values.astype(np.float32 if kind is Type.F32 else np.float16)
+                stored[name] = Stored(rows, kind)
+                parameter.copy_(torch.from_numpy(rows.astype(np.float32)))
+            else:
+                keep(name, round_to_blocks(values, kind), kind)
+        progress.advance(number)
+    return stored
+
+
+def _kind(name: str, parameter: Tensor, to: Precision, head: str) -> Type:
+    if parameter.dim() == 1 or name == "position_embed.weight":
+        return Type.F32
+    if parameter.shape[-1] % BLOCK:
+        return Type.F16  # no blocks fit
+    # the matrix that chooses among words stays in 8 bits: in 4 it would cost more than all others together
+    return Type.Q8_0 if name == head else Type[_FILES[to]]
+
+
+def _recipe(options: QuantizeOptions, windows: Tensor | None) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"precision": options.to, "method": options.chosen}
+    if windows is not None:
+        recipe["calibrated on"] = f"{windows.numel():,} tokens"
+    return recipe
+
+
+def _general(base: BaseModel, title: str) -> dict[str, Any]:
+    info = describe_model(base.path)
+    known: dict[str, Any] = {"general.name": title}
+    if info.license is not None:
+        known["general.license"] = info.license
+    if info.languages:
+        known["general.languages"] = list(info.languages)
+    if info.fills_in:
+        known["chatwright.fim"] = True
+    return known
+
+
+def _notes(base: BaseModel, options: QuantizeOptions, portable: bool) -> list[str]:
+    stored = describe_model(base.path).quantization
+    notes = []
+    if not portable:
+        notes.append(_("GGUF has no words for this tokenizer: Chatwright loads the folder, llama.cpp does not."))
+    if stored in ("F32", "BF16", "F16") and options.to == "int8":
+        notes.append(
+            _("Loaded by `serve`, the model before is rounded to 8 bits too: int8 saves disk and loading, not time.")
+        )
+    if stored.startswith("Q4") and options.to == "int8":
+        notes.append(_("The weights have 4 bits already: 8 make the file larger and nothing better."))
+    return notes
