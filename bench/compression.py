@@ -2,9 +2,9 @@
 
     python -m bench.compression MODEL DATASET FOLDER [--bytes 60000] [--windows N]
 
-Writes MODEL to FOLDER as int8, as int4 by rounding and as int4 by GPTQ calibrated on the dataset's training split, loads each from disk
-and scores it on documents of the held-out split. One JSON line a variant: perplexity, its change in per cent with a 95 % bootstrap
-interval over documents, bytes on disk; then the calibrated one against the rounded one.
+Writes MODEL to FOLDER as int8, as int4 by rounding and as int4 by GPTQ calibrated on the dataset's training split, loads each from
+disk and scores it on documents of the held-out split. One JSON line a variant: perplexity, its change in per cent with a 95 %
+bootstrap interval over documents, bytes on disk; then the calibrated one against the rounded one.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 A model that was published in 4 bits comes back from rounding to groups of 32 exactly as it was: its weights lie on those groups'
 own grids, and nothing is measured. Here the channels of the residual stream, of the feed-forward and of each head's values are
-permuted throughout, which changes no logit (but for the order of sums) and puts strangers together. FOLDER becomes an HF folder in float32.
+permuted throughout, which changes no logit (but for the order of sums) and puts strangers together. FOLDER becomes an HF folder
+in float32.
 """
 
 from __future__ import annotations

@@ -179,10 +179,16 @@ def distill(
     from chatwright.training.memory import out_of_memory
 
     output: Output = context.obj
-    models = [_open(name, settings) for name in (teacher, student)]
+    teaches, learns = (_open(name, settings) for name in (teacher, student))
     with out_of_memory(), TrainingProgress(output) as progress:
         done = run_distill(
-            *models, Dataset.open(Path(dataset)), options, Path(out), n_threads=settings.n_threads, progress=progress
+            teaches,
+            learns,
+            Dataset.open(Path(dataset)),
+            options,
+            Path(out),
+            n_threads=settings.n_threads,
+            progress=progress,
         )
     report_distilled(output, done, as_json)
 

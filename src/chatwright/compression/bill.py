@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from chatwright.compression.speed import decode_speed
 from chatwright.evaluation.bits_per_byte import score_documents
 from chatwright.evaluation.documents import DocumentScores, EncodedDocument
@@ -18,7 +16,8 @@ from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.gpt import GPT
 
 SUFFIXES = (".safetensors", ".gguf")
-# Tokens that a document is scored with at once: the same for both models.
+# Tokens that a document is scored with at once: the same for both models. Windows do not overlap: that would cost twice the time,
+# and what is wanted is the difference.
 SCORED_CONTEXT = 512
 
 
@@ -96,8 +95,8 @@ def score(model: GPT, documents: Sequence[EncodedDocument]) -> DocumentScores | 
     """What the documents cost the model; None where there are none."""
     if not documents:
         return None
-    with torch.no_grad():
-        return score_documents(model, documents, min(SCORED_CONTEXT, model.config.context_length), batch_tokens=2048)
+    length = min(SCORED_CONTEXT, model.config.context_length)
+    return score_documents(model, documents, length, stride=length, batch_tokens=2048)
 
 
 def measured(path: Path, config: ModelConfig, scores: DocumentScores | None, n_threads: int, speed: bool) -> Measured:

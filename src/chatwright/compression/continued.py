@@ -6,7 +6,7 @@ The recipe is short: AdamW at a third of the rate that pretraining would take, f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -45,7 +45,16 @@ class MakeObjective(Protocol):
     """`Pretraining` or what is derived from it."""
 
     def __call__(
-        self, model: nn.Module, tokenizer: Tokenizer, tokens: TokenFile, held_out: HeldOut, **more: Any
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        tokens: TokenFile,
+        held_out: HeldOut,
+        *,
+        context_length: int,
+        seed: int,
+        name_documents: Callable[[Sequence[int]], list[str]],
+        write_model: Callable[[nn.Module, Path], None],
     ) -> Pretraining:
         """See Pretraining."""
         ...
@@ -120,8 +129,8 @@ def build_objective(
 
 
 def continue_training(run: Run, objective: Pretraining, minutes: float, progress: Progress) -> Result:
-    """Trains for about so many minutes; the caller holds the run's lock. A run that was interrupted goes on with the steps that were
-    measured when it began."""
+    """Trains for about so many minutes; the caller holds the run's lock. A run that was interrupted goes on with the steps
+    that were measured when it began."""
     plan = run.path / "steps.json"
     config = _planned(plan) or _measured(objective, minutes, int(run.section("text")["seed"]), progress)
     if not plan.exists():

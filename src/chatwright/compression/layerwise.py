@@ -7,6 +7,7 @@ inputs already carry the changes of everything before (GPTQ calls it "true seque
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,6 @@ from chatwright.training.progress import Progress
 
 # (names of matrices with the same input, Σ x xᵀ of it)
 Visit = Callable[[Sequence[str], Tensor], None]
-Step = tuple[Sequence[str], Callable[[], None]]
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def _embedded(model: GPT, windows_NT: Tensor) -> list[_Batch]:
     batches = []
     try:
         model.layers, model.norm = nn.ModuleList(recorders), nn.Identity()
-        for ids_BT in windows_NT.split(4):
+        for ids_BT in torch.split(windows_NT, 4):
             x_BTD = model.hidden(ids_BT)
             batches.append(_Batch(x_BTD, [recorder.rotation for recorder in recorders]))
     finally:
@@ -67,7 +67,7 @@ def _walk_layer(layer: Layer, name: str, batches: Sequence[_Batch], index: int, 
     normed = [layer.attention_norm(batch.x_BTD) for batch in batches]
     visit([f"{name}.attention.{each}" for each in "qkv"], second_moment(normed))
     inner = [
-        _input_of(attention.out, lambda x=x, b=b: attention(x, b.rotations[index], CausalAttention()))
+        _input_of(attention.out, partial(attention, x, b.rotations[index], CausalAttention()))
         for x, b in zip(normed, batches, strict=True)
     ]
     visit([f"{name}.attention.out"], second_moment(inner))
@@ -75,7 +75,7 @@ def _walk_layer(layer: Layer, name: str, batches: Sequence[_Batch], index: int, 
 
     normed = [layer.feed_forward_norm(batch.x_BTD) for batch in batches]
     visit([*gate, f"{name}.feed_forward.up"], second_moment(normed))
-    inner = [_input_of(feed_forward.down, lambda x=x: feed_forward(x)) for x in normed]
+    inner = [_input_of(feed_forward.down, partial(feed_forward, x)) for x in normed]
     visit([f"{name}.feed_forward.down"], second_moment(inner))
     _add(batches, inner, feed_forward.down, layer.feed_forward_post_norm)
 

@@ -147,7 +147,7 @@ def _sliced(model: GPT, shape: Shape, heads: Sequence[Tensor], channels: Sequenc
     n_queries = config.n_head // config.n_kv_head
     smaller = GPT(replace(config, n_head=shape.n_kv_head * shape.queries, n_kv_head=shape.n_kv_head, d_ff=shape.d_ff))
     for name, parameter in smaller.named_parameters():
-        whole = model.get_parameter(name)
+        whole: Tensor = model.get_parameter(name)
         if name.startswith("layers."):
             _, number, _block, matrix, *_kind = name.split(".") + [""]
             queries = heads[int(number)]

@@ -1,0 +1,173 @@
+"""Quantising: the blocks that are chosen are the blocks that are loaded, calibration is worth it, and bad input is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf.constants import GGMLQuantizationType as Type
+from safetensors.torch import load_file, save_file
+
+from chatwright.compression.blocks import pack_q4_1, round_to_blocks, values_of_blocks
+from chatwright.compression.gptq import gptq
+from chatwright.compression.layerwise import second_moment, walk
+from chatwright.compression.quantize import QuantizeOptions, quantize
+from chatwright.engine.kernels.library import Kernels, load_kernels
+from chatwright.engine.kernels.rows import rows_of
+from chatwright.engine.kernels.weights import pack, unpack
+from chatwright.engine.tokenizers import load_text_side
+from chatwright.errors import InvalidDatasetError, InvalidModelError, UsageError
+from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.load import load_model
+from chatwright.training.base_model import BaseModel
+from tests.compression.models import make_folder
+from tests.training.corpus import make_dataset
+
+IDS = torch.arange(3, 60)[None]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("source") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "text", 120, 8).path
+
+
+def run(source: Path, out: Path, **options: Any) -> Any:
+    return quantize(BaseModel.open(source, ""), QuantizeOptions(**options), out, n_threads=1)
+
+
+def correlated(n: int, width: int) -> torch.Tensor:
+    """Inputs as a network has them: few directions hold most of what there is."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(width, width, generator=generator) * torch.linspace(2, 0.05, width)
+    return torch.randn(n, width, generator=generator) @ mix
+
+
+def test_packed_blocks_are_ggmls() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randint(0, 16, (5, 64), generator=generator)
+    d, m = torch.rand(2, 5, 2, generator=generator).half().double()
+    expected = q * d.repeat_interleave(32, 1) + m.repeat_interleave(32, 1)
+    assert np.abs(values_of_blocks(pack_q4_1(q, d, m), Type.Q4_1) - expected.numpy()).max() < 1e-6
+
+
+def test_calibrated_outputs_are_nearer_than_rounded_ones() -> None:
+    inputs = correlated(512, 96)
+    weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(1))
+    rounded, chosen = (
+        torch.from_numpy(values_of_blocks(blocks, Type.Q4_1))
+        for blocks in (round_to_blocks(weight.numpy(), Type.Q4_1), gptq(weight, second_moment([inputs])))
+    )
+    error = [float(((inputs @ (each - weight).T) ** 2).mean()) for each in (rounded, chosen)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_inputs_that_are_always_zero_do_no_harm() -> None:
+    inputs = correlated(256, 64)
+    inputs[:, 7] = inputs[:, 40:] = 0
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+    values = torch.from_numpy(values_of_blocks(gptq(weight, second_moment([inputs])), Type.Q4_1))
+    assert float((values - weight).abs().max()) < 1.0
+
+
+@pytest.mark.parametrize("case", ["qwen3, tied, biases", "gpt2", "gemma3", "llama, llama3 rope"])
+def test_walking_layer_by_layer_is_the_models_own_forward_pass(case: str, tmp_path: Path) -> None:
+    model = load_model(make_folder(tmp_path / "m", case))
+    windows = IDS.repeat(5, 1)
+    seen: dict[str, torch.Tensor] = {}
+    walk(model, windows, lambda names, moment: seen.update(dict.fromkeys(names, moment)))
+    found: dict[str, torch.Tensor] = {}
+    for name in seen:
+        hook = lambda _m, args, name=name: found.update({name: second_moment([args[0]])})  # noqa: E731
+        model.get_submodule(name).register_forward_pre_hook(hook)
+    with torch.no_grad():
+        model(windows)
+    assert len(found) == len(seen) > 0
+    for name, moment in seen.items():
+        assert torch.allclose(moment, found[name], rtol=1e-3, atol=1e-3), name
+
+
+@pytest.mark.parametrize(("to", "method"), [("int8", "round"), ("int4", "round"), ("int4", "gptq")])
+def test_the_folder_loads_everywhere_as_what_was_measured(
+    source: Path, data: Path, tmp_path: Path, to: str, method: str
+) -> None:
+    out = tmp_path / "out"
+    bill = run(source, out, to=to, method=method, calibration=data)
+    assert {file.name for file in out.iterdir()} >= {"model.gguf", "tokenizer.json", "README.md", "chat_template.jinja"}
+    checkpoint = open_checkpoint(out)
+    assert isinstance(checkpoint, GGUFCheckpoint)
+    kinds = {tensor.type for tensor in checkpoint.file.tensors.values() if len(tensor.shape) == 2}
+    assert kinds == ({Type.Q8_0} if to == "int8" else {Type.Q8_0, Type.Q4_1})
+    tokenizer, template = load_text_side(out)
+    assert tokenizer.encode("The cat") == load_text_side(source)[0].encode("The cat")
+    assert template is not None
+    with torch.no_grad():
+        difference = (load_model(out)(IDS) - load_model(source)(IDS)).abs().max()
+    assert 0 < float(difference) < (0.5 if to == "int8" else 5)
+    assert bill.after.size_bytes < bill.before.size_bytes
+    assert bill.n_documents == 8
+    assert bill.perplexity_change.low <= bill.perplexity_change.estimate <= bill.perplexity_change.high
+    assert bill.after.tokens_per_s > 0
+
+
+def test_the_kernels_compute_with_exactly_these_weights(source: Path, data: Path, tmp_path: Path) -> None:
+    kernels = load_kernels()
+    if not isinstance(kernels, Kernels):
+        pytest.skip("no compiled kernels here")
+    run(source, tmp_path / "out", to="int4", calibration=data)
+    checkpoint, model = open_checkpoint(tmp_path / "out"), load_model(tmp_path / "out")
+    packed = pack(kernels, checkpoint.config, rows_of(checkpoint), "auto")
+    for name in ("out", "down"):
+        inner = {"out": "attention.out", "down": "feed_forward.down"}[name]
+        expected = model.get_parameter(f"layers.0.{inner}.weight").detach().numpy()
+        assert np.array_equal(unpack(kernels, packed, f"layers.0.{name}"), expected)
+
+
+def test_a_model_of_these_blocks_comes_back_from_rounding_as_it_is(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / "once", to="int4", measure=False)
+    run(tmp_path / "once", tmp_path / "twice", to="int4", measure=False)
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "once")(IDS), load_model(tmp_path / "twice")(IDS))
+
+
+def test_a_text_file_calibrates_and_measures_on_parts_of_its_own(source: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"The cat sees the printer {n}.\n\n" for n in range(2000)), encoding="utf-8")
+    bill = run(source, tmp_path / "out", to="int4", calibration=text)
+    assert bill.n_documents > 2
+
+
+def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tmp_path: Path) -> None:
+    empty, short = tmp_path / "empty.txt", tmp_path / "short.txt"
+    empty.write_text(" \n", encoding="utf-8")
+    short.write_text("Too little.", encoding="utf-8")
+    out = tmp_path / "out"
+    for calibration, words in (
+        (empty, "no text to calibrate on"),
+        (short, "less than one window"),
+        (tmp_path / "absent", "no dataset or text file"),
+    ):
+        with pytest.raises(InvalidDatasetError, match=words):
+            run(source, out, to="int4", method="gptq", calibration=calibration)
+    with pytest.raises(UsageError, match="needs text to calibrate"):
+        run(source, out, to="int4", method="gptq")
+    broken = make_folder(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidModelError, match=r"layers\.1\.feed_forward\.up"):
+        run(broken, out, to="int8")
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("kept", encoding="utf-8")
+    with pytest.raises(UsageError, match="not empty"):
+        run(source, out, to="int8")
+    assert [file.name for file in out.iterdir()] == ["mine.txt"]
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
