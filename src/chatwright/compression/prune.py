@@ -113,15 +113,19 @@ def _channels(heads: Tensor, head_dim: int) -> Tensor:
 
 
 def _fit_again(linear: torch.nn.Module, kept: Tensor, moment_II: Tensor) -> None:
-    """W' on the kept inputs that comes closest to W on all: W M[:, K] (M[K, K] + λ)⁻¹. The other columns become zero."""
+    """W' on the kept inputs K that comes closest to W on all: what the others G said, as far as K can tell it, is added to what K
+    says, W_K + W_G M_GK (M_KK + λ)⁻¹. The other columns become zero."""
     weight = linear.weight
     assert isinstance(weight, Tensor)
-    moment_II = moment_II.double()
+    gone = torch.ones(weight.shape[1], dtype=torch.bool)
+    gone[kept] = False
+    moment_II, whole_OI = moment_II.double(), weight.double()
     among_KK = moment_II[kept][:, kept]
     among_KK.diagonal().add_(RIDGE * among_KK.diagonal().mean() + 1e-12)
-    fitted = torch.linalg.solve(among_KK, moment_II[kept] @ weight.double().T).T
+    said_OK = whole_OI[:, gone] @ moment_II[gone][:, kept]
+    fitted_OK = whole_OI[:, kept] + torch.linalg.solve(among_KK, said_OK.T).T
     weight.zero_()
-    weight[:, kept] = fitted.to(weight.dtype)
+    weight[:, kept] = fitted_OK.to(weight.dtype)
 
 
 @torch.no_grad()

@@ -1,0 +1,134 @@
+"""Pruning: shapes stay those of an ordinary model, what is not used goes first, healing helps, and bad input is a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from chatwright.compression.importance import measure_importance
+from chatwright.compression.prune import prune, pruned_shape
+from chatwright.compression.pruning import PruneOptions, prune_model
+from chatwright.compression.study import matrices
+from chatwright.errors import UsageError
+from chatwright.model.config import ModelConfig
+from chatwright.model.gpt import GPT
+from chatwright.model.load import load_model
+from chatwright.training.base_model import BaseModel
+from chatwright.training.progress import Silent
+from tests.compression.models import make_folder
+from tests.training.corpus import make_dataset
+from tests.training.tuning import tiny_gpt
+
+IDS = torch.arange(3, 60)[None]
+WIDE = {"intermediate_size": 128, "num_attention_heads": 8, "num_key_value_heads": 4}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("source") / "tiny", **WIDE)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("data") / "text", 120, 8).path
+
+
+def run(source: Path, out: Path, **options: Any) -> Any:
+    return prune_model(BaseModel.open(source, ""), PruneOptions(**options), out, n_threads=1)
+
+
+def config(**changes: Any) -> ModelConfig:
+    return replace(tiny_gpt(64).config, **changes)
+
+
+def test_shapes_stay_divisible_and_groups_whole() -> None:
+    smollm = config(n_layer=30, d_model=576, n_head=9, n_kv_head=3, head_dim=64, d_ff=1536, windows=())
+    shape = pruned_shape(smollm, 0.25, ("heads", "ffn"))
+    assert (shape.n_layer, shape.n_kv_head, shape.queries, shape.d_ff) == (30, 2, 3, 1152)
+    assert pruned_shape(smollm, 0.25, ("layers",)).n_layer == 22
+    both = pruned_shape(smollm, 0.25, ("ffn", "layers"))
+    assert (both.n_layer, both.d_ff) == (26, 1344)
+    for ratio in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        shape = pruned_shape(smollm, ratio, ("heads", "ffn", "layers"))
+        assert shape.d_ff % 32 == shape.n_kv_head * shape.queries * 64 % 32 == 0
+        assert min(shape.n_layer, shape.n_kv_head, shape.queries, shape.d_ff) > 0
+
+
+def test_what_does_nothing_is_what_goes() -> None:
+    """Channels and heads whose outputs are never read, and a layer that adds nothing, are taken out without a trace."""
+    model: GPT = tiny_gpt(64, n_layer=3, n_head=8, n_kv_head=4, head_dim=16, d_ff=96).eval().requires_grad_(False)
+    idle = torch.randperm(96)[:32]
+    for layer in model.layers:
+        layer.feed_forward.down.weight[:, idle] = 0
+        layer.attention.out.weight[:, 32:64] = 0  # the two queries of the second group
+    for matrix in (model.layers[1].feed_forward.down, model.layers[1].attention.out):
+        matrix.weight.zero_()
+    with torch.no_grad():
+        before = model(IDS)
+    windows = IDS.repeat(4, 1)
+    shape = pruned_shape(model.config, 0.45, ("heads", "ffn", "layers"))
+    assert (shape.n_layer, shape.n_kv_head, shape.d_ff) == (2, 3, 64)
+    smaller = prune(model, shape, measure_importance(model, windows, Silent()), windows, Silent())
+    with torch.no_grad():
+        assert float((smaller(IDS) - before).abs().max()) < 0.05 * float(before.std())
+
+
+def test_what_is_left_is_fitted_to_say_what_was_said(source: Path) -> None:
+    """Without the fit the same channels' removal costs more."""
+    windows = torch.randint(3, 300, (8, 48), generator=torch.Generator().manual_seed(0))
+    model = load_model(source)
+    shape = pruned_shape(model.config, 0.5, ("ffn",))
+    importance = measure_importance(model, windows, Silent())
+    with torch.no_grad():
+        before = model(windows)
+    cut = load_model(source)
+    for index, layer in enumerate(cut.layers):
+        gone = importance.channels[index].topk(model.config.d_ff - shape.d_ff, largest=False).indices
+        layer.feed_forward.down.weight[:, gone] = 0
+    with torch.no_grad():
+        plain = float((cut(windows) - before).square().mean())
+        fitted = float((prune(model, shape, importance, windows, Silent())(windows) - before).square().mean())
+    assert fitted < 0.9 * plain
+
+
+def test_a_healed_model_is_a_smaller_ordinary_one(source: Path, data: Path, tmp_path: Path) -> None:
+    bill = run(source, tmp_path / "out", ratio=0.25, heal=data, minutes=0.05)
+    made = load_model(tmp_path / "out").config
+    assert (made.n_kv_head, made.n_head, made.d_ff) == (3, 6, 96)
+    assert bill.after.n_parameters < bill.before.n_parameters
+    unhealed = float(bill.notes[0].split()[2])
+    assert bill.after.scores.bits_per_byte < unhealed
+    assert not [entry for entry in (tmp_path / "out").iterdir() if "heal" in entry.name]
+
+
+def test_studies_say_that_nothing_gets_faster(source: Path, data: Path, tmp_path: Path) -> None:
+    for number, options in enumerate(
+        ({"unstructured": "magnitude"}, {"unstructured": "wanda", "calibration": data}, {"low_rank": True})
+    ):
+        bill = run(source, tmp_path / str(number), ratio=0.5, measure=False, **options)
+        assert "faster" in bill.notes[0]
+        weights = matrices(load_model(tmp_path / str(number)))
+        if "unstructured" in options:
+            assert all(float((weight == 0).float().mean()) == 0.5 for weight in weights)
+        else:
+            assert all(int(torch.linalg.matrix_rank(w, rtol=1e-4)) < 0.6 * min(w.shape) for w in weights)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.5, 1.5, float("nan")])
+def test_a_ratio_must_leave_something_and_take_something(ratio: float, data: Path) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        PruneOptions(ratio=ratio, calibration=data)
+
+
+def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs text"):
+        PruneOptions(ratio=0.25)
+    with pytest.raises(UsageError, match="nothing of ffn"):
+        run(source, tmp_path / "out", ratio=0.01, what=("ffn",), calibration=data)
+    with pytest.raises(UsageError, match="not empty"):
+        run(source, source, ratio=0.25, calibration=data)
+    assert not (tmp_path / "out").exists()
