@@ -1,0 +1,56 @@
+"""`quantize`, `prune` and `distill` from the command line: a table to standard output, sentences and exit codes for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chatwright.model.rnn_config import RNN_MODEL_TYPE
+from tests.cli.conftest import Run
+from tests.training.corpus import make_dataset
+
+
+def test_a_model_is_quantised_by_name_and_its_bill_is_a_table_or_json(command: Run, tiny: str, tmp_path: Path) -> None:
+    data = str(make_dataset(tmp_path / "data", 60, 6).path)
+    out = tmp_path / "int4"
+    done = command("quantize", tiny, "--to", "int4", "--calibration", data, "--out", str(out))
+    assert done.code == 0, done.err
+    heading, before, after, change = done.out.splitlines()
+    assert heading.split()[:2] == ["MODEL", "PARAMETERS"]
+    assert before.split()[0] == "before"
+    assert after.split()[0] == "after"
+    assert change.startswith("Perplexity ")
+    assert f"chatwright complete {out}" in done.err
+    again = command("quantize", tiny, "--to", "int4", "--out", str(out))
+    assert again.code == 2
+    assert "not empty" in again.err
+    bare = command("quantize", tiny, "--to", "int8", "--out", str(tmp_path / "int8"), "--json")
+    assert json.loads(bare.out)["after"]["bits_per_byte"] is None
+
+
+def test_bad_input_is_a_sentence(command: Run, tiny: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    for arguments, words in (
+        (["prune", tiny, "--ratio", "1", "--out", out], "between 0 and 1"),
+        (["prune", tiny, "--ratio", "much", "--out", out], "between 0 and 1"),
+        (["prune", tiny, "--ratio", "0.25", "--what", "toes", "--out", out], "--what is one or more of"),
+        (["prune", tiny, "--ratio", "0.25", "--out", out], "needs text"),
+        (["quantize", tiny, "--to", "int2", "--out", out], "--to is one of"),
+        (["quantize", "absent", "--to", "int8", "--out", out], "absent"),
+        (["distill", tiny, tiny, str(tmp_path / "none"), "--out", out], "none"),
+    ):
+        done = command(*arguments)
+        assert done.code in (1, 2)
+        assert words in done.err
+        assert "Traceback" not in done.err
+    assert not Path(out).exists()
+
+
+def test_a_recurrent_model_is_refused_in_a_sentence(command: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "rnn"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": RNN_MODEL_TYPE}), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"")
+    done = command("quantize", str(folder), "--to", "int8", "--out", str(tmp_path / "out"))
+    assert done.code == 1
+    assert "recurrent model" in done.err
