@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from chatwright.compression.distill import DistillOptions, Distilled, distill, resume_distillation
+from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.load import load_model
 from chatwright.text.dataset import Dataset, write_dataset
@@ -69,7 +69,7 @@ def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[
     texts = [row["messages"][-1]["content"] for row in answers.rows("train", "conversations")]
     assert texts
     assert "Never read." not in texts
-    assert [row["messages"][0]["content"] for row in answers.rows("train", "conversations")][0].startswith("What is")
+    assert next(answers.rows("train", "conversations"))["messages"][0]["content"].startswith("What is")
 
 
 def test_other_vocabularies_and_data_without_questions_are_refused(

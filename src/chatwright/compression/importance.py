@@ -1,7 +1,7 @@
 """How much each part of a decoder matters on a text: what the loss would change by, to first order, if it were not there.
 
-Of a channel or head with activation a that is |Σ a · ∂loss/∂a| summed over windows (Molchanov et al. 2019); of a whole layer, how far
-it turns its input (1 − cosine; Men et al. 2024).
+Of a channel or head with activation a that is |Σ a · ∂loss/∂a| summed over windows (Molchanov et al. 2019); of a whole layer,
+how far it turns its input (1 − cosine; Men et al. 2024).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Structured pruning: fewer layers, heads and feed-forward channels, chosen by importance; what is left is a smaller ordinary model.
+"""Structured pruning: fewer layers, heads and feed-forward channels, chosen by importance; what stays is a small ordinary model.
 
 All layers keep the same shape, so that the result is a model of its family that everything loads. Behind what is taken out, the
 matrix that reads it is fitted again by least squares to say the same with what is left (Kurtic et al. 2023), layer after layer.
@@ -153,7 +153,7 @@ def _sliced(model: GPT, shape: Shape, heads: Sequence[Tensor], channels: Sequenc
     for name, parameter in smaller.named_parameters():
         whole: Tensor = model.get_parameter(name)
         if name.startswith("layers."):
-            _, number, _block, matrix, *_kind = name.split(".") + [""]
+            _, number, _block, matrix, *_kind = (*name.split("."), "")
             queries = heads[int(number)]
             groups = torch.unique(queries // n_queries)
             rows = {

@@ -58,7 +58,8 @@ class PruneOptions:
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:  # NaN too
             raise UsageError(
-                "--ratio takes a share between 0 and 1, such as 0.25, not {ratio:g}: 0 takes out nothing, and 1 would leave nothing.",
+                "--ratio takes a share between 0 and 1, such as 0.25, not {ratio:g}: 0 takes out nothing, and 1 would leave"
+                " nothing.",
                 ratio=self.ratio,
             )
         if unknown := [part for part in self.what if part not in PARTS]:

@@ -1,4 +1,4 @@
-"""For study: weights set to zero, and matrices of low rank. Files and speed stay what they are; what is learned is how little is needed.
+"""For study: weights set to zero, and matrices of low rank. Files and speed stay; what is learned is how little is needed.
 
 Unstructured zeros would need sparse products, which processors do not do faster below nine zeros in ten; matrices of low rank would
 need two products in place of one, which no format that others read has.
