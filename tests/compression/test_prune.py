@@ -100,9 +100,17 @@ def test_a_healed_model_is_a_smaller_ordinary_one(source: Path, data: Path, tmp_
     made = load_model(tmp_path / "out").config
     assert (made.n_kv_head, made.n_head, made.d_ff) == (3, 6, 96)
     assert bill.after.n_parameters < bill.before.n_parameters
-    unhealed = float(bill.notes[0].split()[2])
+    [note] = bill.notes
+    unhealed = float(note.split()[2])
     assert bill.after.scores.bits_per_byte < unhealed
     assert not [entry for entry in (tmp_path / "out").iterdir() if "heal" in entry.name]
+
+
+def test_a_part_that_cannot_give_so_little_stays_and_is_said(data: Path, tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "source", intermediate_size=128)
+    bill = run(source, tmp_path / "out", ratio=0.25, calibration=data, measure=False)
+    assert "All 4 heads stay" in bill.notes[0]
+    assert load_model(tmp_path / "out").config.n_head == 4
 
 
 def test_studies_say_that_nothing_gets_faster(source: Path, data: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from chatwright.compression.texts import calibration_texts, calibration_windows
 from chatwright.errors import UsageError
 from chatwright.i18n import _
 from chatwright.model.card import ModelCard
-from chatwright.model.config import parameter_count
+from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.folder import CARD, new_folder
 from chatwright.model.gpt import GPT
 from chatwright.text.dataset import Dataset
@@ -109,7 +109,7 @@ def prune_model(
         progress.stage(_("Measuring the model before"), None)
         before = score(model, documents)
         model = _pruned(model, options, shape, windows, progress)
-        notes, recipe = _notes(options), _recipe(options)
+        notes, recipe = _notes(options, config, model.config), _recipe(options)
         if options.heal is not None:
             if documents:
                 progress.stage(_("Measuring the pruned model"), None)
@@ -181,13 +181,21 @@ def _recipe(options: PruneOptions) -> dict[str, Any]:
     return recipe
 
 
-def _notes(options: PruneOptions) -> list[str]:
+def _notes(options: PruneOptions, before: ModelConfig, after: ModelConfig) -> list[str]:
     if options.unstructured:
         return [_("For study: zeros among the weights make neither the file smaller nor an answer faster.")]
     if options.low_rank:
         return [
             _(
                 "For study: matrices of low rank, written out in full, make neither the file smaller nor an answer faster."
+            )
+        ]
+    if "heads" in options.what and after.n_head == before.n_head:
+        return [
+            _(
+                "All {n_head} heads stay: with {n_kv_head} key heads a step would take out more than was asked for.",
+                n_head=before.n_head,
+                n_kv_head=before.n_kv_head,
             )
         ]
     return []
