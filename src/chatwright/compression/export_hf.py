@@ -11,7 +11,7 @@ import torch
 from chatwright.compression.source import Source
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.errors import UsageError
-from chatwright.model.card import ModelCard
+from chatwright.model.card import ModelCard, write_card
 from chatwright.model.checkpoint import CONFIG, GGUFCheckpoint, SafetensorsCheckpoint, read_json_object
 from chatwright.model.folder import CARD, GENERATION_CONFIG, new_folder, write_json
 from chatwright.model.save import write_model
@@ -50,7 +50,7 @@ def export_hf(source: Source, out: Path, kind: HFType | None = None) -> Exported
         if source.adapter is not None and source.template is not None:
             (whole / "chat_template.jinja").write_text(source.template.source, encoding="utf-8", newline="")
         write_json(whole / GENERATION_CONFIG, generation)
-        (whole / CARD).write_text(_card(source, chosen), encoding="utf-8")
+        write_card(whole, _card(source, chosen))
     return ExportedHF(out, sum(file.stat().st_size for file in out.rglob("*") if file.is_file()), chosen)
 
 

@@ -28,9 +28,9 @@ from chatwright.compression.study import Unstructured, reduce_rank, zero_weights
 from chatwright.compression.texts import calibration_texts, calibration_windows
 from chatwright.errors import UsageError
 from chatwright.i18n import _
-from chatwright.model.card import ModelCard
+from chatwright.model.card import ModelCard, write_card
 from chatwright.model.config import ModelConfig, parameter_count
-from chatwright.model.folder import CARD, new_folder
+from chatwright.model.folder import new_folder
 from chatwright.model.gpt import GPT
 from chatwright.text.dataset import Dataset
 from chatwright.training.base_model import BaseModel
@@ -126,7 +126,7 @@ def prune_model(
             measured(whole, model.config, after, n_threads, options.measure),
             notes,
         )
-        (whole / CARD).write_text(card(base, title, ["pruned"], recipe, bill), encoding="utf-8")
+        write_card(whole, card(base, title, ["pruned"], recipe, bill))
     return bill
 
 

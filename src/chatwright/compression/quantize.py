@@ -22,10 +22,10 @@ from chatwright.compression.texts import calibration_texts, calibration_windows,
 from chatwright.errors import UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.i18n import _
-from chatwright.model.card import ModelCard
+from chatwright.model.card import ModelCard, write_card
 from chatwright.model.config import parameter_count
 from chatwright.model.describe import describe_model
-from chatwright.model.folder import CARD, new_folder
+from chatwright.model.folder import new_folder
 from chatwright.model.gpt import GPT
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.training.base_model import BaseModel
@@ -101,7 +101,7 @@ def quantize(
             measured(whole, config, after, n_threads, options.measure),
             _notes(base, options, portable),
         )
-        (whole / CARD).write_text(card(base, title, ["quantised"], _recipe(options, windows), bill), encoding="utf-8")
+        write_card(whole, card(base, title, ["quantised"], _recipe(options, windows), bill))
     return bill
 
 

@@ -5,7 +5,6 @@ model answer many prompts, `text_metrics` and `labels` score answers, `memorisat
 `statistics` says whether a difference is real. `bias`, `toxicity` and `canaries` measure what is said of people and what is
 remembered of the training text; `local_model` gives them a model. Only `bits_per_byte`, `generate` and `local_model` need torch;
 import them by name.
-`statistics` says whether a difference is real. Only `bits_per_byte` and `generate` need torch; import them by name.
 
 `chatwright evaluate` goes this way: `library` finds tasks, `task` reads one, `examples` makes prompts of its items, `run` asks a
 model behind one of the `backends` and keeps its answers in a `journal`, `measures` counts, `scores` adds intervals and comparisons,
