@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SIDE_HELP = (
     "MODEL (our decoder, float32), torch/bf16:MODEL, engine:MODEL or engine/int8:MODEL (as served), hf:DIR (Transformers),"
-    " llama:FILE (llama.cpp), http://… (a server; #NAME names its model)."
+    " llama:FILE (llama.cpp), http://HOST (a server; #NAME names its model)."
 )
 
 

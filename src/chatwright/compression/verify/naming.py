@@ -5,7 +5,7 @@ torch[/fp16|bf16]:MODEL    the same, in that precision
 engine[/int8|int4|bf16|fp32]:MODEL    our engine, as `serve` runs it
 hf[/fp16|bf16]:DIR     an HF folder under Transformers
 llama:FILE             a GGUF file under llama.cpp
-http://…[#NAME]        a server with OpenAI's API, and the model's name there
+http://HOST[#NAME]        a server with OpenAI's API, and the model's name there
 """
 
 from __future__ import annotations
