@@ -104,6 +104,7 @@ def build(force: bool = False) -> None:
     if not force and STAMP.is_file() and STAMP.read_text() == wanted:
         say("The web app is up to date.")
         return
+    say("Building the web app: a minute or two.")
     toolchain = toolchain_on_path() or toolchain_from_pypi()
     STAMP.unlink(missing_ok=True)
     run_npm(toolchain, "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund")
