@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ class TorchSide(TextSide):
         return list(answer.ids)
 
 
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    # Whoever compares two forms of a model has no use for what the engine says as it starts.
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class EngineSide(TextSide):
     """The engine of `serve` in this process. It reports log probabilities."""
 
@@ -98,9 +110,9 @@ class EngineSide(TextSide):
     def __init__(self, label: str, path: Path, settings: Settings, adapter: Path | None = None) -> None:
         super().__init__(path, adapter)
         self.label = label
-        logging.getLogger("chatwright.engine").setLevel(logging.ERROR)
         self._loop = asyncio.new_event_loop()
-        self._model = load_text_model(path, label, settings, adapter)
+        with _silent(logging.getLogger("chatwright.engine")):
+            self._model = load_text_model(path, label, settings, adapter)
         self._adapter = self._model.adapter
         kind = settings.quantization
         quantised = isinstance(self.source.checkpoint, GGUFCheckpoint) and self.source.info.quantization.startswith("Q")
