@@ -13,7 +13,7 @@ from chatwright.compression.verify.side import BROKEN, Answered, AnswerSide, Log
 from chatwright.compression.verify.texts import CHATS, CONTROL, TEXTS
 from chatwright.i18n import _
 
-# Of log probabilities: rms up to which weights or a cache of eight bits explain a difference, as the default model measured.
+# Of log probabilities: rms up to which weights or a cache of eight bits may explain a difference; chosen, not measured.
 _ROUNDING = 0.15
 _SAME = 2e-3
 
