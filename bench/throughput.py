@@ -2,8 +2,9 @@
 
     python -m bench.throughput DATASET [--size 12m --rounds 5 --steps 4]
 
-Our loop's own steps (recipe, objective and Stepper as `train` has them), the plain recipe's loop and the Trainer on
-GPT2LMHeadModel, both of a GPT-2 shape with about as many parameters, take turns; a product of 2048³ is timed in every round.
+Our loop's own steps (recipe, objective and Stepper as `train --size` has them, also with `--compile`), the plain recipe's loop and
+the Trainer on GPT2LMHeadModel, both of a GPT-2 shape with about as many parameters, take turns; a product of 2048³ is timed in
+every round.
 Operations of a token: 6 for every number of a matrix that it is multiplied with, and 6 x layers x width x context for causal
 attention. One JSON line a figure. Use a machine that does nothing else.
 """
@@ -26,6 +27,7 @@ from chatwright.machine import available_cores
 from chatwright.model.config import ModelConfig
 from chatwright.model.presets import parse_size
 from chatwright.text.dataset import Dataset
+from chatwright.training.compiling import compile_model
 from chatwright.training.distributed import World
 from chatwright.training.measure import random_objective
 from chatwright.training.optimizer import Optimizers
@@ -66,16 +68,18 @@ def timed_steps(step: Callable[[int], object], n: int, first: int) -> float:
 
 
 class Ours:
-    """The loop's steps with the recipe's settings for this size."""
+    """The loop's steps with the settings of `train --size`, whose batch follows from all the tokens that the size wants."""
 
-    def __init__(self, dataset: Dataset, size: int, precision: str) -> None:
+    def __init__(self, dataset: Dataset, size: int, precision: str, compiled: bool = False) -> None:
         device = torch.device("cpu")
-        request = Request(size=size, minutes=5, precision=precision)  # type: ignore[arg-type]
+        request = Request(size=size, precision=precision, compile=compiled, dropout=0.0)  # type: ignore[arg-type]
         recipe = resolve(text_stats(dataset), request, measure_machine(device, torch.get_num_threads()))
         assert isinstance(recipe.model, ModelConfig)
         self.precision = recipe.training.precision
         objective = random_objective(recipe.model, recipe.context_length, recipe.dropout, HeldOut([], [], 0), device)
         objective.model.train()
+        if compiled and (problem := compile_model(objective.model)):
+            raise SystemExit(problem)
         training = recipe.training
         self.stepper = Stepper(objective, training, Optimizers(objective.model, training), World())
         self.tokens = recipe.tokens_per_step
@@ -184,10 +188,12 @@ def throughput(arguments: argparse.Namespace) -> None:
         key=lambda s: abs(12 * s.n_layer * s.d_model**2 + s.vocab_size * s.d_model - size),
     )
     contenders: dict[str, Ours | Plain | Trainer] = {
-        f"ours, {precision}": Ours(dataset, size, precision) for precision in ("fp32", "bf16")
+        f"ours, {precision}{', compiled' * compiled}": Ours(dataset, size, precision, compiled)
+        for precision in arguments.precisions.split(",")
+        for compiled in (False, True)
     }
-    for bf16 in (False, True):
-        name = "bf16" if bf16 else "fp32"
+    for name in arguments.precisions.split(","):
+        bf16 = name == "bf16"
         contenders |= {f"plain recipe, {name}": Plain(shape, bf16), f"Trainer, {name}": Trainer(shape, bf16)}
     for contender in contenders.values():
         contender.seconds(2, 0)  # warm up
@@ -225,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset")
     parser.add_argument("--size", default="12m")
+    parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps of each a round")
     parser.add_argument("--threads", type=int, default=available_cores())
