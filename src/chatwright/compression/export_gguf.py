@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFValueType, LlamaFileType
 from gguf.constants import GGML_QUANT_SIZES
 from gguf.quants import quantize
 
+from chatwright.compression.gguf_parts import FILE_TYPES, GGUFType, add_value, rope_factors
 from chatwright.compression.progress import Progress, Silent
 from chatwright.compression.source import Source
 from chatwright.errors import StorageError
@@ -31,7 +31,7 @@ from chatwright.model.checkpoint import GGUFCheckpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.folder import new_file
 from chatwright.model.gguf_config import ROPE_FACTORS, config_to_gguf
-from chatwright.model.gpt import fixed_positions, rotary_frequencies
+from chatwright.model.gpt import fixed_positions
 from chatwright.model.hf import exported_config
 from chatwright.model.layout import Shape, by_tensor, gguf_layout, tensor_shapes
 from chatwright.model.save import stored
@@ -39,16 +39,9 @@ from chatwright.tokenizer.huggingface import eos_ids_of_model
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.to_gguf import tokenizer_metadata
 
-GGUFType = Literal["F32", "F16", "Q8_0", "Q4_0", "Q4_1"]
 TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
-_FILE_TYPES = {
-    "F32": LlamaFileType.ALL_F32,
-    "F16": LlamaFileType.MOSTLY_F16,
-    "Q8_0": LlamaFileType.MOSTLY_Q8_0,
-    "Q4_0": LlamaFileType.MOSTLY_Q4_0,
-    "Q4_1": LlamaFileType.MOSTLY_Q4_1,
-}
 _BLOCK = 32
+_BLOCKS = (Type.Q8_0, Type.Q4_0, Type.Q4_1)
 _QUANTIZE_ELEMENTS = 1 << 20  # at a time: quantising needs several times its input
 _ALIGNMENT = 32
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -85,7 +78,8 @@ class _Plan:
 def export_gguf(source: Source, out: Path, kind: GGUFType = "F16", progress: Progress | None = None) -> ExportedGGUF:
     """Writes `out`, which appears whole or not at all.
 
-    A GGUF file as source is dequantised, but its blocks are kept where they have the type already. At 4 bits the matrix that
+    A GGUF file as source is dequantised, but its blocks are kept where they have the type already, and all of them in a
+    file that calls itself of this type. At 4 bits the matrix that
     chooses among words is kept in 8 (llama.cpp takes 6): it costs most of the quality and is read once a token. Raises UsageError
     when `out` is there, StorageError, InvalidModelError for what GGUF cannot say.
     """
@@ -93,7 +87,7 @@ def export_gguf(source: Source, out: Path, kind: GGUFType = "F16", progress: Pro
     with new_file(out) as whole:  # first: it refuses what is there within milliseconds
         config = exported_config(source.config)
         metadata = config_to_gguf(config) | _general(source, kind) | _text_side(source, config)
-        plan = _planned(config, Type[kind])
+        plan = _planned(config, Type[kind], _own_types(source, kind))
         _check_room(out, plan.size_bytes)
         n_kept = _write(source, config, metadata, plan, whole, progress)
     return ExportedGGUF(
@@ -123,7 +117,7 @@ def _general(source: Source, kind: GGUFType) -> dict[str, Any]:
         known["general.languages"] = list(info.languages)
     if info.fills_in:
         known["chatwright.fim"] = True
-    return known | {"general.file_type": int(_FILE_TYPES[kind]), "general.quantization_version": 2}
+    return known | {"general.file_type": int(FILE_TYPES[kind]), "general.quantization_version": 2}
 
 
 def _text_side(source: Source, config: ModelConfig) -> dict[str, Any]:
@@ -160,16 +154,27 @@ def _ignored_window(config: ModelConfig) -> int | None:
     return min(windows, default=None)
 
 
-def _planned(config: ModelConfig, kind: Type) -> _Plan:
+def _own_types(source: Source, kind: GGUFType) -> dict[str, Type]:
+    """The types of blocks that a file has chosen which calls itself what is asked for: `quantize` keeps some matrices in 8 bits."""
+    if not isinstance(source.checkpoint, GGUFCheckpoint) or source.adapter is not None:
+        return {}
+    file = source.checkpoint.file
+    if file.metadata.get("general.file_type") != int(FILE_TYPES[kind]):
+        return {}
+    return {name: tensor.type for name, tensor in file.tensors.items() if tensor.type in _BLOCKS}
+
+
+def _planned(config: ModelConfig, kind: Type, own: Mapping[str, Type]) -> _Plan:
     plan = _Plan()
     head = "token_embd.weight" if config.tied else "output.weight"
-    if _rope_factors(config) is not None:
+    if rope_factors(config) is not None:
         plan.tensors[ROPE_FACTORS] = ((config.head_dim // 2,), Type.F32)
     for name, shape in tensor_shapes(config, gguf_layout(config)).items():
         chosen = kind
         if len(shape) == 1 or name == "position_embd.weight":
             chosen = Type.F32
-        elif kind in (Type.Q8_0, Type.Q4_0, Type.Q4_1):
+        elif kind in _BLOCKS:
+            chosen = own.get(name, kind)
             if name == head:
                 chosen = Type.Q8_0
             if shape[-1] % _BLOCK:
@@ -177,18 +182,6 @@ def _planned(config: ModelConfig, kind: Type) -> _Plan:
                 plan.in_f16.append(name)
         plan.tensors[name] = (shape, chosen)
     return plan
-
-
-def _rope_factors(config: ModelConfig) -> npt.NDArray[np.float32] | None:
-    """By what each rotary frequency is divided, where it is not the same for all: llama.cpp reads them as a tensor."""
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind == "linear" or config.positions != "rotary":
-        return None
-    if scaling.kind == "factors":
-        return np.array(scaling.factors, dtype=np.float32)
-    plain = rotary_frequencies(config.head_dim, config.rope_theta)
-    factors: npt.NDArray[np.float32] = (plain / rotary_frequencies(config.head_dim, config.rope_theta, scaling)).numpy()
-    return factors
 
 
 def _size_bytes(shape: Shape, kind: Type) -> int:
@@ -220,7 +213,7 @@ def _write(
     try:
         for key, value in metadata.items():
             if key != "general.architecture" and value != []:
-                _add_value(writer, key, value)
+                add_value(writer, key, value)
         for name, (shape, kind) in plan.tensors.items():
             writer.add_tensor_info(name, shape, np.dtype(np.float32), _size_bytes(shape, kind), raw_dtype=kind)
         writer.write_header_to_file()
@@ -233,7 +226,7 @@ def _write(
                 n_kept += 1
                 writer.write_tensor_data(kept)
             elif name == ROPE_FACTORS:
-                factors = _rope_factors(config)
+                factors = rope_factors(config)
                 assert factors is not None
                 writer.write_tensor_data(factors)
             else:
@@ -271,25 +264,3 @@ def _encoded(values: npt.NDArray[np.float32], kind: Type) -> npt.NDArray[Any]:
             return values.astype(np.float16)
     rows = max(1, _QUANTIZE_ELEMENTS // values.shape[-1])
     return np.concatenate([quantize(values[i : i + rows], kind) for i in range(0, len(values), rows)])
-
-
-def _add_value(writer: gguf.GGUFWriter, key: str, value: object) -> None:
-    """With the type that llama.cpp expects: 32 bits wherever they are enough."""
-    if isinstance(value, list):
-        writer.add_key_value(key, value, GGUFValueType.ARRAY, sub_type=_value_type(value[0], signed=True))
-    else:
-        writer.add_key_value(key, value, _value_type(value))
-
-
-def _value_type(value: object, *, signed: bool = False) -> GGUFValueType:
-    match value:
-        case bool():
-            return GGUFValueType.BOOL
-        case int():
-            if not 0 <= value < 1 << 31:
-                return GGUFValueType.UINT64 if value >= 0 else GGUFValueType.INT64
-            return GGUFValueType.INT32 if signed else GGUFValueType.UINT32
-        case float():
-            return GGUFValueType.FLOAT32
-        case _:
-            return GGUFValueType.STRING

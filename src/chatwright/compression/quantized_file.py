@@ -16,7 +16,8 @@ import torch
 from gguf.constants import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
-from chatwright.compression.export_gguf import _add_value, _rope_factors, export_gguf
+from chatwright.compression.export_gguf import export_gguf
+from chatwright.compression.gguf_parts import FILE_TYPES, add_value, rope_factors
 from chatwright.compression.source import Source
 from chatwright.errors import InvalidModelError
 from chatwright.model.config import ModelConfig
@@ -46,7 +47,7 @@ def write_weights(
     False where the tokenizer cannot be said in GGUF: then it lies beside the file only, where we find it and llama.cpp does not.
     """
     bare = folder / BARE
-    _write_bare(bare, config, parameters, general)
+    _write_bare(bare, config, parameters, {**general, "general.file_type": int(FILE_TYPES[kind])})
     try:
         export_gguf(Source.open(bare), folder / WEIGHTS, kind)
     except InvalidModelError:
@@ -61,8 +62,8 @@ def _write_bare(path: Path, config: ModelConfig, parameters: Mapping[str, Stored
     writer = gguf.GGUFWriter(path, metadata.pop("general.architecture"))
     try:
         for key, value in metadata.items():
-            _add_value(writer, key, value)
-        if (factors := _rope_factors(config)) is not None:
+            add_value(writer, key, value)
+        if (factors := rope_factors(config)) is not None:
             writer.add_tensor(ROPE_FACTORS, factors)
         for tensor, held in by_tensor(gguf_layout(config)).items():
             parts = [parameters[parameter] for parameter, _ in held]
