@@ -12,18 +12,25 @@ from gguf.constants import GGMLQuantizationType as Type
 from safetensors.torch import load_file, save_file
 
 from chatwright.compression.blocks import pack_q4_1, round_to_blocks, values_of_blocks
-from chatwright.compression.gptq import gptq
-from chatwright.compression.layerwise import second_moment, walk
+from chatwright.compression.export_gguf import export_gguf
+from chatwright.compression.gptq import aimed, gptq
+from chatwright.compression.layerwise import Inputs, moment, second_moment, walk
 from chatwright.compression.quantize import QuantizeOptions, quantize
+from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
+from chatwright.compression.source import Source
 from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.kernels.rows import rows_of
 from chatwright.engine.kernels.weights import pack, unpack
 from chatwright.engine.tokenizers import load_text_side
 from chatwright.errors import InvalidDatasetError, InvalidModelError, UsageError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
+from chatwright.model.encoder import Encoder
+from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.load import load_model
 from chatwright.training.base_model import BaseModel
-from tests.compression.models import make_folder
+from chatwright.training.progress import Silent
+from tests.compression.models import VOCAB, make_folder, write_text_side
+from tests.model.tiny_models import write_encoder
 from tests.training.corpus import make_dataset
 
 IDS = torch.arange(3, 60)[None]
@@ -82,7 +89,7 @@ def test_walking_layer_by_layer_is_the_models_own_forward_pass(case: str, tmp_pa
     model = load_model(make_folder(tmp_path / "m", case))
     windows = IDS.repeat(5, 1)
     seen: dict[str, torch.Tensor] = {}
-    walk(model, windows, lambda names, moment: seen.update(dict.fromkeys(names, moment)))
+    walk(model, windows, lambda names, inputs: seen.update(dict.fromkeys(names, inputs.moment_II)))
     found: dict[str, torch.Tensor] = {}
     for name in seen:
         hook = lambda _m, args, name=name: found.update({name: second_moment([args[0]])})  # noqa: E731
@@ -90,8 +97,60 @@ def test_walking_layer_by_layer_is_the_models_own_forward_pass(case: str, tmp_pa
     with torch.no_grad():
         model(windows)
     assert len(found) == len(seen) > 0
-    for name, moment in seen.items():
-        assert torch.allclose(moment, found[name], rtol=1e-3, atol=1e-3), name
+    for name, found_II in seen.items():
+        assert torch.allclose(found_II, found[name], rtol=1e-3, atol=1e-3), name
+
+
+def test_a_matrix_makes_good_what_its_inputs_have_lost() -> None:
+    was = correlated(512, 64)
+    now = was + 0.1 * was @ torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
+    weight = torch.randn(24, 64, generator=torch.Generator().manual_seed(1))
+    lost = torch.randn(512, 24, generator=torch.Generator().manual_seed(3)) + now @ torch.ones(64, 24)
+    inputs = Inputs(second_moment([now]), moment([was - now], [now]), moment([lost], [now]))
+    wanted = was @ weight.T + lost
+    left, before = (float((wanted - now @ each.T).square().mean()) for each in (aimed(weight, inputs), weight))
+    assert left < 0.1 * before
+    assert torch.equal(aimed(weight, Inputs(inputs.moment_II)), weight)
+
+
+def test_what_rounding_hurts_most_is_found(source: Path) -> None:
+    model = load_model(source)
+    name = "layers.1.attention.v.weight"
+    with torch.no_grad():
+        parameter = model.get_parameter(name)
+        parameter[:, 0] *= 60  # an outlier in each row: the others have no levels left
+    windows = torch.randint(3, 300, (4, 32), generator=torch.Generator().manual_seed(0))
+    found = measure_sensitivity(model, windows, Silent())
+    assert max(found, key=lambda each: found[each] / model.get_parameter(each).numel()) == name
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
+    share = parameter.numel() / sum(model.get_parameter(each).numel() for each in found)
+    assert most_sensitive(model, found, share) == {name}
+    assert most_sensitive(model, found, 0.0) == set()
+
+
+def test_what_gguf_holds_in_one_tensor_stays_of_one_type(tmp_path: Path) -> None:
+    model = load_model(make_folder(tmp_path / "m", "gpt2"))
+    names = [name for name, p in model.named_parameters() if name.startswith("layers.") and p.dim() == 2]
+    loss = {name: 100.0 if name.endswith("v.weight") else 1.0 for name in names}
+    for share in (0.1, 0.3, 0.6):
+        chosen = most_sensitive(model, loss, share)
+        for layer in range(model.config.n_layer):
+            assert len({f"layers.{layer}.attention.{each}.weight" in chosen for each in "qkv"}) == 1
+    assert chosen
+
+
+def test_matrices_kept_in_eight_bits_stay_so_in_an_export_of_the_same_type(
+    source: Path, data: Path, tmp_path: Path
+) -> None:
+    run(source, tmp_path / "out", to="int4", calibration=data, eight_bit_share=0.3, measure=False)
+    export_gguf(Source.open(tmp_path / "out"), tmp_path / "again.gguf", "Q4_1")
+    files = [open_checkpoint(each).file for each in (tmp_path / "out", tmp_path / "again.gguf")]  # type: ignore[union-attr]
+    inner = {name: tensor.type for name, tensor in files[0].tensors.items() if name.startswith("blk")}
+    assert {Type.Q8_0, Type.Q4_1} <= set(inner.values())
+    assert all(np.array_equal(files[0].raw(name), files[1].raw(name)) for name in inner)
+    export_gguf(Source.open(tmp_path / "out"), tmp_path / "other.gguf", "Q4_0")
+    other = open_checkpoint(tmp_path / "other.gguf").file.tensors  # type: ignore[union-attr]
+    assert {tensor.type for name, tensor in other.items() if name in inner and len(tensor.shape) == 2} == {Type.Q4_0}
 
 
 @pytest.mark.parametrize(("to", "method"), [("int8", "round"), ("int4", "round"), ("int4", "gptq")])
@@ -156,6 +215,8 @@ def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tm
     ):
         with pytest.raises(InvalidDatasetError, match=words):
             run(source, out, to="int4", method="gptq", calibration=calibration)
+    with pytest.raises(UsageError, match="share from 0 to below 1"):
+        run(source, out, to="int4", calibration=short, eight_bit_share=float("nan"))
     with pytest.raises(UsageError, match="needs text to calibrate"):
         run(source, out, to="int4", method="gptq")
     broken = make_folder(tmp_path / "broken")
@@ -171,3 +232,15 @@ def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tm
         run(source, out, to="int8")
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_an_encoder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder, out = tmp_path / "bert", tmp_path / "out"
+    config = EncoderConfig(
+        vocab_size=VOCAB, context_length=32, d_model=32, n_layer=1, n_head=2, d_ff=64, norm_eps=1e-12, activation="gelu"
+    )
+    write_encoder(Encoder(config), folder)
+    write_text_side(folder)
+    with pytest.raises(InvalidModelError, match="is an encoder: `chatwright quantize` works on models that write text"):
+        run(folder, out, to="int8")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"bert"}

@@ -53,6 +53,13 @@ def quantize(
         ),
     ] = None,
     calibration: Calibration = None,
+    eight_bit_share: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE",
+            help="gptq: share of the layers' weights that stay in 8 bits, those that would lose most.",
+        ),
+    ] = "0.1",
     text: Text = None,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +71,7 @@ def quantize(
         to=choice(to, "--to", *PRECISIONS),
         method=choice(method, "--method", *METHODS),
         calibration=_path(calibration),
+        eight_bit_share=number(eight_bit_share, "--eight-bit-share", least=0, most=1),
         text=_path(text),
     )
     settings = read_settings()

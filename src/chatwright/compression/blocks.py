@@ -35,6 +35,15 @@ def values_of_blocks(packed: NDArray[np.uint8], kind: Type) -> NDArray[np.float3
     return values
 
 
+def rounding_error(weight_OI: Tensor) -> Tensor:
+    """By how much rounding to four bits (Q4_1) changes each weight, (O, I)."""
+    weight_OGB = weight_OI.unflatten(1, (-1, BLOCK))
+    low_OG1, high_OG1 = weight_OGB.aminmax(dim=2, keepdim=True)
+    scale_OG1 = ((high_OG1 - low_OG1) / LEVELS).clamp(min=torch.finfo(torch.float32).tiny)
+    values_OGB = ((weight_OGB - low_OG1) / scale_OG1).round() * scale_OG1 + low_OG1
+    return (values_OGB - weight_OGB).flatten(1)
+
+
 def fit_range(weight_OB: Tensor, importance_B: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and minimum of one block of each row, (O,) and (O,), both numbers that float16 has.
 
@@ -48,7 +57,7 @@ def fit_range(weight_OB: Tensor, importance_B: Tensor) -> tuple[Tensor, Tensor]:
         for shrink_high in _SHRINK:
             least_O = middle_O + (low_O - middle_O) * shrink_low
             most_O = middle_O + (high_O - middle_O) * shrink_high
-            d_O, m_O = _halves((most_O - least_O) / LEVELS), _halves(least_O)
+            d_O, m_O = halves((most_O - least_O) / LEVELS), halves(least_O)
             error_OB = rounded(weight_OB, d_O, m_O)[1] - weight_OB
             error_O = (error_OB.square() * importance_B).sum(1)
             better_O = error_O < best_O
@@ -73,6 +82,6 @@ def pack_q4_1(q_OI: Tensor, scale_OG: Tensor, minimum_OG: Tensor) -> NDArray[np.
     return np.ascontiguousarray(np.concatenate([halves, nibbles], axis=-1).reshape(n_rows, -1))
 
 
-def _halves(values: Tensor) -> Tensor:
+def halves(values: Tensor) -> Tensor:
     """To the nearest numbers that float16 has."""
     return values.half().to(values.dtype)

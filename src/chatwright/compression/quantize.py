@@ -15,9 +15,10 @@ from torch import Tensor
 from chatwright.compression.bill import Bill, measured, score, scored_bytes
 from chatwright.compression.blocks import BLOCK, round_to_blocks, values_of_blocks
 from chatwright.compression.decoder import check_decoder, load_decoder
-from chatwright.compression.gptq import gptq
-from chatwright.compression.layerwise import walk
+from chatwright.compression.gptq import aimed, gptq
+from chatwright.compression.layerwise import Inputs, walk
 from chatwright.compression.quantized_file import Stored, write_weights
+from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
 from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
 from chatwright.errors import UsageError
 from chatwright.evaluation.documents import EncodedDocument
@@ -36,6 +37,9 @@ Method = Literal["round", "gptq"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 METHODS: tuple[Method, ...] = get_args(Method)
 
+EIGHT_BIT_SHARE = 0.1
+SENSITIVITY_WINDOWS = 8
+
 _FILES: Mapping[Precision, Literal["Q8_0", "Q4_1"]] = {"int8": "Q8_0", "int4": "Q4_1"}
 
 
@@ -43,7 +47,8 @@ _FILES: Mapping[Precision, Literal["Q8_0", "Q4_1"]] = {"int8": "Q8_0", "int4": "
 class QuantizeOptions:
     """`method` None: gptq for 4 bits where there is text to calibrate on, else rounding. `calibration`, `text`: a dataset or a
     file; `text` is what the bill is measured on, by default what of the calibration is held out.
-    `measure`: make a bill at all.
+    `eight_bit_share`: of the layers' weights, at most so many stay in 8 bits where int4 is calibrated: the matrices that would
+    lose most. `measure`: make a bill at all.
     """
 
     to: Precision
@@ -51,6 +56,7 @@ class QuantizeOptions:
     calibration: Path | None = None
     text: Path | None = None
     n_windows: int | None = None
+    eight_bit_share: float = EIGHT_BIT_SHARE
     measure: bool = True
 
     def __post_init__(self) -> None:
@@ -59,6 +65,11 @@ class QuantizeOptions:
         if self.method == "gptq" and self.calibration is None:
             raise UsageError(
                 "--method gptq needs text to calibrate on: add --calibration with a dataset or a text file."
+            )
+        if not 0 <= self.eight_bit_share < 1:  # NaN too
+            raise UsageError(
+                "--eight-bit-share takes a share from 0 to below 1, such as 0.1, not {share:g}.",
+                share=self.eight_bit_share,
             )
 
     @property
@@ -160,14 +171,25 @@ def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, pro
         stored[name] = Stored(blocks, kind)
         parameters[name].copy_(torch.from_numpy(values_of_blocks(blocks, kind)))
 
-    def visit(names: Sequence[str], moment_II: Tensor) -> None:
+    eight: set[str] = set()
+
+    def visit(names: Sequence[str], inputs: Inputs) -> None:
         for name in (f"{each}.weight" for each in names):
-            if len(moment_II) % BLOCK == 0:
-                keep(name, gptq(parameters[name], moment_II), Type.Q4_1)
+            if len(inputs.moment_II) % BLOCK:
+                continue
+            wanted_OI = aimed(parameters[name], inputs)
+            if name in eight:
+                keep(name, round_to_blocks(wanted_OI.numpy(), Type.Q8_0), Type.Q8_0)
+            else:
+                keep(name, gptq(wanted_OI, inputs.moment_II), Type.Q4_1)
 
     if windows is not None:
+        if options.eight_bit_share:
+            tried = windows[:SENSITIVITY_WINDOWS]
+            progress.stage(_("Measuring what rounding would hurt"), len(tried))
+            eight = most_sensitive(model, measure_sensitivity(model, tried, progress), options.eight_bit_share)
         progress.stage(_("Calibrating layer by layer"), model.config.n_layer)
-        walk(model, windows, visit, progress)
+        walk(model, windows, visit, progress, drift=True)
     progress.stage(_("Rounding"), len(parameters))
     head = "embed.weight" if model.head is None else "head.weight"
     for number, (name, parameter) in enumerate(parameters.items(), 1):
