@@ -37,11 +37,12 @@ def values_of_blocks(packed: NDArray[np.uint8], kind: Type) -> NDArray[np.float3
 
 def rounding_error(weight_OI: Tensor) -> Tensor:
     """By how much rounding to four bits (Q4_1) changes each weight, (O, I)."""
-    weight_OGB = weight_OI.unflatten(1, (-1, BLOCK))
+    weight_OGB = weight_OI.reshape(len(weight_OI), -1, BLOCK)
     low_OG1, high_OG1 = weight_OGB.aminmax(dim=2, keepdim=True)
     scale_OG1 = ((high_OG1 - low_OG1) / LEVELS).clamp(min=torch.finfo(torch.float32).tiny)
     values_OGB = ((weight_OGB - low_OG1) / scale_OG1).round() * scale_OG1 + low_OG1
-    return (values_OGB - weight_OGB).flatten(1)
+    error_OI: Tensor = (values_OGB - weight_OGB).flatten(1)
+    return error_OI
 
 
 def fit_range(weight_OB: Tensor, importance_B: Tensor) -> tuple[Tensor, Tensor]:

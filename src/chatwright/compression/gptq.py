@@ -33,7 +33,8 @@ def aimed(weight_OI: Tensor, inputs: Inputs, damping: float = DAMPING) -> Tensor
     lacking_OI = weight_OI @ inputs.drift_II
     if inputs.residual_OI is not None:
         lacking_OI = lacking_OI + inputs.residual_OI
-    return weight_OI + torch.linalg.solve(_damped(inputs.moment_II, damping), lacking_OI.double().T).T.float()
+    made_good_OI: Tensor = torch.linalg.solve(_damped(inputs.moment_II, damping), lacking_OI.double().T).T.float()
+    return weight_OI + made_good_OI
 
 
 def gptq(weight_OI: Tensor, hessian_II: Tensor, damping: float = DAMPING) -> NDArray[np.uint8]:
@@ -91,8 +92,8 @@ def _scales(
     hessian_GBGB = hessian_II.view(n_blocks, BLOCK, n_blocks, BLOCK)
     off_OI = (weight_OI - _values(q_OI, scale_OG, minimum_OG)) @ hessian_II
     found = []
-    for q_oI, off_oI in zip(q_OI.split(_ROWS), off_OI.split(_ROWS), strict=True):
-        q_oGB, off_oGB = q_oI.unflatten(1, (n_blocks, BLOCK)), off_oI.unflatten(1, (n_blocks, BLOCK))
+    for q_oI, off_oI in zip(torch.split(q_OI, _ROWS), torch.split(off_OI, _ROWS), strict=True):
+        q_oGB, off_oGB = q_oI.view(-1, n_blocks, BLOCK), off_oI.view(-1, n_blocks, BLOCK)
         moved_oGGB = torch.einsum("ogi,gihj->oghj", q_oGB, hessian_GBGB)
         ss_oGG = torch.einsum("oghj,ohj->ogh", moved_oGGB, q_oGB)
         sm_oGG = moved_oGGB.sum(-1)
@@ -101,7 +102,7 @@ def _scales(
         # blocks all of whose integers are alike have no scale to speak of
         system.diagonal(dim1=1, dim2=2).mul_(1 + 1e-4).add_(1e-9 * system.diagonal(dim1=1, dim2=2).mean())
         found.append(torch.linalg.solve(system, torch.cat([(off_oGB * q_oGB).sum(-1), off_oGB.sum(-1)], 1).double()))
-    scale, minimum = torch.cat(found).float().split(n_blocks, 1)
+    scale, minimum = torch.split(torch.cat(found).float(), n_blocks, 1)
     scale, minimum = scale + scale_OG, minimum + minimum_OG
     fit = scale > 0
     return torch.where(fit, halves(scale), scale_OG), torch.where(fit, halves(minimum), minimum_OG)

@@ -43,7 +43,8 @@ def measure_sensitivity(model: GPT, windows_NT: Tensor, progress: Progress) -> d
     try:
         for name, parameter in parameters.items():
             parameter.requires_grad_(True)
-            hooks.append(parameter.register_post_accumulate_grad_hook(add(name)))
+            hook = parameter.register_post_accumulate_grad_hook(add(name))  # type: ignore[no-untyped-call]
+            hooks.append(hook)
         for number, ids_T in enumerate(windows_NT, 1):
             with torch.enable_grad():
                 logits_TV = model(ids_T[None])[0]
