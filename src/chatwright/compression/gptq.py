@@ -6,7 +6,7 @@ block's scale and minimum are chosen when it is its turn, for what earlier error
 
 Greedy as that is, what it has chosen is improved in turns afterwards: all scales and minima of a row at once by least squares, for
 the integers as they are; then each integer once, for all others as they are (coordinate descent, as in QuantEase, Behdin et al.
-2023). Two turns take a seventh off the error of the outputs, for as much time as the greedy pass.
+2023). Two turns take an eighth off the error of the outputs, for as much time as the greedy pass.
 """
 
 from __future__ import annotations
