@@ -220,12 +220,16 @@ class _Loop:
         return int(max(self.world.gather(received))) if self.world.sum([float(received)])[0] else 0
 
     def _interrupted(self, number: int) -> Result:
-        newest = checkpoints(self.run)
-        if self.state.step and (not newest or newest[-1].name != checkpoint_name(self.state.step)):
+        # rank 0 decides for all: one that looks for itself may find what rank 0 has just written, and not wait with it
+        if self.world.from_main(self._is_unsaved()):
             self._save()
         if self.world.is_main:
             self.note("interrupted", step=self.state.step, signal=number)
         return Result(self.state.step, {}, self.state.best_step, signal=number)
+
+    def _is_unsaved(self) -> bool:
+        newest = checkpoints(self.run)
+        return self.state.step > 0 and (not newest or newest[-1].name != checkpoint_name(self.state.step))
 
     def _finish(self) -> Result:
         """The best weights become the result, and are measured on all held-out data."""
