@@ -24,7 +24,9 @@ from chatwright.model.load import load_language_model
 from chatwright.model.rnn import RNN
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.tokenizer.load import load_tokenizer
+from chatwright.training import pacing
 from chatwright.training.history import History
+from chatwright.training.measure import StepCost
 from chatwright.training.run import Run as TrainingRun
 from tests.cli.conftest import Run
 from tests.training.corpus import make_dataset
@@ -151,7 +153,30 @@ def test_what_cannot_be_is_said(
 ) -> None:
     done = command("train", dataset, *flags, "--out", str(tmp_path / "run"))
     assert (done.code, words in done.err) == (code, True), done.err
-    assert not (tmp_path / "run" / "config.toml").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_start_leaves_the_folder_as_it_was(
+    command: Run, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused when tokenizer and tokens are ready: a row of more tokens than the text has, and too few minutes."""
+    monkeypatch.setattr(pacing, "measure_step", lambda *_, **__: StepCost(0.1, 0.01, 1e-5, 0.01, 1, 1, 1))
+    (tmp_path / "there").mkdir()
+    for run in (tmp_path / "new" / "one", tmp_path / "there"):
+        for flags in (("--context", "100000", "--steps", "1"), ("--minutes", "0.00001", "--context", "32")):
+            done = command("train", dataset, "--size", "60k", "--vocab-size", "320", *flags, "--out", str(run))
+            assert done.code, done.err
+            assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("new", "there")) == ["there"]
+            assert list((tmp_path / "there").iterdir()) == []
+    # what an earlier start made ready is not the refused one's to take away
+    run = tmp_path / "run"
+    assert command("train", dataset, *SMALL, "--steps", "1", "--out", str(run)).code == 0
+    for entry in run.iterdir():
+        if entry.name not in ("tokenizer", "tokens"):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    ready = {file.relative_to(run): file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    assert command("train", dataset, *SMALL, "--minutes", "0.00001", "--out", str(run)).code == 2
+    assert {file.relative_to(run): file.read_bytes() for file in run.rglob("*") if file.is_file()} == ready
 
 
 def test_little_text_is_trained_on_and_hardly_any_is_refused(command: Run, tmp_path: Path) -> None:

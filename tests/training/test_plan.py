@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatwright.errors import TrainingError, UsageError
-from chatwright.model.presets import parse_size
+from chatwright.model.presets import parse_size, shown_size
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.text.manifest import Manifest
 from chatwright.tokenizer.train import train_tokenizer
@@ -28,7 +28,6 @@ from chatwright.training.plan import (
     plan_of,
     refuse_before_measuring,
     shown_bytes,
-    shown_size,
 )
 from chatwright.training.recipe import Recipe, fit_minutes, resolve
 from chatwright.training.request import Request
@@ -96,17 +95,6 @@ def test_the_minutes_hold_steps_held_out_text_and_checkpoints() -> None:
 def plan_for(resolved: Recipe, cost: StepCost = COST, stats: TextStats = STATS) -> Plan:
     nothing = Dataset(Path(), Manifest(created_by="test", kinds={}, fingerprint=""))
     return plan_of(nothing, stats, resolved, MACHINE, cost)
-
-
-def test_too_few_minutes_name_minutes_and_a_size_that_are_enough() -> None:
-    asked = recipe(size=20_000_000, minutes=0.05)
-    slow = replace(COST, micro_seconds=2.0)
-    with pytest.raises(UsageError) as refused:
-        plan_for(fit_minutes(asked, slow), slow)
-    [minutes] = re.findall(r"--minutes ([0-9.]+)", str(refused.value))
-    enough = fit_minutes(recipe(size=20_000_000, minutes=float(minutes)), slow)
-    plan_for(enough, slow)
-    assert parse_size(suggested(refused.value)) < 20_000_000
 
 
 def test_too_little_text_names_a_size_that_it_is_enough_for() -> None:

@@ -41,6 +41,16 @@ def parse_size(text: str) -> int:
     return n
 
 
+def shown_size(n_parameters: float) -> str:
+    """As `--size` takes it, rounded down to two digits: 12345678 → "12m"."""
+    for unit, suffix in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
+        if n_parameters >= unit:
+            number = n_parameters / unit
+            shown = int(number) if number >= 10 else int(number * 10) / 10
+            return f"{shown:g}{suffix}"
+    return str(int(n_parameters))
+
+
 def config_for_size(
     n_parameters: int,
     vocab_size: int,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from chatwright.errors import UsageError
+from chatwright.errors import TrainingError, UsageError
 
 # Rank 0 evaluates and writes while the others wait at the next step.
 TIMEOUT = timedelta(hours=2)
@@ -34,6 +34,15 @@ class World:
     def threads(self, n_threads: int, device: torch.device | str) -> int:
         """Of the `n_threads` that this machine has for the run, those of each process: on a CPU they share its cores."""
         return max(1, n_threads // self.local_size) if torch.device(device).type == "cpu" else n_threads
+
+    def check_rows(self, rows: int) -> None:
+        """Raises TrainingError where a step of so many rows leaves some process without one."""
+        if rows < self.size:
+            raise TrainingError(
+                "A step has {rows} rows, too few for {ranks} processes. Start fewer, or take larger steps (--batch-tokens).",
+                rows=rows,
+                ranks=self.size,
+            )
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over all ranks, in double precision."""

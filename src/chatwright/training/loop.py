@@ -87,12 +87,7 @@ class _Loop:
     def __init__(
         self, objective: Objective, config: TrainingConfig, run: Run, progress: Progress, world: World
     ) -> None:
-        if config.batch_rows < world.size:
-            raise TrainingError(
-                "A step has {rows} rows, too few for {ranks} processes. Start fewer, or take larger steps (--batch-tokens).",
-                rows=config.batch_rows,
-                ranks=world.size,
-            )
+        world.check_rows(config.batch_rows)
         self.objective, self.config, self.run, self.progress, self.world = objective, config, run, progress, world
         self.optimizers = Optimizers(objective.model, config)
         self.state = State()

@@ -17,24 +17,23 @@ import torch
 
 from chatwright.errors import TrainingError, UsageError
 from chatwright.model.config import ModelConfig
+from chatwright.model.presets import shown_size
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.corpus import enough_bytes
 from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.train import Pattern, train_tokenizer
 from chatwright.training.difficulty import Difficulty, held_out_sample, measure_difficulty, sample_texts
+from chatwright.training.enough import measured_enough
 from chatwright.training.expectation import Expectation, Expected, expect
 from chatwright.training.measure import StepCost
 from chatwright.training.memory import give_back
-from chatwright.training.pacing import measured
 from chatwright.training.recipe import Recipe, fit_tokens, resolve
 from chatwright.training.request import Request
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
 from chatwright.training.tokenizer_memory import tokenizer_training_bytes
 
-# Fewer steps than this are no training: the warm-up is hardly over.
-LEAST_STEPS = 20
 # More parameters than this for each token of the text learn it by heart and nothing else: 400 times as many as Hoffmann et al.
 # (2022) find best, one for 20 tokens.
 MOST_PARAMETERS_PER_TOKEN = 20.0
@@ -78,7 +77,7 @@ def make_plan(
     stats, machine = text_stats(dataset), measure_machine(device, n_threads)
     recipe, tokenizer = _with_tokens(dataset, stats, request, machine)
     refuse_before_measuring(recipe, stats, machine)
-    recipe, cost = measured(recipe, machine)
+    recipe, cost = measured_enough(stats, recipe, machine)
     return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokenizer)
 
 
@@ -96,7 +95,6 @@ def plan_of(
 
     Raises UsageError and TrainingError as `make_plan`.
     """
-    _refuse_too_few_steps(recipe, cost)
     memory = available_bytes(machine)
     memory_bytes = _memory_bytes(dataset, stats, recipe, machine, cost)
     if memory_bytes > memory:
@@ -232,23 +230,6 @@ def _refuse_too_little_text(recipe: Recipe) -> None:
         )
 
 
-def _refuse_too_few_steps(recipe: Recipe, cost: StepCost) -> None:
-    if recipe.request.minutes is None or recipe.request.steps or recipe.training.n_steps >= LEAST_STEPS:
-        return
-    step_s = cost.step_seconds(recipe.training)
-    needed = LEAST_STEPS * step_s / 60 / 0.8  # the rest goes to held-out text and checkpoints; and to rounding
-    smaller = recipe.n_parameters * recipe.training.n_steps / LEAST_STEPS
-    raise UsageError(
-        "{minutes:g} minutes are {n_steps} steps of {n_parameters} parameters on this machine, too few to learn anything. Give"
-        " --minutes {needed} or more, or take --size {smaller} or smaller.",
-        minutes=recipe.request.minutes,
-        n_steps=recipe.training.n_steps,
-        n_parameters=f"{recipe.n_parameters:,}",
-        needed=f"{needed:.2g}" if needed < 10 else f"{needed:.0f}",
-        smaller=shown_size(smaller),
-    )
-
-
 def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> TrainingError:
     nearest = _largest_that_fits(stats, machine, recipe, needed, available)
     if nearest is None:
@@ -289,16 +270,6 @@ def _too_little_disk(recipe: Recipe, needed: int, free: int) -> TrainingError:
         free=shown_bytes(free),
         nearest=shown_size(max(1e5, recipe.n_parameters * 0.9 * DISK_SHARE * free / needed)),
     )
-
-
-def shown_size(n_parameters: float) -> str:
-    """As `--size` takes it, rounded down to two digits: 12345678 → "12m"."""
-    for unit, suffix in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
-        if n_parameters >= unit:
-            number = n_parameters / unit
-            shown = int(number) if number >= 10 else int(number * 10) / 10
-            return f"{shown:g}{suffix}"
-    return str(int(n_parameters))
 
 
 def shown_bytes(n_bytes: float) -> str:

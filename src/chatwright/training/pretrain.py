@@ -1,7 +1,8 @@
 """A pretraining run from its beginning: recipe, tokenizer, tokens, measured steps, config.toml, then the loop.
 
 Everything before config.toml can be killed and begun again: the tokenizer and the tokens appear whole in the run's folder and are
-used again when they are of the same text. From config.toml on, `resume_pretraining` continues.
+used again when they are of the same text; a start that is refused takes them away again. From config.toml on,
+`resume_pretraining` continues.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.training.card import pretraining_card
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
+from chatwright.training.enough import measured_enough
 from chatwright.training.loop import Result, train
 from chatwright.training.memory import out_of_memory
-from chatwright.training.pacing import measured
 from chatwright.training.plan import Plan, plan_of, refuse_before_measuring
 from chatwright.training.pretraining import Pretraining, document_names, read_held_out
 from chatwright.training.progress import Progress
 from chatwright.training.recipe import Recipe, fit_tokens, resolve
 from chatwright.training.request import Request
-from chatwright.training.run import TOKENIZER, Run, check_new, locked_folder
+from chatwright.training.run import TOKENIZER, FolderBefore, Run, check_new, locked_folder
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
 from chatwright.training.text_side import prepare_tokenizer, prepare_tokens
@@ -66,9 +67,11 @@ def pretrain(
     torch.set_num_threads(n_threads)
     if world.is_main:
         check_new(out)
+    before = FolderBefore.of(out)
     with out_of_memory(), locked_folder(out) if world.is_main else nullcontext():
         if world.is_main:
-            _prepare(dataset_path, request, out, device, n_threads, progress, world, show)
+            with before.restored_on_refusal():
+                _prepare(dataset_path, request, out, device, n_threads, progress, world, show)
         world.barrier()
         run = Run.open(out)
         return run, _train(run, device, progress, world, force=False)
@@ -143,9 +146,10 @@ def _prepare(
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
     vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
+    world.check_rows(recipe.training.batch_rows)
     if request.steps is None:
         progress.stage(_("Measuring a step"), None)
-        recipe, cost = measured(recipe, machine, world)
+        recipe, cost = measured_enough(stats, recipe, machine, world)
         show(plan_of(dataset, stats, recipe, machine, cost, disk=out))
     else:
         show(recipe)

@@ -33,7 +33,9 @@ MUON_LR = 0.04
 BF16_FROM = 1.3
 # Of --minutes: held-out figures on the way, and of the whole held-out data at the end.
 EVALUATION_SHARE, FINAL_SHARE = 0.04, 0.06
-N_EVALUATIONS = 12
+N_EVALUATIONS, FEWEST_EVALUATIONS = 12, 3
+# And the checkpoints at these evaluations, at most.
+SAVING_SHARE = 0.15
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
 MICRO_TOKENS = {"cpu": 4096, "cuda": 32768}
 MIN_CONTEXT = 16
@@ -175,11 +177,14 @@ def fit_minutes(recipe: Recipe, cost: StepCost) -> Recipe:
     if minutes is None or recipe.request.steps is not None:
         return replace(recipe, training=replace(training, checkpoint_every=checkpoint_every))
     seconds = minutes * 60
+    # each evaluation may have a checkpoint: where that takes long, a short run has fewer of both
+    affordable = SAVING_SHARE * seconds / max(cost.save_seconds, 1e-9)
+    n_evaluations = round(min(N_EVALUATIONS, max(FEWEST_EVALUATIONS, affordable)))
     # a held-out token is read about twice, since windows overlap by half
     token_s = 2 * cost.eval_seconds
-    part_tokens = EVALUATION_SHARE * seconds / N_EVALUATIONS / token_s
+    part_tokens = EVALUATION_SHARE * seconds / n_evaluations / token_s
     final_tokens = FINAL_SHARE * seconds / token_s
-    n_saves = N_EVALUATIONS + 2 + seconds / SECONDS_BETWEEN_CHECKPOINTS
+    n_saves = n_evaluations + 2 + seconds / SECONDS_BETWEEN_CHECKPOINTS
     left = seconds * (1 - EVALUATION_SHARE - FINAL_SHARE) - n_saves * cost.save_seconds
     n_steps = max(1, round(left / step_s))
     reasons = dict(recipe.reasons) | {
@@ -196,7 +201,7 @@ def fit_minutes(recipe: Recipe, cost: StepCost) -> Recipe:
         final_bytes=max(10_000, round(final_tokens * recipe.bytes_per_token)),
         reasons=reasons,
     )
-    return _by_readings(_paced(recipe, n_steps))
+    return _by_readings(_paced(recipe, n_steps, n_evaluations))
 
 
 def count_parameters(model: ModelConfig | RNNConfig) -> int:
@@ -204,13 +209,13 @@ def count_parameters(model: ModelConfig | RNNConfig) -> int:
     return rnn_parameter_count(model) if isinstance(model, RNNConfig) else parameter_count(model)
 
 
-def _paced(recipe: Recipe, n_steps: int) -> Recipe:
+def _paced(recipe: Recipe, n_steps: int, n_evaluations: int = N_EVALUATIONS) -> Recipe:
     """Everything that is a share of the steps."""
     training = replace(
         recipe.training,
         n_steps=n_steps,
         warmup_steps=min(40, n_steps // 10),
-        eval_every=-(-n_steps // N_EVALUATIONS),
+        eval_every=-(-n_steps // n_evaluations),
         sample_every=max(1, n_steps // 4),
         checkpoint_every=min(recipe.training.checkpoint_every or n_steps, max(1, n_steps // 5)),
     )

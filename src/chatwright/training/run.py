@@ -16,6 +16,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,7 @@ import tomlkit
 from filelock import FileLock, Timeout
 from tomlkit.items import Item, Table
 
-from chatwright.errors import InUseError, StorageError, TrainingError, UsageError
+from chatwright.errors import ChatwrightError, InUseError, StorageError, TrainingError, UsageError
 from chatwright.text.work import sync_folder, sync_names, write_atomically
 from chatwright.training.journal import Journal
 
@@ -195,6 +196,46 @@ def check_new(path: Path) -> None:
             "{path} is there already. Choose another folder for the run, or continue it: chatwright runs resume {path}",
             path=path,
         )
+
+
+@dataclass(frozen=True)
+class FolderBefore:
+    """What was in a folder that is to become a run. `names`: of its entries; `missing`: it and those above it that were not there,
+    innermost first."""
+
+    path: Path
+    names: frozenset[str]
+    missing: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """As it is now."""
+        names = frozenset(entry.name for entry in path.iterdir()) if path.is_dir() else frozenset()
+        return cls(path, names, tuple(each for each in (path, *path.parents) if not each.exists()))
+
+    @contextmanager
+    def restored_on_refusal(self) -> Iterator[None]:
+        """The caller holds the lock. A block that raises an error of ours, or for lack of memory, leaves nothing that was not there
+        before; one that is killed or interrupted leaves what it had ready, for the same command once more."""
+        try:
+            yield
+        except (ChatwrightError, MemoryError):
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
+        for entry in list(self.path.iterdir()):
+            ours = entry.name in (*MARKS, LOCK, HOLDER) or entry.name.endswith(".writing")
+            if not ours or entry.name in self.names:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
+        for folder in self.missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _is_foreign(entry: Path) -> bool:
