@@ -16,7 +16,7 @@ import typer
 import chatwright
 from chatwright import errors
 from chatwright.cli.app import app, help_texts
-from chatwright.i18n import catalogue, translate
+from chatwright.i18n import catalogue, describe_error, translate
 from chatwright.text.readers.members import WHAT_TO_DO
 from chatwright.text.readers.names import UNSUPPORTED
 from chatwright.text.reasons import REASONS, Detail, from_json, shown, to_json
@@ -55,9 +55,9 @@ def sentences() -> Iterator[Sentence]:
 
 
 def reasons_and_details() -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
-    """(where, reason, detail) of every `Refused("…", "…")`, `Skipped(…)`, `Dropped(…)` and `Detail("…")` of the preparation."""
+    """(where, reason, detail) of each `Refused("…", "…")`, `Skipped(…)` and `Dropped(…)` of the preparation, and each `Detail("…")`."""
     places = {"Refused": (0, 1), "Skipped": (2, 3), "Dropped": (3, 4), "Detail": (9, 0)}
-    for file in sorted((SOURCE / "text").rglob("*.py")):
+    for file in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in places:
                 reason, detail = (node.args[at] if at < len(node.args) else None for at in places[node.func.id])
@@ -131,6 +131,22 @@ def test_a_detail_is_english_and_is_shown_in_the_language_of_the_user(monkeypatc
         assert shown(copy) == copy == detail
         monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
         assert shown(copy) == "字段 text 是数字"
+
+
+def test_a_reason_within_a_sentence_is_said_in_the_same_language() -> None:
+    inner = errors.InvalidRequestError("There is no file {path}.", path="x")
+    full = OSError(28, "No space left on device", "a/b")
+    for reason, chinese in (
+        (Detail("it claims {n} {what}", n=9, what=Detail("tensors")), "其中声称有 9 个张量"),
+        ("No space left on device", "磁盘空间已满"),
+        (full, "磁盘空间已满: a/b"),
+        (inner, "文件 x 不存在。"),
+        ("what nobody translated", "what nobody translated"),
+    ):
+        error = errors.InvalidModelError("{path} cannot be read: {reason}", path="empty", reason=reason)
+        assert str(error) == f"empty cannot be read: {reason}"
+        assert describe_error(error, "zh").endswith(chinese)
+        assert "empty" in describe_error(error, "zh"), "a name is no sentence, whatever it is"
 
 
 def test_every_help_text_exists_in_chinese() -> None:

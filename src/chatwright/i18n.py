@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from chatwright.errors import ChatwrightError
+from chatwright.errors import ChatwrightError, Detail
 
 Language = Literal["en", "zh"]
 
@@ -52,9 +52,34 @@ def _(template: str, **params: object) -> str:
 
 
 def describe_error(error: ChatwrightError, language: Language | None = None) -> str:
-    """The error's sentence in the user's language."""
-    template = catalogue(language or detect_language()).get(error.template, error.template)
-    return template.format(**error.params)
+    """The error's sentence in the user's language, the reasons in it too."""
+    language = language or detect_language()
+    template = catalogue(language).get(error.template, error.template)
+    return template.format(**{name: _in_words(name, value, language) for name, value in error.params.items()})
+
+
+def shown(detail: str, language: Language | None = None) -> str:
+    """A detail in the user's language; English where it has no translation."""
+    language = language or detect_language()
+    if not isinstance(detail, Detail):
+        return translate(detail, language) if detail else ""
+    values = {name: shown(v, language) if isinstance(v, Detail) else v for name, v in detail.values.items()}
+    return translate(detail.template, language, **values)
+
+
+# Parameters that say why: a text of the system's, or an error that another one is about.
+_REASONS = ("reason", "error", "detail")
+
+
+def _in_words(name: str, value: object, language: Language) -> object:
+    if isinstance(value, ChatwrightError):
+        return describe_error(value, language)
+    if isinstance(value, OSError) and value.strerror:
+        reason = translate(value.strerror, language)
+        return f"{reason}: {value.filename}" if value.filename else reason
+    if isinstance(value, Detail) or (isinstance(value, str) and name in _REASONS):
+        return shown(value, language)
+    return value
 
 
 def format_size(n_bytes: float) -> str:

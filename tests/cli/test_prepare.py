@@ -112,3 +112,14 @@ def test_ctrl_c_says_that_the_command_goes_on(
     result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "1")
     assert result.code == 0
     assert "Going on with what an interrupted run has finished" in result.err
+
+
+def test_a_bad_row_is_named_in_the_language_of_the_user(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": ]}\n')
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    done = command("prepare", str(tmp_path / "rows.jsonl"), "--on-bad-row", "stop", "--out", str(tmp_path / "out"))
+    assert done.code == 1
+    assert "第 2 行，无法读取（不是 JSON：这里应有一个值（第 10 个字符处））" in done.err
+    assert not (tmp_path / "out").exists()

@@ -71,7 +71,16 @@ def show(
         output.json(summary | {"config": opened.config})
         return
     summary["state"] = status_name(summary["state"])
-    rows = [[key, str(value)] for key, value in summary.items() if key != "figures" and value not in (None, "")]
+    labels = {
+        "name": _("name"),
+        "path": _("path"),
+        "verb": _("command"),
+        "created_at": _("created at"),
+        "state": _("state"),
+        "step": _("step"),
+        "n_steps": _("steps"),
+    }
+    rows = [[labels[key], str(value)] for key, value in summary.items() if key in labels and value not in (None, "")]
     rows += [[figure_name(name), f"{value:.4f}"] for name, value in summary["figures"].items()]
     reasons = opened.reasons()
     for name, section in opened.config.items():

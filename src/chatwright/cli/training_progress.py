@@ -74,6 +74,12 @@ def figure_name(name: str) -> str:
         "f1": "F1",
         "precision": _("precision of what was found"),
         "recall": _("share of what was to be found"),
+        "lr": _("learning rate"),
+        "grad_norm": _("gradient norm"),
+        "tokens_per_s": _("tokens a second"),
+        "answer_tokens_per_s": _("tokens of answers a second"),
+        "texts_per_s": _("texts a second"),
+        "pairs_per_s": _("pairs a second"),
     }
     for key, shown in known.items():
         if name == key:
@@ -84,14 +90,15 @@ def figure_name(name: str) -> str:
 
 
 def _rate(unit: str, rate: float) -> str:
+    shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"  # a slow machine is not one that stands still
     match unit:
         case "texts":
-            return _("{rate:,.1f} texts/s", rate=rate)
+            return _("{rate} texts/s", rate=shown)
         case "pairs":
-            return _("{rate:,.1f} pairs/s", rate=rate)
+            return _("{rate} pairs/s", rate=shown)
         case "answer_tokens":
-            return _("{rate:,.0f} tokens of answers/s", rate=rate)
-    return _("{rate:,.0f} tokens/s", rate=rate)
+            return _("{rate} tokens of answers/s", rate=shown)
+    return _("{rate} tokens/s", rate=shown)
 
 
 def _figures(figures: Mapping[str, float]) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from gguf.quants import dequantize
 
-from chatwright.errors import InvalidModelError, ModelNotFoundError
+from chatwright.errors import Detail, InvalidModelError, ModelNotFoundError
 from chatwright.model.config import shown
 
 MAGIC = b"GGUF"
@@ -99,8 +99,8 @@ class GGUFFile:
                 path=path,
                 version=version,
             )
-        n_tensors = header.count(MAX_TENSORS, "tensors", min_size=8 + 4 + 8 + 4 + 8)
-        n_keys = header.count(MAX_KEYS, "metadata keys", min_size=8 + 4 + 1)
+        n_tensors = header.count(MAX_TENSORS, Detail("tensors"), min_size=8 + 4 + 8 + 4 + 8)
+        n_keys = header.count(MAX_KEYS, Detail("metadata keys"), min_size=8 + 4 + 1)
         metadata = dict(_read_metadata(header, n_keys))
         tensors = {tensor.name: tensor for tensor in _read_tensors(header, n_tensors, metadata)}
         return cls(path, data, MappingProxyType(metadata), MappingProxyType(tensors))
@@ -153,7 +153,7 @@ class _Cursor:
     def take(self, size: int) -> bytes:
         end = self.position + size
         if end > len(self.buffer):
-            raise self.broken("the file ends in the middle of its header")
+            raise self.broken(Detail("the file ends in the middle of its header"))
         taken = bytes(self.buffer[self.position : end])
         self.position = end
         return taken
@@ -164,17 +164,17 @@ class _Cursor:
     def u64(self) -> int:
         return int.from_bytes(self.take(8), "little")
 
-    def count(self, largest: int, what: str, min_size: int) -> int:
+    def count(self, largest: int, what: Detail, min_size: int) -> int:
         """A number of things of at least `min_size` bytes each that are to follow."""
         count = self.u64()
         if count > min(largest, (len(self.buffer) - self.position) // min_size):
-            raise self.broken(f"it claims {count} {what}")
+            raise self.broken(Detail("it claims {n} {what}", n=count, what=what))
         return count
 
     def name(self) -> str:
         """A text that names something, and so is short."""
         if int.from_bytes(self.buffer[self.position : self.position + 8], "little") > MAX_NAME_BYTES:
-            raise self.broken(f"a name in it is longer than {MAX_NAME_BYTES} bytes")
+            raise self.broken(Detail("a name in it is longer than {most} bytes", most=MAX_NAME_BYTES))
         return self.texts(1)[0]
 
     def texts(self, count: int) -> list[str]:
@@ -186,10 +186,10 @@ class _Cursor:
                 start = position + 8
                 position = start + int.from_bytes(buffer[position:start], "little")
                 if position > end:
-                    raise self.broken("a text in it lies beyond the end of the file")
+                    raise self.broken(Detail("a text in it lies beyond the end of the file"))
                 texts.append(str(buffer[start:position], "utf-8"))
         except UnicodeDecodeError as error:
-            raise self.broken("a text in it is not UTF-8") from error
+            raise self.broken(Detail("a text in it is not UTF-8")) from error
         self.position = position
         return texts
 
@@ -198,19 +198,19 @@ class _Cursor:
         try:
             return GGUFValueType(number)
         except ValueError as error:
-            raise self.broken(f"it has a value of unknown type {number}") from error
+            raise self.broken(Detail("it has a value of unknown type {number}", number=number)) from error
 
     def values(self, kind: GGUFValueType, count: int) -> list[Any]:
         """`count` values of a type that is not an array."""
         if kind is GGUFValueType.STRING:
             return self.texts(count)
         if kind not in _SCALARS:
-            raise self.broken("it has an array of arrays")
+            raise self.broken(Detail("it has an array of arrays"))
         dtype = np.dtype(_SCALARS[kind])
         numbers = np.frombuffer(self.take(count * dtype.itemsize), dtype)
         if kind is GGUFValueType.BOOL:
             if (numbers > 1).any():
-                raise self.broken("a truth value in it is neither 0 nor 1")
+                raise self.broken(Detail("a truth value in it is neither 0 nor 1"))
             numbers = numbers.astype(np.bool_)
         plain: list[Any] = numbers.tolist()
         return plain
@@ -222,11 +222,11 @@ class _Cursor:
             return self.values(kind, 1)[0]
         item_kind = self.value_type()
         item_size = np.dtype(_SCALARS[item_kind]).itemsize if item_kind in _SCALARS else 8
-        count = self.count(self.items_left, "array items", item_size)
+        count = self.count(self.items_left, Detail("array items"), item_size)
         self.items_left -= count
         return self.values(item_kind, count)
 
-    def broken(self, reason: str) -> InvalidModelError:
+    def broken(self, reason: Detail) -> InvalidModelError:
         return InvalidModelError(
             "{path} is a broken GGUF file ({reason}). Fetch it again.", path=self.path, reason=reason
         )
@@ -237,7 +237,7 @@ def _read_metadata(header: _Cursor, n_keys: int) -> Iterator[tuple[str, Any]]:
     for _ in range(n_keys):
         key = header.name()
         if key in seen:
-            raise header.broken(f"the key {shown(key)} stands in it twice")
+            raise header.broken(Detail("the key {key} stands in it twice", key=shown(key)))
         seen.add(key)
         yield key, header.value()
 
@@ -245,10 +245,10 @@ def _read_metadata(header: _Cursor, n_keys: int) -> Iterator[tuple[str, Any]]:
 def _read_tensors(header: _Cursor, n_tensors: int, metadata: Mapping[str, Any]) -> list[GGUFTensor]:
     declared = [_read_tensor(header) for _ in range(n_tensors)]
     if len({tensor.name for tensor in declared}) != len(declared):
-        raise header.broken("two tensors have the same name")
+        raise header.broken(Detail("two tensors have the same name"))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise header.broken(f"its alignment is {shown(alignment)}")
+        raise header.broken(Detail("its alignment is {alignment}", alignment=shown(alignment)))
     start = -(-header.position // alignment) * alignment
     tensors = [
         GGUFTensor(t.name, t.shape, t.type, start + t.offset, t.size_bytes)
@@ -257,13 +257,15 @@ def _read_tensors(header: _Cursor, n_tensors: int, metadata: Mapping[str, Any]) 
     end = start
     for tensor in tensors:
         if tensor.offset % alignment:
-            raise header.broken(f"the tensor {shown(tensor.name)} is not aligned")
+            raise header.broken(Detail("the tensor {tensor} is not aligned", tensor=shown(tensor.name)))
         # tensors that share bytes would let a small file fill the memory
         if tensor.offset < end:
-            raise header.broken(f"the tensor {shown(tensor.name)} overlaps another")
+            raise header.broken(Detail("the tensor {tensor} overlaps another", tensor=shown(tensor.name)))
         end = tensor.offset + tensor.size_bytes
         if end > len(header.buffer):
-            raise header.broken(f"the tensor {shown(tensor.name)} lies beyond the end of the file")
+            raise header.broken(
+                Detail("the tensor {tensor} lies beyond the end of the file", tensor=shown(tensor.name))
+            )
     return tensors
 
 
@@ -272,16 +274,25 @@ def _read_tensor(header: _Cursor) -> GGUFTensor:
     name = header.name()
     n_dims = header.u32()
     if not 1 <= n_dims <= MAX_DIMENSIONS:
-        raise header.broken(f"the tensor {shown(name)} has {n_dims} dimensions")
+        raise header.broken(Detail("the tensor {tensor} has {n} dimensions", tensor=shown(name), n=n_dims))
     shape = struct.unpack(f"<{n_dims}Q", header.take(8 * n_dims))[::-1]
     type_number = header.u32()
     offset = header.u64()
     try:
         kind = GGMLQuantizationType(type_number)
     except ValueError as error:
-        raise header.broken(f"the tensor {shown(name)} has the unknown type {type_number}") from error
+        raise header.broken(
+            Detail("the tensor {tensor} has the unknown type {number}", tensor=shown(name), number=type_number)
+        ) from error
     block_elements, block_bytes = GGML_QUANT_SIZES[kind]
     if min(shape) < 1 or shape[-1] % block_elements:
-        raise header.broken(f"the tensor {shown(name)} of type {kind.name} has the shape {list(shape)}")
+        raise header.broken(
+            Detail(
+                "the tensor {tensor} of type {type} has the shape {shape}",
+                tensor=shown(name),
+                type=kind.name,
+                shape=list(shape),
+            )
+        )
     size_bytes = math.prod(shape) // block_elements * block_bytes
     return GGUFTensor(name, shape, kind, offset, size_bytes)

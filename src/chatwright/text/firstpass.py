@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -144,7 +145,7 @@ def stop_if_asked(found: Skipped | Dropped, options: PrepareOptions) -> None:
         raise InvalidDatasetError(
             "{source}, {where}, cannot be read ({detail}). Correct it, or leave such rows out with --on-bad-row skip.",
             source=found.source,
-            where=found.where,
+            where=_place(found.where),
             detail=why,
         )
     raise InvalidDatasetError(
@@ -195,3 +196,16 @@ def _hash_of_range(path: Path, start: int, end: int | None) -> str:
             digest.update(data)
             left = None if left is None else left - len(data)
     return digest.hexdigest()
+
+
+def _place(where: str) -> str:
+    """`line 61` in the user's language; the name of a member of an archive as it is."""
+    match = re.fullmatch(r"(line|row|page) (\d+)", where)
+    if match is None:
+        return where
+    number = int(match[2])
+    return {
+        "line": _("line {number}", number=number),
+        "row": _("row {number}", number=number),
+        "page": _("page {number}", number=number),
+    }[match[1]]

@@ -6,10 +6,10 @@ language wherever they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
-
-from chatwright.i18n import _
+from chatwright.errors import Detail as Detail
+from chatwright.errors import from_json as from_json
+from chatwright.errors import to_json as to_json
+from chatwright.i18n import shown as shown
 
 # Said of a row that is there all the same: nothing is lost but what is named.
 NOTES = frozenset({"repeated line", "scanned page", "left out"})
@@ -38,52 +38,3 @@ BAD = frozenset(
     }
 )  # fmt: skip
 REASONS = NOTES | NOT_MEANT | FILTERED | BAD
-
-
-class Detail(str):
-    """A sentence with values in it: an English text like any other, that `shown` can say in the user's language.
-
-    `Detail("the field {name} is {type}", name="text", type=Detail("a number"))`: values that are `Detail` are translated too.
-    """
-
-    template: str
-    values: dict[str, Any]
-
-    def __new__(cls, template: str, **values: object) -> Self:
-        self = super().__new__(cls, template.format(**values) if values else template)
-        self.template, self.values = template, values
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Details come back from worker processes, inside errors."""
-        return from_json, (to_json(self),)
-
-
-def shown(detail: str) -> str:
-    """A detail in the user's language; English where it has no translation."""
-    if not isinstance(detail, Detail):
-        return _(detail) if detail else ""
-    values = {name: shown(value) if isinstance(value, Detail) else value for name, value in detail.values.items()}
-    return _(detail.template, **values)
-
-
-def to_json(detail: str) -> Any:
-    """A detail with its template and values, for a file between two processes."""
-    if not isinstance(detail, Detail):
-        return detail
-    values = {
-        name: to_json(value) if isinstance(value, Detail) else _plain(value) for name, value in detail.values.items()
-    }
-    return {"template": detail.template, "values": values}
-
-
-def from_json(data: str | Mapping[str, Any]) -> str:
-    """The inverse of `to_json`."""
-    if isinstance(data, str):
-        return data
-    values = {name: from_json(value) if isinstance(value, dict) else value for name, value in data["values"].items()}
-    return Detail(data["template"], **values)
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, int | float | str) else str(value)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import Detail, InvalidRequestError
 from chatwright.tokenizer.supervision import Supervised
 from chatwright.training.augmentation import augment
 from chatwright.training.fitting import Message, fit
@@ -100,7 +100,8 @@ def examples_of(
         try:
             fitted = fit(partial(encode, tools=tools), row["messages"], context_length)
         except InvalidRequestError as error:
-            notes.add(REFUSED, f"{name}: {error}")
+            why = Detail(error.template, **error.params)
+            notes.add(REFUSED, Detail("{name}: refused ({reason})", name=name, reason=why))
             continue
         if not fitted.pieces and not fitted.n_dropped:
             notes.add(NOTHING_TO_LEARN, name)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from chatwright.errors import InvalidRequestError, StorageError
+from chatwright.errors import Detail, InvalidRequestError, StorageError
 from chatwright.model.gpt import GPT
 from chatwright.tokenizer.supervision import Supervised
 from chatwright.training.chat_rows import CUT, NO_ROOM, NOTHING_TO_LEARN, REFUSED, SPLIT, EncodeChat, Notes, row_name
@@ -64,7 +64,8 @@ def pairs_of(rows: Iterable[Mapping[str, Any]], encode: EncodeChat, context_leng
         try:
             chosen, rejected = _fitted(row, encode, context_length, notes, name)
         except InvalidRequestError as error:
-            notes.add(REFUSED, f"{name}: {error}")
+            why = Detail(error.template, **error.params)
+            notes.add(REFUSED, Detail("{name}: refused ({reason})", name=name, reason=why))
             continue
         if chosen and rejected:
             pairs.append(Pair(name, int(row["cluster"]), chosen, rejected))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from chatwright.errors import InvalidDatasetError, TrainingError
-from chatwright.i18n import _
+from chatwright.i18n import _, shown
 from chatwright.text.dataset import Dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.before import measure_before
@@ -281,7 +281,7 @@ def _note_data(run: Run, task: Task, progress: Progress) -> None:
                     where=where,
                     kind=_(kind),
                     n=n,
-                    name=notes.names[kind][0][:200],
+                    name=shown(notes.names[kind][0])[:200],
                 )
             )
     counts: Mapping[str, int] = task.settings().get("label_counts", {})

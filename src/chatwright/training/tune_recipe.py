@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.errors import Detail, InvalidDatasetError, UsageError
 from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
@@ -136,14 +136,14 @@ def check_kind(dataset: Dataset, method: Method) -> Kind:
             "{path} has {kind} only among its held-out rows, none to train on. Prepare it again with fewer held-out rows, or add"
             " data.",
             path=dataset.path,
-            kind=kind,
+            kind=Detail(kind),
         )
     raise InvalidDatasetError(
         "--method {method} needs {kind}, and {path} has {found}.",
         method=method,
-        kind=kind,
+        kind=Detail(kind),
         path=dataset.path,
-        found="; ".join(f"{found} ({METHODS_FOR[found]})" for found in dataset.kinds) or "-",
+        found="; ".join(f"{_(found)} ({_(METHODS_FOR[found])})" for found in dataset.kinds) or "-",
     )
 
 

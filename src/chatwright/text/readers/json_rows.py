@@ -101,6 +101,9 @@ def _parse_patiently(data: bytes, decoder: TextDecoder) -> tuple[Any, str, int]:
             value = json.loads(_LONE_SURROGATE.sub("\ufffd", text))
     except RecursionError:
         raise Refused("bad row", "nested too deeply") from None
+    except json.JSONDecodeError as error:
+        problem = Detail("{what}: column {column}", what=Detail(error.msg), column=error.pos + 1)
+        raise Refused("bad row", Detail("no JSON: {error}", error=problem)) from None
     except ValueError as error:
         raise Refused("bad row", Detail("no JSON: {error}", error=str(error).splitlines()[0][:200])) from None
     return value, decoded.encoding, decoded.n_undecodable + n_lone
