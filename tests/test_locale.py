@@ -55,7 +55,7 @@ def sentences() -> Iterator[Sentence]:
 
 
 def reasons_and_details() -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:
-    """(where, reason, detail) of each `Refused("…", "…")`, `Skipped(…)` and `Dropped(…)` of the preparation, and each `Detail("…")`."""
+    """(where, reason, detail) of each `Refused(…)`, `Skipped(…)` and `Dropped(…)` of the preparation, and each `Detail(…)`."""
     places = {"Refused": (0, 1), "Skipped": (2, 3), "Dropped": (3, 4), "Detail": (9, 0)}
     for file in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
