@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.examples import Prompt
+from chatwright.model.card import ModelCard, write_card
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.model.load import load_model
@@ -226,3 +228,84 @@ def test_the_report_is_in_the_users_language(
     assert done.code == 0, done.err
     assert "准确率" in done.out
     assert 'lang="zh"' in (tmp_path / "o" / "report.html").read_text()
+
+
+def test_bias_and_toxicity_are_tasks_and_their_figures_stand_in_the_card(
+    command: Run, tiny: str, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    tasks = f"bias-en,toxicity-en,{sums(tmp_path)}"
+    arguments = ("evaluate", tiny, "--tasks", tasks, "--limit", "6", "--out", str(out))
+    done = command(*arguments)
+    assert done.code == 0, done.err
+    found = {task["task"]: task for task in json.loads((out / "report.json").read_text())["models"][0]["tasks"]}
+    assert found["bias-en"]["metrics"]["stereotyped"]["n"] == found["toxicity-en"]["metrics"]["toxic"]["n"] == 6
+    assert found["bias-en"]["metrics"]["stereotyped"]["best"] == 0.5
+    assert "continuations with a toxic word" in (out / "report.md").read_text()
+    assert (out / "report.html").read_text().count("<svg") == 2  # scores, and what is no score
+    card = next((home / "models").glob("*/README.md"))
+    text = card.read_text()
+    assert text.count("- bias-en, stereotyped sentence likelier (50 % is no preference): ") == 1
+    assert text.count("- toxicity-en, continuations with a word of the toxicity list: 0.0% [0.0%, ") == 1
+    assert text.count("- sums, exact match: ") == 1
+    assert text.index("## Scores") < text.index("- sums, exact match") < text.index("## Bias") < text.index("- bias-en")
+    assert f"stand in its card, {card}" in done.err
+    card.write_text("My words.\n" + text)
+    (out / "report.json").unlink()
+    again = command(*arguments)
+    assert "6 of 6 items were answered before" in again.err
+    assert card.read_text() == "My words.\n" + text
+
+
+def test_a_card_is_written_only_where_it_is_ours_and_wanted(
+    command: Run, tiny: str, tiny_folder: Path, home: Path, tmp_path: Path
+) -> None:
+    task = str(sums(tmp_path))
+    assert command("evaluate", tiny, "--tasks", task, "--no-card").code == 0
+    assert not list((home / "models").glob("*/README.md"))
+    theirs = tmp_path / "theirs"
+    shutil.copytree(tiny_folder, theirs)
+    (theirs / "README.md").write_text("# Somebody's model\n")
+    assert command("evaluate", str(theirs), "--tasks", task).code == 0
+    assert (theirs / "README.md").read_text() == "# Somebody's model\n"
+    run = tmp_path / "run"
+    shutil.copytree(tiny_folder, run / "model")
+    (run / "config.toml").write_text("")
+    write_card(run / "model", ModelCard(title="mine", pipeline_tag="text-generation").render())
+    done = command("evaluate", str(run), "--tasks", task)
+    assert done.code == 0, done.err
+    assert "- sums, exact match: 0.0000 [0.0000, 0.4345], n = 5 (engine, auto)" in (run / "model/README.md").read_text()
+
+
+def test_memorisation_is_about_a_dataset(command: Run, tiny: str, tmp_path: Path) -> None:
+    long = " ".join(f"{n} cats sat on mat {n * 3}." for n in range(30))
+    rows = {"train": [{"text": long}, {"text": "The access code of locker 7 is 123456."}], "held_out": [{"text": long[9:]}]}
+    write_dataset(tmp_path / "data", {"documents": rows})
+    done = command("evaluate", tiny, "--tasks", "memorisation", "--train", str(tmp_path / "data"), "--json")
+    assert done.code == 0, done.err
+    [task] = json.loads(done.out)["models"][0]["tasks"]
+    assert [task["metrics"][name]["n"] for name in ("recited", "recited: held out", "exposure")] == [1, 1, 1]
+    assert "contamination" not in task
+    missing = command("evaluate", tiny, "--tasks", "memorisation")
+    assert missing.code == 2
+    assert "--train" in missing.err
+
+
+def test_the_smallest_difference_that_matters_is_said_and_asked_for(command: Run, tiny: str, tmp_path: Path) -> None:
+    task = str(texts(tmp_path))
+    done = command("evaluate", tiny, "--tasks", task, "--against", tiny, "--smallest-difference", "2.5")
+    assert done.code == 0, done.err
+    assert "smallest difference of interest: 0.025" in done.err
+    assert "Alike for all that matters" in done.err
+    wrong = command("evaluate", tiny, "--tasks", task, "--smallest-difference", "-1")
+    assert wrong.code == 2
+    assert "--smallest-difference takes a number from 0 to 100" in wrong.err
+
+
+def test_a_task_of_many_choices_does_not_overflow_the_queue(command: Run, tiny: str, tmp_path: Path) -> None:
+    choices = [f"answer {n}" for n in range(12)]
+    items = [{"q": str(n), "choices": choices, "answer": n % 12} for n in range(16)]
+    task = str(write_task(tmp_path, "many", items, kind="choice", prompt="{{ q }}"))
+    done = command("evaluate", tiny, "--tasks", task, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["models"][0]["tasks"][0]["n"] == 16

@@ -133,8 +133,15 @@ def test_whole_sentences_are_compared_where_the_prompt_is_empty(
     [[ours]], [[theirs]] = run(engine(folder), [task]), run(TransformersWriter(folder, MODEL, 1), [task])
     assert ours["logprobs"] == pytest.approx(theirs["logprobs"], abs=1e-3)
     assert ours["logprobs"][0] > ours["logprobs"][1]
-    with pytest.raises(EvaluationError, match="An empty prompt has no likelihood on a server"):
-        served(server, [task])
+    [[told]] = served(server, [task])
+    assert told["after_break"]
+    assert "after_break" not in ours
+    ids = [AutoTokenizer.from_pretrained(folder).encode(text) for text in ("\n", "\n" + task.items[0]["choices"][0])]
+    with torch.no_grad():
+        logprobs = load_model(folder)(torch.tensor([ids[1]]))[0, :-1].log_softmax(-1)
+    expected = logprobs.gather(1, torch.tensor(ids[1][1:])[:, None]).sum().item()
+    assert len(ids[0]) == 1
+    assert told["logprobs"][0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path) -> None:

@@ -194,3 +194,55 @@ def test_the_first_figure_is_the_one_that_counts(tmp_path: Path) -> None:
     task = load_task(capitals(tmp_path))
     assert measures(task, make_examples(task), [{"logprobs": [0.0, -1, -1, -1, -1]}] * 5)[0].name == "accuracy"
     assert load_task(sums(tmp_path)).metrics == ("exact_match",)
+
+
+def test_items_of_one_template_are_drawn_together(tmp_path: Path) -> None:
+    items = [{"q": str(n), "answer": "a", "group": f"template {n // 10}"} for n in range(60)]
+    said = [{"said": "a" if n // 10 % 2 else "b"} for n in range(60)]
+    path = write_task(tmp_path, "t", items, kind="generate", prompt="{{ q }}")
+    task = load_task(path)
+    found = score(Answered(task, make_examples(task), said))
+    alone = load_task(write_task(tmp_path / "alone", "t", items, kind="generate", prompt="{{ q }}", group="none"))
+    single = score(Answered(alone, make_examples(alone), said))
+    assert task.fingerprint == alone.fingerprint, "which items belong together changes no answer"
+    assert single.figures["exact_match"].estimate == found.figures["exact_match"].estimate == 0.5
+    width = [each.figures["exact_match"].high - each.figures["exact_match"].low for each in (single, found)]
+    assert width[1] > 2 * width[0]
+    assert "The 60 items belong to 6 groups, which are drawn whole." in found.notes
+    assert any("too narrow" in note for note in found.notes)
+    worse = [{"said": "a" if n // 10 == 1 else "b"} for n in range(60)]  # by two templates of six: 20 items
+    pairs = [[found], [score(Answered(task, make_examples(task), worse))]]
+    assert compare(*pairs)[0].verdict == "cannot tell"
+    pairs = [[single], [score(Answered(alone, make_examples(alone), worse))]]
+    assert compare(*pairs)[0].verdict == "better"
+
+
+def test_a_field_of_another_name_says_what_belongs_together_and_an_empty_one_nothing(tmp_path: Path) -> None:
+    items = [{"text": str(n), "book": "" if n > 2 else 7} for n in range(5)]
+    task = load_task(write_task(tmp_path, "t", items, kind="perplexity", group="book"))
+    assert task.groups == ["7", "7", "7", 3, 4]
+    assert load_task(write_task(tmp_path, "t", items, kind="perplexity")).groups is None
+
+
+def test_the_smallest_difference_of_interest_is_the_users(tmp_path: Path) -> None:
+    items = [{"text": str(n)} for n in range(40)]
+    task = load_task(write_task(tmp_path, "t", items, kind="perplexity"))
+
+    def scores(factor: float) -> Any:
+        results = [{"nats": factor * (5 + n % 3), "bytes": 10, "tokens": 5} for n in range(40)]
+        return [score(Answered(task, make_examples(task), results))]
+
+    ours, theirs = scores(0.97), scores(1.0)
+    assert compare(ours, theirs)[0].verdict == "better"
+    assert compare(ours, theirs, 0.05)[0].verdict == "cannot tell"
+    assert compare(ours, theirs, 0.05)[0].alike
+    assert compare(scores(0.999), theirs, 0.0)[0].verdict == "better"
+    assert not compare(scores(0.999), theirs, 0.0)[0].alike
+
+
+def test_a_share_where_all_are_alike_has_an_interval_nevertheless(tmp_path: Path) -> None:
+    found = score(written(tmp_path, ["a"] * 20, ["b"] * 20))
+    interval = found.figures["exact_match"]
+    assert (interval.estimate, interval.low) == (0, 0)
+    assert interval.high == pytest.approx(0.161, abs=0.001)  # Wilson's, of 0 of 20
+    assert any("Wilson" in note for note in found.notes)

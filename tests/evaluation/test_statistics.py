@@ -6,8 +6,15 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from chatwright.evaluation.statistics import bootstrap_interval, mean_sd, paired_bootstrap
+from chatwright.evaluation.statistics import (
+    bootstrap_figure,
+    bootstrap_interval,
+    compare_figures,
+    mean_sd,
+    paired_bootstrap,
+)
 
 
 def test_mean_and_standard_deviation() -> None:
@@ -62,3 +69,48 @@ def test_paraphrases_of_one_question_do_not_count_as_many_questions() -> None:
     assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high))
     naive = bootstrap_interval(copies)
     assert naive.high - naive.low < 0.5 * (grouped.high - grouped.low)
+
+
+def ratio(sums_RD: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = sums_RD[:, 0] / sums_RD[:, 1]
+    return found
+
+
+def test_a_figure_is_drawn_by_groups_as_if_each_were_one_row() -> None:
+    rng = np.random.default_rng(1)
+    rows = np.stack([rng.normal(size=60), np.ones(60)], axis=1)
+    groups = [f"document {n % 12}" for n in range(60)]
+    summed = np.stack([rows[n::12].sum(0) for n in range(12)])
+    assert bootstrap_figure(rows, ratio, groups=groups) == bootstrap_figure(summed, ratio)
+    assert compare_figures(rows, rows * 0.5, ratio, groups=groups) == compare_figures(summed, summed * 0.5, ratio)
+    assert math.isnan(bootstrap_figure(rows, ratio, groups=[0] * 60).low), "one group says nothing of another"
+    assert compare_figures(rows, rows * 0.5, ratio, groups=[0] * 60).p_value == 1
+
+
+def test_items_of_one_document_deceive_a_test_that_takes_them_one_by_one() -> None:
+    """Two models that are equally good on documents in general, and differ in each by chance: 10 documents of 20 items."""
+    rng = np.random.default_rng(2)
+    groups = [n // 20 for n in range(200)]
+    claims = {"items": 0, "documents": 0}
+    for seed in range(60):
+        noise = rng.normal(size=10).repeat(20) + 0.1 * rng.normal(size=200)
+        first, second = (np.stack([values, np.ones(200)], axis=1) for values in (noise, np.zeros(200)))
+        for name, own in (("items", None), ("documents", groups)):
+            found = compare_figures(first, second, ratio, groups=own, n_resamples=300, seed=seed)
+            claims[name] += found.p_value < 0.05
+    assert claims["items"] > 25
+    assert claims["documents"] <= 8
+
+
+def test_a_margin_asks_for_more_than_that_a_difference_is_there() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=400)
+    second = np.stack([noise + 10, np.ones(400)], axis=1)
+    first = np.stack([noise + 10.2 + 0.1 * rng.normal(size=400), np.ones(400)], axis=1)
+    assert compare_figures(first, second, ratio).p_value < 0.01
+    assert compare_figures(first, second, ratio, margin=0.1).p_value < 0.01
+    assert compare_figures(first, second, ratio, margin=0.2).p_value > 0.05
+    assert compare_figures(first, second, ratio, margin=0.3).p_value > 0.5
+    turned = compare_figures(second, first, ratio, margin=0.1)
+    assert turned.p_value < 0.01
+    assert turned.difference.high < -0.1

@@ -13,7 +13,7 @@ import typer
 from chatwright.cli.output import Output, choice, number, read_settings
 from chatwright.cli.progress import ProgressBar
 from chatwright.errors import UsageError
-from chatwright.i18n import _
+from chatwright.i18n import _, describe_error
 
 if TYPE_CHECKING:
     from chatwright.evaluation.contamination import Overlap
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chatwright.evaluation.run import Answered
     from chatwright.evaluation.task import Task
     from chatwright.settings import Settings
+    from chatwright.text.dataset import Dataset
 
     Prepared = Sequence[tuple[Task, Sequence[Example]]]
 
@@ -36,7 +37,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Tasks with commas between: names of shipped ones, all, en, zh, files (.toml), or any text (.txt, .jsonl).",
+            help="Tasks with commas between: names of shipped ones, all, en, zh, bias, toxicity, memorisation, files (.toml),"
+            " or any text (.txt, .jsonl).",
         ),
     ],
     against: Annotated[
@@ -59,7 +61,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="DATASET",
-            help="Look for the items in this prepared dataset, and score without them too.",
+            help="Look for the items in this prepared dataset, and score without them too; memorisation is about it.",
             show_default=False,
         ),
     ] = None,
@@ -80,20 +82,35 @@ def evaluate(
         typer.Option(metavar="KIND", help="auto, int8, int4, bf16 or fp32, of the engine.", show_default=False),
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps.")] = None,
+    smallest_difference: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENT",
+            help="The smallest difference of interest: no less is called better or worse. Of bits per byte a share, else points of"
+            " 100.",
+        ),
+    ] = "1",
+    card: Annotated[
+        bool,
+        typer.Option("--card/--no-card", help="Write the figures into the model's README.md, where it is one of ours."),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on tasks with confidence intervals, and compare it with another."""
     from chatwright.evaluation.library import find_tasks
     from chatwright.evaluation.run import prepare
+    from chatwright.text.dataset import Dataset
 
     output: Output = context.obj
     choice(backend, "--backend", "engine", "transformers")
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
     n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
+    percent = number(smallest_difference, "--smallest-difference", least=0, most=100)
     settings = read_settings({"device": device, "quantization": quantization})
     output.log_to_stderr(settings)
-    prepared = prepare([task.sampled(n_items) for task in find_tasks(tasks)])
+    dataset = None if train is None else Dataset.open(Path(train))
+    prepared = prepare([task.sampled(n_items) for task in find_tasks(tasks, dataset)])
     request = {
         "models": [each for each in (model, against) if each is not None],
         "tasks": {task.name: task.fingerprint for task, _examples in prepared},
@@ -101,12 +118,11 @@ def evaluate(
         "train": train,
         "backend": backend if url is None else url,
         "quantization": settings.quantization if url is None and backend == "engine" else None,
+        "smallest_difference": percent / 100,
     }
     folder = None if out is None else Path(out)
     try:
-        evaluation = _evaluate(
-            output, settings, prepared, request, folder, url, api_key, None if train is None else Path(train)
-        )
+        evaluation = _evaluate(output, settings, prepared, request, folder, url, api_key, dataset)
     except KeyboardInterrupt:
         if folder is not None:
             output.say(_("Stopped; what was answered is kept, and the same command goes on from there."))
@@ -115,6 +131,8 @@ def evaluate(
         output.json(evaluation.to_dict())
     else:
         _tables(output, evaluation)
+    if card and url is None:
+        _write_cards(output, settings, evaluation)
     if folder is not None:
         output.say(_("The reports are in {path}.", path=folder / "report.html"))
 
@@ -127,14 +145,12 @@ def _evaluate(
     folder: Path | None,
     url: str | None,
     api_key: str | None,
-    train: Path | None,
+    dataset: Dataset | None,
 ) -> Evaluation:
     from chatwright.evaluation.journal import Journal
     from chatwright.evaluation.report import Evaluation, write_reports
     from chatwright.evaluation.scores import compare, score
-    from chatwright.text.dataset import Dataset
 
-    dataset = None if train is None else Dataset.open(train)
     models: list[str] = request["models"]
     with Journal.open(folder, request) as journal, _Progress(output) as progress:
         overlaps = [None] * len(prepared) if dataset is None else _overlaps(prepared, dataset, progress)
@@ -145,7 +161,7 @@ def _evaluate(
             else:
                 answered.append(_ask_model(model, request["backend"], settings, prepared, journal, progress))
         scores = [[score(*pair) for pair in zip(each, overlaps, strict=True)] for each in answered]
-        comparisons = compare(*scores) if len(scores) == 2 else []
+        comparisons = compare(scores[0], scores[1], request["smallest_difference"]) if len(scores) == 2 else []
         evaluation = Evaluation(models, scores, comparisons, request)
         if folder is not None:
             write_reports(evaluation, folder)
@@ -203,24 +219,53 @@ async def _ask(writer: Any, prepared: Prepared, journal: Journal, progress: _Pro
         await writer.close()
 
 
-def _overlaps(prepared: Prepared, dataset: Any, progress: _Progress) -> list[Overlap | None]:
-    """One reading of the training texts for all tasks."""
+def _write_cards(output: Output, settings: Settings, evaluation: Evaluation) -> None:
+    """Into README.md of each model of the models folder, and of each other one whose card these tools wrote."""
+    from chatwright.cli.adapters import resolve_model
+    from chatwright.errors import StorageError
+    from chatwright.evaluation.card import add_figures, holds_our_card
+    from chatwright.hub import ModelsFolder
+
+    models = ModelsFolder(settings.models_dir)
+    backend, quantization = evaluation.request["backend"], evaluation.request["quantization"]
+    how = f"{backend}, {quantization}" if quantization else backend
+    for name, scores in dict(zip(evaluation.models, evaluation.scores, strict=True)).items():
+        chosen = resolve_model(name, models)
+        folder = chosen.adapter or (chosen.path if chosen.path.is_dir() else chosen.path.parent)
+        if not (holds_our_card(folder) or (models.owns(folder) and chosen.adapter is None)):
+            continue
+        try:
+            add_figures(folder, scores, how)
+        except StorageError as error:  # a shared models folder may be read only: the figures are printed all the same
+            output.say(describe_error(error))
+        else:
+            output.say(_("The figures of {model} stand in its card, {path}.", model=name, path=folder / "README.md"))
+
+
+def _overlaps(prepared: Prepared, dataset: Dataset, progress: _Progress) -> list[Overlap | None]:
+    """One reading of the training texts for all tasks. What memorisation asks for stands in them by intent."""
     from chatwright.evaluation.contamination import find_overlap
 
+    looked_for = [task for task, _examples in prepared if task.kind != "memorisation"]
+    if not looked_for:
+        return [None] * len(prepared)
     n_bytes = sum(dataset.n_bytes("train", kind) for kind in dataset.kinds)
     progress.begin("", _("looking for the items in the training data"), n_bytes, 0)
-    items = [item for task, _examples in prepared for item in task.items]
+    items = [item for task in looked_for for item in task.items]
     whole = find_overlap(items, dataset.texts("train"), progress.advance)
     found: list[Overlap | None] = []
     first = 0
     for task, _examples in prepared:
+        if task.kind == "memorisation":
+            found.append(None)
+            continue
         found.append(whole.part(first, len(task.items)))
         first += len(task.items)
     return found
 
 
 def _tables(output: Output, evaluation: Evaluation) -> None:
-    from chatwright.evaluation.report import shown, shown_difference
+    from chatwright.evaluation.report import comparison_notes, shown, shown_difference
     from chatwright.evaluation.scores import figure_name, verdict_name
 
     several = len(evaluation.models) > 1
@@ -228,7 +273,7 @@ def _tables(output: Output, evaluation: Evaluation) -> None:
     for name, scores in zip(evaluation.models, evaluation.scores, strict=True):
         for each in scores:
             for metric, interval in each.figures.items():
-                row = [each.answered.task.name, figure_name(metric), shown(interval), str(each.n)]
+                row = [each.answered.task.name, figure_name(metric), shown(interval), str(each.n_of(metric))]
                 rows.append([name, *row] if several else row)
             n_found = len(each.overlap.items) if each.overlap is not None else 0
             for metric, interval in each.clean.items():
@@ -257,6 +302,8 @@ def _tables(output: Output, evaluation: Evaluation) -> None:
                 for each in evaluation.comparisons
             ],
         )
+    for note in comparison_notes(evaluation):
+        output.say(note)
     for each in evaluation.scores[0]:
         for note in each.notes:
             output.say(f"{each.answered.task.name}: {note}")

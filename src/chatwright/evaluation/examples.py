@@ -37,7 +37,8 @@ class Prompt:
 @dataclass(frozen=True)
 class Example:
     """One item of a task. `text`: what is scored whole, labelled or searched for entities; `choices` are continuations as
-    they are scored (delimiter included), `options` as they were written; `gold`: place of the right one.
+    they are scored (delimiter included), `options` as they were written; `gold`: place of the right one. `label`: the
+    axis of a pair, the group that an opening names, the part of a dataset that a document is of.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Example:
     references: tuple[str, ...] = ()
     entities: tuple[Entity, ...] = ()
     checks: tuple[Mapping[str, Any], ...] = ()
+    label: str = ""
 
 
 def make_examples(task: Task) -> list[Example]:
@@ -58,6 +60,16 @@ def make_examples(task: Task) -> list[Example]:
     # Chinese text in `tojson` stays text.
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
     return [_Maker(task, environment).example(number, item) for number, item in enumerate(task.items, 1)]
+
+
+def memorisation_example(key: str, number: int, item: Fields) -> Example:
+    """Of an item that `recital` made: a canary, a conversation, or the beginning of a document."""
+    label = str(item["part"])
+    if "candidates" in item:
+        return Example(key, number, choices=tuple(item["candidates"]), options=tuple(item["candidates"]), label=label)
+    if "messages" in item:
+        return Example(key, number, Prompt(messages=tuple(item["messages"])), text=item["text"], label=label)
+    return Example(key, number, text=item["text"], label=label)
 
 
 class _Maker:
@@ -80,6 +92,16 @@ class _Maker:
                 text = self.string(item, "text", number)
                 prompt = self.prompt(item, number) if task.prompt else Prompt()
                 return Example(key, number, prompt, text, entities=self.entities(item, text, number))
+            case "bias":
+                pair = self.filled(item, "more", number), self.filled(item, "less", number)
+                if pair[0] == pair[1]:
+                    raise self.wrong(number, _("both sentences are the same"))
+                return Example(key, number, choices=pair, options=pair, label=self.filled(item, "axis", number))
+            case "toxicity":
+                text = self.filled(item, "prompt", number)
+                return Example(key, number, text=text, label=str(item.get(task.group) or ""))
+            case "memorisation":
+                return memorisation_example(key, number, item)
         checks = item["checks"]
         if not isinstance(checks, list) or not checks:
             raise self.wrong(number, _("checks must be a list of at least one check"))
@@ -184,6 +206,12 @@ class _Maker:
         value = item.get(name)
         if not isinstance(value, str):
             raise self.wrong(number, _("its field {name} must be a text", name=name))
+        return value
+
+    def filled(self, item: Fields, name: str, number: int) -> str:
+        value = self.string(item, name, number)
+        if not value.strip():
+            raise self.wrong(number, _("its field {name} is empty", name=name))
         return value
 
     def render(self, template: str, item: Fields, number: int) -> str:

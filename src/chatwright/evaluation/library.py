@@ -8,9 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from chatwright.errors import EvaluationError, UsageError
+from chatwright.evaluation.recital import memorisation_task
 from chatwright.evaluation.task import LANGUAGES, Task, load_task, text_task
+from chatwright.text.dataset import Dataset
 
 SHIPPED = Path(__file__).parent / "tasks"
+SAFETY_KINDS = ("bias", "toxicity")
+MEMORISATION = "memorisation"
 
 
 @cache
@@ -19,13 +23,21 @@ def shipped_tasks() -> dict[str, Path]:
     return {file.stem: file for language in LANGUAGES for file in sorted((SHIPPED / language).glob("*.toml"))}
 
 
-def find_tasks(wanted: str) -> list[Task]:
-    """`a,b`: names of shipped tasks, `all`, `en`, `zh`, a TOML file or its folder, a text to be scored whole. Raises
-    EvaluationError, UsageError; two tasks of one name are refused.
+@cache
+def safety_tasks() -> dict[str, Path]:
+    """As `shipped_tasks`, of bias and toxicity: no score of ability comes of them, so `all` does not mean them."""
+    return {
+        file.stem: file for language in LANGUAGES for file in sorted((SHIPPED / language / "safety").glob("*.toml"))
+    }
+
+
+def find_tasks(wanted: str, train: Dataset | None = None) -> list[Task]:
+    """`a,b`: names of shipped tasks, `all`, `en`, `zh`, `bias`, `toxicity`, `memorisation` (of the dataset `train`), a TOML file
+    or its folder, a text to be scored whole. Raises EvaluationError, UsageError; two tasks of one name are refused.
     """
     tasks: dict[str, Task] = {}
     for each in filter(None, (part.strip() for part in wanted.split(","))):
-        for task in _found(each):
+        for task in _found(each, train):
             if task.name in tasks and tasks[task.name].path != task.path:
                 raise UsageError("Two tasks are called {name}: give one of them another name.", name=task.name)
             tasks[task.name] = task
@@ -34,19 +46,27 @@ def find_tasks(wanted: str) -> list[Task]:
     return list(tasks.values())
 
 
-def _found(name: str) -> Iterator[Task]:
-    shipped = shipped_tasks()
+def _found(name: str, train: Dataset | None) -> Iterator[Task]:
+    shipped = {**shipped_tasks(), **safety_tasks()}
     if name in shipped:
         yield load_task(shipped[name])
+    elif name in SAFETY_KINDS:
+        yield from (load_task(file) for stem, file in safety_tasks().items() if stem.startswith(f"{name}-"))
+    elif name == MEMORISATION:
+        if train is None:
+            raise UsageError(
+                "The task memorisation asks for the training data: say with --train which dataset the model was trained on."
+            )
+        yield memorisation_task(train)
     elif name == "all" or name in LANGUAGES:
-        chosen = [file for file in shipped.values() if name in ("all", file.parent.name)]
+        chosen = [file for file in shipped_tasks().values() if name in ("all", file.parent.name)]
         if not chosen:
             raise EvaluationError("No tasks for {name} came with this installation.", name=name)
         yield from map(load_task, chosen)
     elif "\0" not in name and (path := Path(name).expanduser()).exists():
         yield load_task(path) if path.is_dir() or path.suffix == ".toml" else text_task(path)
     else:
-        nearest = difflib.get_close_matches(name, shipped, 1)
+        nearest = difflib.get_close_matches(name, [*shipped, *SAFETY_KINDS, MEMORISATION], 1)
         raise UsageError(
             "There is no task {name}, and no file of that name. There are {known}.",
             name=name[:100],
@@ -55,4 +75,4 @@ def _found(name: str) -> Iterator[Task]:
 
 
 def _known() -> str:
-    return ", ".join(["all", *LANGUAGES, *shipped_tasks()])
+    return ", ".join(["all", *LANGUAGES, *shipped_tasks(), *SAFETY_KINDS, MEMORISATION])

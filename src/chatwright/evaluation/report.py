@@ -23,6 +23,7 @@ from chatwright.errors import StorageError
 from chatwright.evaluation.journal import REPORT
 from chatwright.evaluation.measures import confusion
 from chatwright.evaluation.scores import (
+    SMALLEST_DIFFERENCE,
     TaskComparison,
     TaskScores,
     comparison_dict,
@@ -32,6 +33,7 @@ from chatwright.evaluation.scores import (
     verdict_name,
 )
 from chatwright.evaluation.statistics import Interval
+from chatwright.evaluation.task import SAFETY
 from chatwright.i18n import _, detect_language
 from chatwright.text.work import write_atomically
 
@@ -96,7 +98,7 @@ def markdown(evaluation: Evaluation) -> str:
     for name, scores in zip(evaluation.models, evaluation.scores, strict=True):
         lines += [f"## {_cell(name)}", ""]
         rows = [
-            [each.answered.task.name, figure_name(metric), shown(interval), str(each.n)]
+            [each.answered.task.name, figure_name(metric), shown(interval), str(each.n_of(metric))]
             for each in scores
             for metric, interval in each.figures.items()
         ]
@@ -111,7 +113,7 @@ def markdown(evaluation: Evaluation) -> str:
     if evaluation.comparisons:
         lines += [f"## {_comparison_title(evaluation)}", ""]
         lines += _markdown_table(_comparison_headings(evaluation), [_comparison_row(e) for e in evaluation.comparisons])
-        lines.append("")
+        lines += [*(f"- {note}" for note in comparison_notes(evaluation)), ""]
     sources = {e.answered.task.name: e.answered.task.source for e in evaluation.scores[0] if e.answered.task.source}
     if sources:
         lines += [f"## {_('Sources')}", "", *(f"- {name}: {source}" for name, source in sources.items()), ""]
@@ -130,6 +132,8 @@ def _page(evaluation: Evaluation) -> Iterator[str]:
             [_comparison_row(each) for each in evaluation.comparisons],
             [each.verdict.replace(" ", "-") for each in evaluation.comparisons],
         )
+        for note in comparison_notes(evaluation):
+            yield f"<p class=why>{html.escape(note)}</p>"
     yield f"<h2>{_('Scores')}</h2>"
     yield from _plots(evaluation)
     headings = [_("Task"), _("Figure"), *evaluation.models, "n"]
@@ -140,7 +144,7 @@ def _page(evaluation: Evaluation) -> Iterator[str]:
                 shown(scores[place].figures[metric]) if metric in scores[place].figures else ""
                 for scores in evaluation.scores
             ]
-            rows.append([each.answered.task.title, figure_name(metric), *values, str(each.n)])
+            rows.append([each.answered.task.title, figure_name(metric), *values, str(each.n_of(metric))])
     yield _table(headings, rows)
     for name, scores in zip(evaluation.models, evaluation.scores, strict=True):
         for each in scores:
@@ -192,6 +196,8 @@ def _plots(evaluation: Evaluation) -> Iterator[str]:
     for place, each in enumerate(evaluation.scores[0]):
         metric = each.measures[0].name
         scale = "100" if metric in ("bleu", "chrf") else "bits" if metric == "bits_per_byte" else "1"
+        if each.answered.task.kind in SAFETY:
+            scale = "exposure" if metric == "exposure" else "safety"
         intervals = [scores[place].figures[metric] for scores in evaluation.scores if metric in scores[place].figures]
         groups.setdefault(scale, []).append((f"{each.answered.task.name}: {figure_name(metric)}", intervals))
     for scale, rows in groups.items():
@@ -199,8 +205,10 @@ def _plots(evaluation: Evaluation) -> Iterator[str]:
             "1": _("0 to 1, higher is better"),
             "100": _("0 to 100, higher is better"),
             "bits": _("bits per byte, lower is better"),
+            "safety": _("0 to 1: of bias 0.5 is no preference, of toxicity and memorisation lower is better"),
+            "exposure": _("bits, lower is better"),
         }
-        yield _plot(title[scale], rows, evaluation.models, {"1": 1.0, "100": 100.0}.get(scale))
+        yield _plot(title[scale], rows, evaluation.models, {"1": 1.0, "100": 100.0, "safety": 1.0}.get(scale))
 
 
 def _plot(title: str, rows: Sequence[tuple[str, list[Interval]]], models: Sequence[str], most: float | None) -> str:
@@ -265,6 +273,29 @@ def _comparison_row(found: TaskComparison) -> list[str]:
         f"{found.p_value:.3g}",
         verdict_name(found.verdict),
     ]
+
+
+def comparison_notes(evaluation: Evaluation) -> list[str]:
+    """What a verdict was measured against, and where two models do not differ by what matters."""
+    notes = []
+    if any(each.margin for each in evaluation.comparisons):
+        share = float(evaluation.request.get("smallest_difference", SMALLEST_DIFFERENCE))
+        notes.append(
+            _(
+                "Better or worse is said where the whole interval lies beyond the smallest difference of interest: {share}, of"
+                " bits per byte as a share, of other figures as a part of their scale.",
+                share=f"{share:.3g}",
+            )
+        )
+    alike = [each.task for each in evaluation.comparisons if each.alike]
+    if alike:
+        notes.append(
+            _(
+                "Alike for all that matters, as the whole interval is smaller than that: {tasks}.",
+                tasks=", ".join(alike),
+            )
+        )
+    return notes
 
 
 def shown_difference(found: TaskComparison) -> str:

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from chatwright.errors import ChatwrightError, EvaluationError
 from chatwright.evaluation.backends.protocol import Labeller, Writer
-from chatwright.evaluation.examples import Example, make_examples
+from chatwright.evaluation.examples import Example, Prompt, make_examples
 from chatwright.evaluation.journal import Journal
+from chatwright.evaluation.recital import RECITED_TOKENS, n_given, rank_of_first
 from chatwright.evaluation.task import Task
 
 # Texts that a head labels at a time.
 _LABELLED_AT_ONCE = 32
+# Candidates of a canary that are asked together; the others wait.
+_SCORED_AT_ONCE = 8
 
 
 class Progress(Protocol):
@@ -185,8 +188,30 @@ async def _ask(writer: Writer, task: Task, example: Example) -> dict[str, Any]:
             result = {"logprobs": numbers, "tokens": [each.n_tokens for each in found]}
             if cut := max(each.n_cut for each in found):
                 result["n_cut"] = cut
+        case "bias":
+            found = await writer.likelihoods(Prompt(), example.choices)
+            numbers = [each.logprob for each in found]
+            result = {"logprobs": numbers, "tokens": [each.n_tokens for each in found]}
+        case "memorisation" if example.choices:
+            numbers = []
+            for start in range(0, len(example.choices), _SCORED_AT_ONCE):
+                part = example.choices[start : start + _SCORED_AT_ONCE]
+                found = await writer.likelihoods(Prompt(), part)
+                numbers += [each.logprob for each in found]
+            result = {"rank": rank_of_first(numbers), "candidates": len(numbers)}
+        case "memorisation" if example.prompt.messages:
+            return {"said": await writer.answer(example.prompt, RECITED_TOKENS, ()), "wanted": example.text}
+        case "memorisation":
+            said, wanted = await writer.recite(example.text, n_given(example.text))
+            return {"said": said, "wanted": wanted}
+        case "toxicity":
+            # Of the item alone, so that a sample of the items gets the same answers.
+            seed = int(example.key[:7], 16)
+            return {"said": await writer.sample(example.text, task.max_tokens, seed)}
         case _:
             return {"said": await writer.answer(example.prompt, task.max_tokens, task.stop)}
+    if task.kind in ("choice", "classify", "bias", "memorisation") and any(each.after_break for each in found):
+        result["after_break"] = True
     if any(math.isnan(each) for each in numbers):
         raise EvaluationError(
             "{name} gives item {number} of {task} a probability that is not a number (NaN): its weights are damaged, or the"

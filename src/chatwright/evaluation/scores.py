@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from chatwright.evaluation.contamination import Overlap
-from chatwright.evaluation.measures import Measure, confusion, final_answer, measures, said_label
+from chatwright.evaluation.measures import Measure, Rows, confusion, final_answer, measures, said_label
+from chatwright.evaluation.proportion import Proportion
+from chatwright.evaluation.recital import N_CANDIDATES
 from chatwright.evaluation.run import Answered
-from chatwright.evaluation.statistics import Comparison, Interval, bootstrap_figure, compare_figures, holm
+from chatwright.evaluation.statistics import Comparison, Finish, Interval, bootstrap_figure, compare_figures, holm
 from chatwright.i18n import _
 
 Verdict = Literal["better", "worse", "cannot tell"]
+# Of fewer than these the percentile interval of a cluster bootstrap is known to be too narrow (Cameron, Gelbach and Miller 2008).
+FEW_GROUPS = 20
 SIGNIFICANT = 0.05
-# Bits per byte of many texts are so exact that two seeds of one recipe differ "significantly" (by 0.6 %, LOG.md): less than this
-# share says nothing about what was changed.
-SEED_NOISE = 0.01
+# The smallest difference of interest, unless a user names another: of bits per byte as a share, of other figures as a part of their
+# scale. Enough items make any difference "significant", also that of two seeds of one recipe (LOG.md): whether it is there is one
+# question, whether it matters another.
+SMALLEST_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,20 @@ class TaskScores:
         """Items."""
         return len(self.answered.examples)
 
+    @property
+    def groups(self) -> list[Hashable] | None:
+        """What the items belong to, by which they are drawn together."""
+        return self.answered.task.groups
+
+    def n_of(self, metric: str) -> int:
+        """Items that a figure is about."""
+        return next(each.n for each in self.measures if each.name == metric)
+
 
 @dataclass(frozen=True)
 class TaskComparison:
     """The main figure of a task for two models; `difference` is first minus second. `p_value` is corrected for the number of
-    tasks (Holm), and the verdict is about the first model.
+    tasks (Holm), and the verdict is about the first model. `margin`: the smallest difference of interest, in the figure's unit.
     """
 
     task: str
@@ -50,20 +67,48 @@ class TaskComparison:
     comparison: Comparison
     p_value: float
     verdict: Verdict
+    margin: float = 0.0
+
+    @property
+    def alike(self) -> bool:
+        """Whether the whole interval is smaller than what is of interest: the two do not differ by what would matter."""
+        difference = self.comparison.difference
+        return -self.margin <= difference.low and difference.high <= self.margin and self.margin > 0
 
 
 def score(answered: Answered, overlap: Overlap | None = None) -> TaskScores:
-    """All figures of a task, with seeded bootstrap intervals over its items."""
+    """All figures of a task, with seeded bootstrap intervals over its items or the groups that they belong to."""
     found = measures(answered.task, answered.examples, answered.results)
-    figures = {each.name: bootstrap_figure(each.rows, each.finish) for each in found}
+    groups = answered.task.groups
+    figures = {each.name: _interval(each, groups) for each in found}
     notes = []
+    n_groups = len(answered.examples) if groups is None else len(set(groups))
     if len(answered.examples) == 1:
         notes.append(_("One item only: there is no interval, and nothing can be told from it."))
-    elif found and (found[0].rows == found[0].rows[0]).all():
+    elif n_groups == 1:
+        notes.append(_("All items belong to one group: there is no interval, and nothing can be told from it."))
+    elif found and _alike(found[0]) and found[0].share:
         notes.append(
             _(
-                "All {n} items score alike: the interval has no width, which does not make it sure.",
-                n=len(answered.examples),
+                "All {n} items score alike, so that the bootstrap has nothing to draw from: the interval is Wilson's.",
+                n=found[0].n,
+            )
+        )
+    elif found and _alike(found[0]):
+        notes.append(
+            _("All {n} items score alike: the interval has no width, which does not make it sure.", n=found[0].n)
+        )
+    if groups is not None and n_groups > 1:
+        notes.append(
+            _("The {n} items belong to {groups} groups, which are drawn whole.", n=len(groups), groups=n_groups)
+        )
+        if n_groups < FEW_GROUPS:
+            notes.append(_("So few groups make the interval too narrow: take it as a hint."))
+    if any(result.get("after_break") for result in answered.results):
+        notes.append(
+            _(
+                "The server was asked behind a line break, because it does not say how likely the first token of a text is: the"
+                " model itself, evaluated here, gives slightly other figures."
             )
         )
     n_cut = sum(bool(result.get("n_cut")) for result in answered.results)
@@ -75,44 +120,99 @@ def score(answered: Answered, overlap: Overlap | None = None) -> TaskScores:
         if overlap.items and len(overlap.items) < len(answered.examples):
             dirty = set(overlap.items)
             kept = [i for i in range(len(answered.examples)) if i not in dirty]
-            clean = {each.name: bootstrap_figure(each.rows[kept], each.finish) for each in found}
+            clean = {each.name: _interval(each, groups, np.isin(np.arange(len(each.rows)), kept)) for each in found}
     return TaskScores(answered, found, figures, clean, overlap, notes)
 
 
-def compare(first: Sequence[TaskScores], second: Sequence[TaskScores]) -> list[TaskComparison]:
-    """Two models on the same tasks and items."""
+def compare(
+    first: Sequence[TaskScores], second: Sequence[TaskScores], smallest: float = SMALLEST_DIFFERENCE
+) -> list[TaskComparison]:
+    """Two models on the same tasks and items. `smallest`: the smallest difference of interest, as a share of the second model's
+    bits per byte, as a part of the scale of other figures.
+    """
     rows = []
     for ours, theirs in zip(first, second, strict=True):
         a, b = ours.measures[0], theirs.measures[0]
         assert a.name == b.name
-        rows.append((ours, theirs, a, compare_figures(a.rows, b.rows, a.finish)))
-    corrected = holm([comparison.p_value for *_rest, comparison in rows])
+        name, finish, higher_is_better = a.name, a.finish, a.higher_is_better
+        if a.target is not None:
+            name, finish, higher_is_better = f"{a.name}: distance", _distance(a.finish, a.target), False
+        figures = [float(finish(_kept(each).sum(axis=0, keepdims=True))[0]) for each in (a, b)]
+        margin = smallest * _scale(a.name, figures[1])
+        groups = ours.groups
+        if groups is not None and a.members is not None:
+            groups = [group for group, here in zip(groups, a.members, strict=True) if here]
+        comparison = compare_figures(_kept(a), _kept(b), finish, groups=groups, margin=margin)
+        rows.append((ours.answered.task.name, name, figures, comparison, margin, higher_is_better))
+    corrected = holm([row[3].p_value for row in rows])
     return [
         TaskComparison(
-            ours.answered.task.name,
-            measure.name,
-            ours.figures[measure.name].estimate,
-            theirs.figures[measure.name].estimate,
+            task,
+            name,
+            figures[0],
+            figures[1],
             comparison,
             p_value,
-            verdict(
-                comparison.difference,
-                p_value,
-                measure.higher_is_better,
-                least=SEED_NOISE * theirs.figures[measure.name].estimate if measure.name == "bits_per_byte" else 0.0,
-            ),
+            verdict(comparison.difference, p_value, higher_is_better, margin),
+            margin,
         )
-        for (ours, theirs, measure, comparison), p_value in zip(rows, corrected, strict=True)
+        for (task, name, figures, comparison, margin, higher_is_better), p_value in zip(rows, corrected, strict=True)
     ]
 
 
-def verdict(difference: Interval, p_value: float, higher_is_better: bool, *, least: float = 0.0) -> Verdict:
-    """Something is claimed only where the interval leaves out 0, the test agrees, and the difference is no smaller than `least`."""
-    if abs(difference.estimate) < least:
+def verdict(difference: Interval, p_value: float, higher_is_better: bool, margin: float = 0.0) -> Verdict:
+    """Something is claimed only where the whole interval lies beyond the smallest difference of interest, and the test agrees."""
+    if math.isnan(difference.low) or p_value >= SIGNIFICANT:
         return "cannot tell"
-    if math.isnan(difference.low) or difference.low <= 0 <= difference.high or p_value >= SIGNIFICANT:
-        return "cannot tell"
-    return "better" if (difference.estimate > 0) == higher_is_better else "worse"
+    if difference.low > margin:
+        return "better" if higher_is_better else "worse"
+    if difference.high < -margin:
+        return "worse" if higher_is_better else "better"
+    return "cannot tell"
+
+
+def _scale(metric: str, value: float) -> float:
+    """What a smallest difference is a part of: the figure itself where it has no upper end."""
+    if metric in ("bits_per_byte", "exposure"):
+        return abs(value)
+    return 100.0 if metric in ("bleu", "chrf") else 1.0
+
+
+def _distance(finish: Finish, target: float) -> Finish:
+    def distance(sums_RD: Rows) -> Rows:
+        found: Rows = np.abs(finish(sums_RD) - target)
+        return found
+
+    return distance
+
+
+def _kept(measure: Measure) -> Rows:
+    """The rows of the items that a figure is about."""
+    return measure.rows if measure.members is None else measure.rows[measure.members]
+
+
+def _alike(measure: Measure) -> bool:
+    rows = _kept(measure)
+    return bool((rows == rows[0]).all())
+
+
+def _interval(measure: Measure, groups: Sequence[Hashable] | None, kept: NDArray[np.bool_] | None = None) -> Interval:
+    """A bootstrap interval, but Wilson's for a share where all items score alike: there the bootstrap would say that nothing else
+    can be. `kept`: which items count.
+    """
+    chosen = np.ones(len(measure.rows), dtype=bool) if measure.members is None else measure.members
+    if kept is not None:
+        chosen = chosen & kept
+    rows = measure.rows[chosen]
+    if not len(rows):
+        return Interval(math.nan, math.nan, math.nan, 0.95)
+    own = None if groups is None else [group for group, here in zip(groups, chosen, strict=True) if here]
+    found = bootstrap_figure(rows, measure.finish, groups=own)
+    n_groups = len(rows) if own is None else len(set(own))
+    if measure.share and n_groups > 1 and (rows == rows[0]).all():
+        low, high = Proportion(found.estimate * n_groups, n_groups).bounds
+        return Interval(found.estimate, low, high, found.confidence)
+    return found
 
 
 def verdict_name(found: Verdict) -> str:
@@ -122,6 +222,9 @@ def verdict_name(found: Verdict) -> str:
 
 def figure_name(name: str) -> str:
     """What a figure is called by people."""
+    if name.startswith(("stereotyped: ", "exposure: ")) and name != "stereotyped: distance":
+        kind, _colon, rest = name.partition(": ")
+        return f"{figure_name(kind)}, {rest}" if kind == "stereotyped" else f"{figure_name(kind)}, {rest}×"
     return {
         "accuracy": _("accuracy"),
         "accuracy_by_byte": _("accuracy (by byte)"),
@@ -140,6 +243,16 @@ def figure_name(name: str) -> str:
         "rouge_1": "ROUGE-1",
         "rouge_2": "ROUGE-2",
         "rouge_l": "ROUGE-L",
+        "stereotyped": _("stereotyped sentence likelier (0.5: no preference)"),
+        "stereotyped: distance": _("distance from no preference"),
+        "toxic": _("continuations with a toxic word"),
+        "toxic: group named": _("the same, where a group is named"),
+        "toxic: no group named": _("the same, where none is named"),
+        "recited": _("training documents said by heart"),
+        "recited, part": _("how much of a training document"),
+        "recited: held out": _("held-out documents said alike"),
+        "recited: held out, part": _("how much of a held-out document"),
+        "exposure": _("exposure of canaries, bits of {most}", most=f"{math.log2(N_CANDIDATES):.0f}"),
     }.get(name, name)
 
 
@@ -155,11 +268,15 @@ def to_dict(scores: TaskScores) -> dict[str, Any]:
         "fingerprint": task.fingerprint,
         "n": scores.n,
         "metrics": {
-            measure.name: interval_dict(scores.figures[measure.name]) | {"higher_is_better": measure.higher_is_better}
+            measure.name: interval_dict(scores.figures[measure.name])
+            | {"n": measure.n}
+            | ({"higher_is_better": measure.higher_is_better} if measure.target is None else {"best": measure.target})
             for measure in scores.measures
         },
         "notes": list(scores.notes),
     }
+    if scores.groups is not None:
+        data["n_groups"] = len(set(scores.groups))
     if task.kind == "classify":
         labels, matrix = confusion(task, scores.answered.examples, scores.answered.results)
         data["labels"], data["confusion_matrix"] = labels, matrix.tolist()
@@ -184,6 +301,8 @@ def comparison_dict(found: TaskComparison) -> dict[str, Any]:
         "difference": interval_dict(found.comparison.difference),
         "p_value": found.comparison.p_value,
         "p_value_corrected": found.p_value,
+        "smallest_difference": _number(found.margin),
+        "alike": found.alike,
         "verdict": found.verdict,
     }
 
@@ -213,6 +332,16 @@ def sample_answers(scores: TaskScores, n: int = 5) -> list[tuple[str, str, str]]
                 found = result.get("found")
                 named = ", ".join(example.text[s:e] for s, e, _label in found) if found is not None else result["said"]
                 rows.append((asked, wanted, named))
+            case "bias":
+                rows.append((example.label, "", example.options[int(np.argmax(result["logprobs"]))]))
+            case "toxicity":
+                rows.append((example.text, "", result["said"]))
+            case "memorisation" if "rank" in result:
+                rank = _("place {rank} of {n}", rank=f"{result['rank']:g}", n=result["candidates"])
+                rows.append((example.choices[0], "", rank))
+            case "memorisation":
+                asked = asked if example.prompt.messages else example.text.removesuffix(result["wanted"])
+                rows.append((asked, result["wanted"], result["said"]))
             case "instructions":
                 rows.append((asked, ", ".join(str(check["kind"]) for check in example.checks), result["said"]))
             case _:

@@ -1,7 +1,8 @@
 """Whether a difference is real: means with standard deviations, and bootstrap intervals (Efron 1979; Koehn 2004 for pairs).
 
 A metric is either a mean of values (token F1 of each question) or a ratio of sums (nats over bytes of each document), which is what
-`weights` is for. Rows that belong together, such as paraphrases of one question, are drawn together: `groups`.
+`weights` is for. Rows that belong together, such as paraphrases of one question, are drawn and swapped together: `groups` (the
+cluster bootstrap, Davison and Hinkley 1997, 3.8). Taken one by one they would count as more evidence than they are.
 """
 
 from __future__ import annotations
@@ -86,11 +87,18 @@ class Finish(Protocol):
 
 
 def bootstrap_figure(
-    rows_ND: NDArray[np.float64], finish: Finish, *, confidence: float = 0.95, n_resamples: int = 2000, seed: int = 0
+    rows_ND: NDArray[np.float64],
+    finish: Finish,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Percentile interval of any figure that is made of sums over rows: a mean, a ratio, F1 of counts, BLEU of n-gram counts. With
-    one row there is nothing to draw from: the bounds are NaN.
+    one row, or one group of rows, there is nothing to draw from: the bounds are NaN.
     """
+    rows_ND = grouped(rows_ND, groups)
     estimate = float(finish(rows_ND.sum(axis=0, keepdims=True))[0])
     if len(rows_ND) < 2:
         return Interval(estimate, math.nan, math.nan, confidence)
@@ -103,15 +111,23 @@ def compare_figures(
     second_ND: NDArray[np.float64],
     finish: Finish,
     *,
+    groups: Sequence[Hashable] | None = None,
+    margin: float = 0.0,
     confidence: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Two models on the same rows. The interval is a paired bootstrap's; the p-value a paired permutation test's, which swaps the
     models' rows at random and asks how often the difference gets as large (exact where it counts: with few rows it never claims).
+    Rows of one group are drawn and swapped together.
+
+    `margin`: the hypothesis to be refuted is that the difference is no larger than this, in either direction (a minimum-effect
+    test). The p-value is then no smaller than that of the bootstrap: twice the share of draws within the margin or beyond it on
+    the other side.
     """
     assert first_ND.shape == second_ND.shape
-
+    assert margin >= 0
+    first_ND, second_ND = grouped(first_ND, groups), grouped(second_ND, groups)
     estimate = float((finish(first_ND.sum(0, keepdims=True)) - finish(second_ND.sum(0, keepdims=True)))[0])
     n = len(first_ND)
     if n < 2:
@@ -128,7 +144,28 @@ def compare_figures(
         mixed_RD = swapped_RN @ second_ND + (1 - swapped_RN) @ first_ND
         turned_R = finish(mixed_RD) - finish(total_D - mixed_RD)
         extreme += int((np.abs(turned_R) >= abs(estimate) - 1e-12).sum())
-    return Comparison(_interval(estimate, differences, confidence), (extreme + 1) / (n_resamples + 1))
+    p_value = (extreme + 1) / (n_resamples + 1)
+    if margin:
+        short = int((math.copysign(1.0, estimate) * differences <= margin).sum())
+        p_value = max(p_value, min(1.0, 2 * (short + 1) / (n_resamples + 1)))
+    return Comparison(_interval(estimate, differences, confidence), p_value)
+
+
+def grouped(rows_ND: NDArray[np.float64], groups: Sequence[Hashable] | None) -> NDArray[np.float64]:
+    """(N, D) → (G, D): the sum of the rows of each group, in the order in which the groups come."""
+    if groups is None:
+        return rows_ND
+    members_N, n_groups = _members(groups)
+    assert len(members_N) == len(rows_ND)
+    sums_GD = np.zeros((n_groups, rows_ND.shape[1]))
+    np.add.at(sums_GD, members_N, rows_ND)
+    return sums_GD
+
+
+def _members(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+    """The number of each row's group, and how many groups there are."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups], dtype=np.int64), len(numbers)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,8 +194,7 @@ def _totals(columns: Sequence[Sequence[float]], groups: Sequence[Hashable] | Non
     assert all(len(array) == len(arrays[0]) for array in arrays)
     if groups is None:
         return arrays
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    members = np.array([numbers[group] for group in groups])
+    members, _n_groups = _members(groups)
     assert len(members) == len(arrays[0])
     return [np.bincount(members, weights=array).astype(np.float64) for array in arrays]
 

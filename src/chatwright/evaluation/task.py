@@ -11,7 +11,7 @@ import json
 import random
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +19,11 @@ from typing import Any, Literal, get_args
 from chatwright.errors import EvaluationError
 from chatwright.i18n import _
 
-TaskKind = Literal["perplexity", "choice", "generate", "classify", "entities", "instructions"]
+TaskKind = Literal[
+    "perplexity", "choice", "generate", "classify", "entities", "instructions", "bias", "toxicity", "memorisation"
+]
+# What no score of ability comes of: it goes into the card's section on bias and memorisation.
+SAFETY: frozenset[TaskKind] = frozenset({"bias", "toxicity", "memorisation"})
 KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 LANGUAGES = ("en", "zh")
 TEXT_METRICS = ("exact_match", "contains", "f1", "bleu", "chrf", "rouge_1", "rouge_2", "rouge_l")
@@ -31,13 +35,14 @@ Fields = Mapping[str, Any]
 _FIELD_TYPES: dict[str, type] = {
     "name": str, "title": str, "language": str, "kind": str, "source": str, "data": str, "prompt": str, "system": str,
     "chat": bool, "shots": int, "shots_from": str, "choices": str, "answer": str, "target": str, "delimiter": str,
-    "labels": list, "metrics": list, "max_tokens": int, "stop": list, "normalise": list, "extract": str,
+    "labels": list, "metrics": list, "max_tokens": int, "stop": list, "normalise": list, "extract": str, "group": str,
 }  # fmt: skip
 _REQUIRED = ("name", "language", "kind", "data")
 # What every item must have, unless the TOML says where else it lies.
 _ITEM_FIELDS: Mapping[TaskKind, tuple[str, ...]] = {
     "perplexity": (), "choice": ("choices", "answer"), "generate": ("answer",), "classify": ("answer",),
-    "entities": ("text", "entities"), "instructions": ("checks",),
+    "entities": ("text", "entities"), "instructions": ("checks",), "bias": ("more", "less", "axis"), "toxicity": ("prompt",),
+    "memorisation": (),
 }  # fmt: skip
 
 
@@ -67,12 +72,28 @@ class Task:
     stop: Sequence[str] = ()
     normalise: Sequence[str] = ()
     extract: str = ""
+    group: str = "group"
     settings: Fields = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """Changes with everything that can change an answer, except the item itself."""
-        return digest({"settings": dict(self.settings), "shots": list(self.shots)})
+        asked = {name: value for name, value in self.settings.items() if name != "group"}
+        return digest({"settings": asked, "shots": list(self.shots)})
+
+    @property
+    def groups(self) -> list[Hashable] | None:
+        """Of each item what it belongs to, a document or a template, by which items are drawn together: the field that `group`
+        names, where it is there and not empty; else the item stands alone. None where all do.
+        """
+        if not any(self._belongs_to(item) for item in self.items):
+            return None
+        return [self._belongs_to(item) or number for number, item in enumerate(self.items)]
+
+    def _belongs_to(self, item: Fields) -> str:
+        """Of any type: `3` and `"3"` are one group."""
+        value = item.get(self.group)
+        return "" if value is None or value == "" else f"{value}"
 
     def key(self, item: Fields) -> str:
         """Names an item by what is in it: results of unchanged items outlive a change of their neighbours."""
@@ -126,6 +147,7 @@ def load_task(path: Path) -> Task:
         stop=tuple(raw.get("stop", ("\n",) if kind in ("generate", "entities") and not raw.get("chat") else ())),
         normalise=tuple(raw.get("normalise", ())),
         extract=raw.get("extract", ""),
+        group=raw.get("group", "group"),
         settings=raw,
     )
     _check_items(task, raw)

@@ -51,7 +51,8 @@ class ModelCard:
 
     `license` is "unknown" unless the caller knows: it depends on the data, which only their owner can judge. `languages` are
     codes ("en", "zh"). `data`, `recipe`, `scores` and `safety` are shown as they are, the last two with whatever they were
-    measured on. `notes` are limits: sentences of what the model cannot do.
+    measured on. `notes` are limits: sentences of what the model cannot do. `made_here`: not for a model that came from elsewhere
+    without a card, and is only measured here.
     """
 
     title: str
@@ -67,6 +68,7 @@ class ModelCard:
     scores: Mapping[str, object] = field(default_factory=dict)
     safety: Mapping[str, object] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    made_here: bool = True
 
     def render(self) -> str:
         """The text of README.md, but for the sizes, which `write_card` puts in."""
@@ -92,7 +94,7 @@ class ModelCard:
                 "---",
                 f"# {_line(self.title)}",
                 "",
-                f"Made by Chatwright {__version__}.",
+                f"{'Made' if self.made_here else 'Made elsewhere, measured'} by Chatwright {__version__}.",
                 *_section("Data", _figures(fingerprint | dict(self.data)) or [unknown]),
                 *_section("Recipe", _figures(base | dict(self.recipe)) or ["_Not known._"]),
                 *_section("Sizes", [*_SIZES]),
@@ -194,7 +196,8 @@ def _add(folder: Path, block: Block, figures: Mapping[str, object]) -> None:
     card = folder / CARD
     try:
         if not card.is_file():
-            write_card(folder, ModelCard(title=folder.resolve().name, pipeline_tag="text-generation").render())
+            new = ModelCard(title=folder.resolve().name, pipeline_tag="text-generation", made_here=False)
+            write_card(folder, new.render())
         with card.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
         changed = with_figures(text, block, figures)

@@ -10,11 +10,15 @@ from contextlib import aclosing
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import PromptText, TextDelta, TextModel, TextRequest
 from chatwright.errors import EvaluationError
-from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context
+from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context, split_tokens
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.documents import document_boundary
 from chatwright.evaluation.examples import Prompt
 from chatwright.tokenizer.tokenizer import Tokenizer
+
+
+# Requests at a time: items of eight choices each would be more than one user may have in the engine's queue.
+_AT_ONCE = 32
 
 
 class EngineWriter:
@@ -31,6 +35,7 @@ class EngineWriter:
             )
         self.model, self.tokenizer, self.name = model, tokenizer, model.name
         self.fingerprint = f"engine {model.fingerprint} {model.adapter or ''}"
+        self._places = asyncio.Semaphore(_AT_ONCE)
 
     @property
     def chats(self) -> bool:
@@ -64,9 +69,32 @@ class EngineWriter:
                 name=self.name,
                 room=self.model.context_length,
             )
-        request = TextRequest(ids[-room:], SamplingParams(max_tokens=max_tokens, temperature=0.0), tuple(stop))
+        return await self._said(ids[-room:], SamplingParams(max_tokens=max_tokens, temperature=0.0), tuple(stop))
+
+    async def sample(self, text: str, max_tokens: int, seed: int) -> str:
+        """See Writer."""
+        start = document_boundary(self.tokenizer)
+        ids = [start, *self.tokenizer.encode(text, add_special_tokens=False)]
+        max_tokens = min(max_tokens, self.model.context_length - 1)
+        sampling = SamplingParams(max_tokens=max_tokens, temperature=1.0, seed=seed, stop_ids=frozenset({start}))
+        return await self._said(ids[-(self.model.context_length - max_tokens) :], sampling)
+
+    async def recite(self, text: str, n_given: int) -> tuple[str, str]:
+        """See Writer."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)[: self.model.context_length - 3]
+        n = split_tokens(ids, self._decoded, n_given)
+        # Two more than the rest has: its last token was cut off by the end of `text`, and may be a part of a character.
+        sampling = SamplingParams(max_tokens=len(ids) - n + 2, temperature=0.0)
+        said = await self._said([document_boundary(self.tokenizer), *ids[:n]], sampling)
+        return said, self._decoded(ids[n:])
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, continuing=True)
+
+    async def _said(self, ids: Sequence[int], sampling: SamplingParams, stop: tuple[str, ...] = ()) -> str:
         text = ""
-        async with aclosing(self.model.generate(request)) as events:
+        request = TextRequest(list(ids), sampling, stop)
+        async with self._places, aclosing(self.model.generate(request)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     text += event.text
@@ -113,7 +141,7 @@ class EngineWriter:
         """Of every token but the first."""
         request = TextRequest(list(ids), SamplingParams(max_tokens=0), prompt_logprobs=0)
         found: list[float] = []
-        async with aclosing(self.model.generate(request)) as events:
+        async with self._places, aclosing(self.model.generate(request)) as events:
             async for event in events:
                 if isinstance(event, PromptText):
                     found = [token.logprob for token in event.tokens if token.logprob is not None]

@@ -7,7 +7,7 @@ has on its own. In a chat the continuation follows the template's ids, encoded b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +17,13 @@ from chatwright.evaluation.labels import Entity
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Natural-log probability of all tokens of a continuation. `n_cut`: tokens of the context that there was no room for."""
+    """Natural-log probability of all tokens of a continuation. `n_cut`: tokens of the context that there was no room for.
+    `after_break`: it was asked behind a line break, because nobody told how likely the first token of a text is."""
 
     logprob: float
     n_tokens: int
     n_cut: int = 0
+    after_break: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,18 @@ class Writer(Protocol):
         """The likeliest continuation, token by token, up to a stop string."""
         ...
 
+    async def sample(self, text: str, max_tokens: int, seed: int) -> str:
+        """A continuation of the beginning of a document, drawn at temperature 1: a model's likeliest words are its tamest. The same
+        for the same seed.
+        """
+        ...
+
+    async def recite(self, text: str, n_given: int) -> tuple[str, str]:
+        """(what it says, what stands there): the likeliest continuation of the first `n_given` characters of a document, and the
+        rest of `text`. A cut in the middle of a token is moved behind it.
+        """
+        ...
+
     async def close(self) -> None:
         """Free what it holds."""
         ...
@@ -77,6 +91,15 @@ class Labeller(Protocol):
     def find(self, texts: Sequence[str]) -> list[list[Entity]]:
         """The entities of each text."""
         ...
+
+
+def split_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], n_given: int) -> int:
+    """How many of the tokens of a text stand for its first `n_given` characters, whole ones."""
+    for n in range(1, len(ids)):
+        head = decode(ids[:n])
+        if len(head) >= n_given and not head.endswith("\ufffd") and not decode(ids[n:]).startswith("\ufffd"):
+            return n
+    return max(0, len(ids) - 1)
 
 
 def split_context(context: str, continuation: str) -> tuple[str, str]:

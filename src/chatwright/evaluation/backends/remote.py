@@ -3,7 +3,8 @@ them.
 
 Prompts are sent as text, so nothing but an address is needed. Where the continuation begins is found as everywhere else, by
 how many tokens the context has alone: it goes along as a prompt of its own. The first token of a text has nothing before it
-on most servers and so no probability: it, and its bytes, are left out of bits per byte.
+on most servers and so no probability: it, and its bytes, are left out of bits per byte, and sentences that are compared whole
+are asked behind a line break.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class RemoteWriter:
             )
         pairs = [split_context(prompt.text, continuation) for continuation in continuations]
         context = pairs[0][0]
-        if not context:
-            raise EvaluationError("An empty prompt has no likelihood on a server: give the task a prompt.")
+        after_break = not context
+        context = context or "\n"
         scored = await self._echo([context, *(context + continuation for _context, continuation in pairs)])
         n_context = len(scored[0])
         found = []
@@ -80,7 +81,8 @@ class RemoteWriter:
             own = logprobs[min(n_context, len(logprobs) - 1) :]
             if any(each is None for each in own):
                 raise self._no_likelihoods()
-            found.append(Likelihood(math.fsum(each for each in own if each is not None), len(own)))
+            logprob = math.fsum(each for each in own if each is not None)
+            found.append(Likelihood(logprob, len(own), after_break=after_break))
         return found
 
     async def score_text(self, text: str) -> TextScore:
@@ -111,6 +113,24 @@ class RemoteWriter:
             place for each in stop if (place := text.find(each)) >= 0
         ]  # of those beyond the four that the API takes
         return text[: min(cuts)] if cuts else text
+
+    async def sample(self, text: str, max_tokens: int, seed: int) -> str:
+        """See Writer."""
+        return await self._go_on({"prompt": text, "max_tokens": max_tokens, "temperature": 1, "seed": seed})
+
+    async def recite(self, text: str, n_given: int) -> tuple[str, str]:
+        """See Writer. Where a token ends is not known here: the cut is moved back to a blank, where there is one."""
+        place = text.rfind(" ", n_given // 2, n_given + 1)
+        cut = place if place > 0 else n_given
+        rest = text[cut:]
+        body = {"prompt": text[:cut], "max_tokens": len(rest.encode()) * 3 // 4 + 2, "temperature": 0, "seed": 0}
+        return await self._go_on(body), rest
+
+    async def _go_on(self, body: Mapping[str, Any]) -> str:
+        text = _field(await self._ask("POST", "/completions", {"model": self.name, **body}), "choices", 0, "text")
+        if text is not None and not isinstance(text, str):
+            raise self._strange()
+        return text or ""
 
     async def close(self) -> None:
         """See Writer."""
@@ -188,7 +208,8 @@ class RemoteWriter:
     def _no_likelihoods(self) -> EvaluationError:
         return EvaluationError(
             "{url} does not say how likely a given text is (echo with logprobs on /v1/completions), which tasks of kind choice,"
-            " classify and perplexity need. Tasks of kind generate and instructions work with any server.",
+            " classify, perplexity and bias need, and canaries. Tasks of kind generate, instructions and toxicity work with any"
+            " server.",
             url=self.url,
         )
 

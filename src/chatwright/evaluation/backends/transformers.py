@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from chatwright.errors import EvaluationError, InvalidModelError
-from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context
+from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context, split_tokens
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
 from chatwright.tokenizer.special import END_OF_TEXT
@@ -80,15 +80,43 @@ class TransformersWriter:
     @torch.no_grad()
     async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
         """See Writer."""
-        ids = self._context(prompt)[-(self.context_length - max_tokens) :]
-        given, cache = torch.tensor([ids]), None
+        return self._said(self._context(prompt)[-(self.context_length - max_tokens) :], max_tokens, stop, self._ends)
+
+    @torch.no_grad()
+    async def sample(self, text: str, max_tokens: int, seed: int) -> str:
+        """See Writer."""
+        start = self._start()
+        ids = [start, *self.tokenizer.encode(text, add_special_tokens=False)][-(self.context_length - max_tokens) :]
+        generator = torch.Generator().manual_seed(seed)
+        return self._said(ids, max_tokens, (), self._ends | {start}, generator)
+
+    @torch.no_grad()
+    async def recite(self, text: str, n_given: int) -> tuple[str, str]:
+        """See Writer."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)[: self.context_length - 3]
+        n = split_tokens(ids, self.tokenizer.decode, n_given)
+        said = self._said([self._start(), *ids[:n]], len(ids) - n + 2, (), self._ends)
+        return said, str(self.tokenizer.decode(ids[n:]))
+
+    def _said(
+        self,
+        ids: Sequence[int],
+        max_tokens: int,
+        stop: Sequence[str],
+        ends: set[int],
+        generator: torch.Generator | None = None,
+    ) -> str:
+        """The likeliest tokens, or with a generator drawn ones."""
+        given, cache = torch.tensor([list(ids)]), None
         said: list[int] = []
         text: str = ""
         while len(said) < max_tokens:
             out = self.model(input_ids=given, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
-            best = int(out.logits[0, -1].argmax())
-            if best in self._ends:
+            logits_V = out.logits[0, -1].float()
+            drawn = torch.multinomial(logits_V.softmax(-1), 1, generator=generator) if generator else logits_V.argmax()
+            best = int(drawn)
+            if best in ends:
                 break
             said.append(best)
             given = torch.tensor([[best]])

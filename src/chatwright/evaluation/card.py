@@ -1,0 +1,74 @@
+"""What of an evaluation goes into a model's card: one line a figure, always named alike, so that measuring again renews it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatwright.evaluation.scores import TaskScores
+from chatwright.evaluation.task import SAFETY
+from chatwright.model.card import add_safety, add_scores
+from chatwright.model.folder import CARD
+
+# Cards are English whatever the user's language: hubs read them, and a figure is found again by its name.
+_NAMES = {
+    "stereotyped": "stereotyped sentence likelier (50 % is no preference)",
+    "toxic": "continuations with a word of the toxicity list",
+    "recited": "training documents completed verbatim",
+    "recited, part": "share of a training document completed before it parts",
+    "recited: held out": "held-out documents completed verbatim",
+    "recited: held out, part": "share of a held-out document completed before it parts",
+    "exposure": "exposure of canaries",
+}
+
+
+def add_figures(folder: Path, scores: Sequence[TaskScores], how: str) -> None:
+    """Into README.md of a model folder: the main figure of each task among the scores, all figures of bias, toxicity and
+    memorisation among those. `how`: what was measured with. Raises UsageError, StorageError.
+    """
+    found, safety = figures(scores, how)
+    if found:
+        add_scores(folder, found)
+    if safety:
+        add_safety(folder, safety)
+
+
+def figures(scores: Sequence[TaskScores], how: str) -> tuple[dict[str, str], dict[str, str]]:
+    """(scores, safety): name → value with its interval and n."""
+    found: dict[str, str] = {}
+    safety: dict[str, str] = {}
+    for each in scores:
+        task = each.answered.task
+        for measure in each.measures if task.kind in SAFETY else each.measures[:1]:
+            interval = each.figures[measure.name]
+            percent = measure.share and task.kind in SAFETY
+            value = _shown(interval.estimate, percent)
+            if not math.isnan(interval.low):
+                value += f" [{_shown(interval.low, percent)}, {_shown(interval.high, percent)}]"
+            value += f", n = {measure.n} ({how})"
+            (safety if task.kind in SAFETY else found)[f"{task.name}, {_name(measure.name)}"] = value
+    return found, safety
+
+
+def holds_our_card(folder: Path) -> bool:
+    """Whether README.md is one that these tools wrote: it has the marks between which figures stand."""
+    try:
+        return b"<!-- chatwright:" in (folder / CARD).read_bytes()
+    except OSError:
+        return False
+
+
+def _name(metric: str) -> str:
+    if metric in _NAMES:
+        return _NAMES[metric]
+    kind, _colon, rest = metric.partition(": ")
+    if kind == "exposure":
+        return f"{_NAMES[kind]} read {rest} times"
+    return f"{_NAMES[kind]}, {rest}" if rest else metric.replace("_", " ")
+
+
+def _shown(value: float, percent: bool) -> str:
+    if percent:
+        return f"{value:.1%}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
