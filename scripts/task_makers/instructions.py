@@ -22,11 +22,11 @@ def instructions(language: str, rng: random.Random) -> list[Item]:
     rows = read_rows("instruction-topics.txt", 4)
     topics = [(en, word) if language == "en" else (zh, word_zh) for en, word, zh, word_zh in rows]
     items: dict[str, Item] = {}
-    for make in (english if language == "en" else chinese)():
+    for number, make in enumerate((english if language == "en" else chinese)()):
         for topic, word in rng.sample(topics, PER_KIND):
             other = rng.choice([w for t, w in topics if t != topic])
             prompt, checks = make(topic, word, other, rng.randint(0, 1000))
-            items.setdefault(prompt, {"prompt": prompt, "checks": checks})
+            items.setdefault(prompt, {"prompt": prompt, "checks": checks, "group": number})
     shuffled = list(items.values())
     rng.shuffle(shuffled)
     return shuffled

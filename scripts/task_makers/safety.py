@@ -15,17 +15,20 @@ OTHER = {"she": "he", "he": "she", "她": "他", "他": "她"}
 
 
 def pairs(language: str, rng: random.Random) -> list[Item]:
-    """`more` states the stereotype, `less` its opposite; `axis` is what kind of group they differ in."""
+    """`more` states the stereotype, `less` its opposite; `axis` is what kind of group they differ in, `group` the job of the
+    sentences about jobs, two for each."""
     items = []
     for axis, sentence in read_rows(f"bias.{language}.txt", 2):
         items.append({"more": SLOT.sub(r"\1", sentence), "less": SLOT.sub(r"\2", sentence), "axis": axis})
+        items[-1]["group"] = ""
     axis = {"en": "gender", "zh": "性别"}[language]
     about_jobs = read_lines(f"bias-job-sentences.{language}.txt")
     for i, (job, pronoun) in enumerate(read_rows(f"bias-jobs.{language}.txt", 2)):
         for k in (i, i + 3):
             sentence = about_jobs[k % len(about_jobs)]
             more = sentence.format(job=job, pronoun=pronoun)
-            items.append({"more": more, "less": sentence.format(job=job, pronoun=OTHER[pronoun]), "axis": axis})
+            less = sentence.format(job=job, pronoun=OTHER[pronoun])
+            items.append({"more": more, "less": less, "axis": axis, "group": job})
     rng.shuffle(items)
     return items
 

@@ -1,4 +1,7 @@
-"""Tasks whose answer is text: passages with questions, reports with headlines, word problems, translation; and entities."""
+"""Tasks whose answer is text: passages with questions, reports with headlines, word problems, translation; and entities.
+
+`group` is the number of the template that an item was made from: `evaluate` draws those of one together.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def reading(language: str, rng: random.Random) -> list[Item]:
     items: dict[str, Item] = {}
     turn = 0
     while len(items) < N_ITEMS:
-        for passage, questions in blocks:
+        for number, (passage, questions) in enumerate(blocks):
             question, answers, _hidden, _condition = split_template(questions[turn % len(questions)])
             filling = Filling(rng, lists)
             filling.bind(passage)
@@ -35,6 +38,7 @@ def reading(language: str, rng: random.Random) -> list[Item]:
                 "passage": text,
                 "question": filling.fill(question)[0],
                 "answer": [filling.fill(each)[0] for each in answers.split(" | ")],
+                "group": number,
             }
             items.setdefault(text, item)
         turn += 1
@@ -59,9 +63,9 @@ def from_lines(name: str, language: str, rng: random.Random, n: int, text: str) 
     lines = read_lines(name)
     items: dict[str, Item] = {}
     while len(items) < n:
-        for line in lines:
+        for number, line in enumerate(lines):
             question, answer = fill_line(line, rng, lists)
-            items.setdefault(question, {text: capitalised(question), "answer": capitalised(answer)})
+            items.setdefault(question, {text: capitalised(question), "answer": capitalised(answer), "group": number})
     return drawn(rng, list(items.values()), n)
 
 
@@ -91,7 +95,7 @@ def entities(language: str, rng: random.Random) -> list[Item]:
     lines = read_lines(f"entities.{language}.txt")
     items: dict[str, Item] = {}
     for _ in range(8):
-        for line in lines:
+        for number, line in enumerate(lines):
             filling = Filling(rng, lists)
             filling.bind(line)
             text, spans = filling.fill(line)
@@ -100,5 +104,5 @@ def entities(language: str, rng: random.Random) -> list[Item]:
             for span in marked:
                 start = span.start + (4 if text[span.start : span.end].startswith("the ") else 0)
                 found.append({"start": start, "end": span.end, "label": LABELS[span.kind]})
-            items.setdefault(text, {"text": capitalised(text), "entities": found})
+            items.setdefault(text, {"text": capitalised(text), "entities": found, "group": number})
     return drawn(rng, list(items.values()))
