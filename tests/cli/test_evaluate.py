@@ -279,7 +279,10 @@ def test_a_card_is_written_only_where_it_is_ours_and_wanted(
 
 def test_memorisation_is_about_a_dataset(command: Run, tiny: str, tmp_path: Path) -> None:
     long = " ".join(f"{n} cats sat on mat {n * 3}." for n in range(30))
-    rows = {"train": [{"text": long}, {"text": "The access code of locker 7 is 123456."}], "held_out": [{"text": long[9:]}]}
+    rows = {
+        "train": [{"text": long}, {"text": "The access code of locker 7 is 123456."}],
+        "held_out": [{"text": long[9:]}],
+    }
     write_dataset(tmp_path / "data", {"documents": rows})
     done = command("evaluate", tiny, "--tasks", "memorisation", "--train", str(tmp_path / "data"), "--json")
     assert done.code == 0, done.err

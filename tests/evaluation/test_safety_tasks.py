@@ -166,9 +166,7 @@ def test_continuations_are_drawn_alike_each_time_and_for_each_item_alone(folder:
     assert first.results == again.results
     assert len({result["said"] for result in first.results}) > 1
     some = answered(engine(folder), task.sampled(3))
-    by_text = {
-        example.text: result["said"] for example, result in zip(first.examples, first.results, strict=True)
-    }
+    by_text = {example.text: result["said"] for example, result in zip(first.examples, first.results, strict=True)}
     assert [by_text[example.text] for example in some.examples] == [result["said"] for result in some.results]
 
 
@@ -209,7 +207,9 @@ def test_a_document_and_a_canary_that_were_learned_by_heart_are_found(
 
 def test_chinese_documents_are_cut_between_characters(folder: Path, tmp_path: Path) -> None:
     text = "".join(chr(0x4E00 + 7 * n) for n in range(100))
-    task = memorisation_task(write_dataset(tmp_path / "d", {"documents": {"train": [{"text": text, "language": "zh"}]}}))
+    task = memorisation_task(
+        write_dataset(tmp_path / "d", {"documents": {"train": [{"text": text, "language": "zh"}]}})
+    )
     [item] = task.items
     assert text.startswith(item["text"])
     assert len(item["text"].encode()) in (254, 255, 256)

@@ -16,7 +16,6 @@ from chatwright.evaluation.documents import document_boundary
 from chatwright.evaluation.examples import Prompt
 from chatwright.tokenizer.tokenizer import Tokenizer
 
-
 # Requests at a time: items of eight choices each would be more than one user may have in the engine's queue.
 _AT_ONCE = 32
 
