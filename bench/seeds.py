@@ -2,22 +2,30 @@
 
     python -m bench.seeds FOLDER [--seeds 4] [--steps 60]
 
-Trains small models on this repository's documentation and source, one a seed, and one with a quarter of the steps; compares each pair
-of seeds, and the first seed with the short run, on held-out pieces, which are drawn by the file that they are of. A JSON line a
-comparison. What is claimed with a smallest difference of interest of 0 % is said beside it.
+Trains small models on this repository's documentation and source, one a seed, and one with a quarter of the steps; compares each
+pair of seeds, and the first seed with the short run, on held-out pieces, which are drawn by the file that they are of. A JSON line
+a comparison. What is claimed with a smallest difference of interest of 0 % is said beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from chatwright.engine.load import load_text_model
+from chatwright.evaluation.backends.engine import EngineWriter
+from chatwright.evaluation.journal import Journal
+from chatwright.evaluation.run import Silent, answer_with_writer, prepare
+from chatwright.evaluation.scores import TaskScores, compare, score
+from chatwright.evaluation.task import Task, text_task
+from chatwright.hub import ModelsFolder
+from chatwright.settings import load_settings
 from chatwright.text.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +47,7 @@ def make_data(folder: Path) -> None:
     chatwright("prepare", text, "--out", folder / "dataset", *options)
     chatwright("tokenizer", "train", folder / "dataset", "--vocab-size", 512, "--out", folder / "tokenizer")
     rows = Dataset.open(folder / "dataset").rows("held_out", "documents")
-    lines = [json.dumps({"text": row["text"], "group": str(row["source"]).partition("#")[0]}) for row in rows]
+    lines = [json.dumps({"text": row["text"], "group": str(row["source"]).partition(": part ")[0]}) for row in rows]
     (folder / "held-out.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -48,14 +56,18 @@ def train(folder: Path, name: str, steps: int, seed: int) -> None:
     chatwright("train", folder / "dataset", "--tokenizer", folder / "tokenizer", *options, "--out", folder / name)
 
 
-def compare(folder: Path, first: str, second: str, percent: float) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        chatwright(
-            *("evaluate", folder / first, "--against", folder / second, "--tasks", folder / "held-out.jsonl"),
-            *("--quantization", "fp32", "--smallest-difference", percent, "--no-card", "--json"),
-        )
-    )
-    return found
+def answers(folder: Path, name: str, task: Task) -> TaskScores:
+    """What `evaluate` says of one model on the held-out pieces."""
+    _name, path = ModelsFolder(folder).resolve(str(folder / name), allow_path=True)
+    writer = EngineWriter(load_text_model(path, name, load_settings({"quantization": "fp32"})))
+
+    async def ask() -> TaskScores:
+        try:
+            return score((await answer_with_writer(writer, prepare([task]), Journal(), Silent()))[0])
+        finally:
+            await writer.close()
+
+    return asyncio.run(ask())
 
 
 def main() -> None:
@@ -63,22 +75,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pieces", type=int, default=200)
+    parser.add_argument("--compare-only", action="store_true", help="the models lie in FOLDER already")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    make_data(folder)
     names = [f"seed-{seed}" for seed in range(arguments.seeds)]
-    for seed, name in enumerate(names):
-        train(folder, name, arguments.steps, seed)
-    train(folder, "short", arguments.steps // 4, 0)
+    if not arguments.compare_only:
+        make_data(folder)
+        for seed, name in enumerate(names):
+            train(folder, name, arguments.steps, seed)
+        train(folder, "short", arguments.steps // 4, 0)
+    task = text_task(folder / "held-out.jsonl").sampled(arguments.pieces)
+    scores = {name: answers(folder, name, task) for name in [*names, "short"]}
+    print(json.dumps({name: each.figures["bits_per_byte"].estimate for name, each in scores.items()}), flush=True)
     for first, second in [*itertools.combinations(names, 2), (names[0], "short")]:
-        found = compare(folder, first, second, 1.0)
-        [told] = found["comparisons"]
-        [task] = found["models"][0]["tasks"]
-        share = {key: round(100 * told["difference"][key] / told["second"], 2) for key in ("value", "low", "high")}
-        without = compare(folder, first, second, 0.0)["comparisons"][0]["verdict"]
-        line = {"first": first, "second": second, "percent": share, "p": told["p_value_corrected"]}
-        counts = {"n": task["n"], "files": task.get("n_groups")}
-        print(json.dumps(line | {"verdict": told["verdict"], "at 0 %": without} | counts), flush=True)
+        told, strict = (compare([scores[first]], [scores[second]], smallest)[0] for smallest in (0.01, 0.0))
+        difference = told.comparison.difference
+        percent = [
+            round(100 * each / told.second, 2) for each in (difference.estimate, difference.low, difference.high)
+        ]
+        line = {"first": first, "second": second, "difference, %": percent, "verdict": told.verdict}
+        more = {"at 0 %": strict.verdict, "p at 0 %": strict.p_value, "n": scores[first].n}
+        print(json.dumps(line | more | {"files": len(set(scores[first].groups or ()))}), flush=True)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def figure_name(name: str) -> str:
     """What a figure is called by people."""
     if name.startswith(("stereotyped: ", "exposure: ")) and name != "stereotyped: distance":
         kind, _colon, rest = name.partition(": ")
-        return f"{figure_name(kind)}, {rest}" if kind == "stereotyped" else f"{figure_name(kind)}, {rest}×"
+        return _("stereotyped, {axis}", axis=rest) if kind == "stereotyped" else f"{figure_name(kind)}, {rest}×"
     return {
         "accuracy": _("accuracy"),
         "accuracy_by_byte": _("accuracy (by byte)"),
