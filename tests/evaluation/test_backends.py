@@ -303,7 +303,7 @@ def test_a_server_without_log_probabilities_says_which_tasks_need_them(fragile: 
         finally:
             await writer.close()
 
-    with pytest.raises(EvaluationError, match="which tasks of kind choice, classify and perplexity need"):
+    with pytest.raises(EvaluationError, match="which tasks of kind choice, classify, perplexity and bias need"):
         asyncio.run(answer())
 
 
