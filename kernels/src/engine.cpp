@@ -11,6 +11,10 @@ namespace {
 const Isa *const ISAS[] = {&isa_avx512vnni, &isa_avx512, &isa_avx2, &isa_neon, &isa_portable};
 constexpr int N_ISAS = sizeof ISAS / sizeof *ISAS;
 
+// Bundles of attention's items for each thread: enough that one which is slower than thought, or slowed down, delays little.
+constexpr int BUNDLES = 8;
+constexpr int64_t MOST_PARTIAL_BYTES = 32 << 20;
+
 int rounded(int n, int to) { return (n + to - 1) / to * to; }
 
 int cache_width(int cache, int head_dim) { return rounded(std::max(head_dim, 1), cache == CW_CACHE_I8 ? GROUP : PANEL); }
@@ -54,9 +58,11 @@ struct cw_engine {
       run.scratch.push_back({take(width), take<int8_t>(width), take(width / PANEL), take<int32_t>(width / PANEL), take(tile * SHARE),
                              take<int16_t>(tile * SHARE), take(width), take(width)});
     }
-    // Shares are items of their own only while there are too few sequences to keep the threads busy.
-    run.most_shares = rounded(run.shape.n_cache_blocks * CW_BLOCK_TOKENS, SHARE) / SHARE;
-    run.n_partials = std::min((int)rows, 4 * run.shape.n_threads) * n_heads * run.most_shares;
+    // As long as the longest sequence can be, for as many tiles as can be split (see `plan_attention`), but no more than so many
+    // bytes: a tile for whose shares there is no room left is one item.
+    const int64_t most_shares = rounded(run.shape.n_cache_blocks * CW_BLOCK_TOKENS, SHARE) / SHARE;
+    const int64_t n_tiles = pool->size() > 1 ? BUNDLES * pool->size() : 0;
+    run.n_partials = std::min(n_tiles * ATTEND_TILE * most_shares, MOST_PARTIAL_BYTES / (4 * run.key_width));
     run.partial_out = take((size_t)run.n_partials * (size_t)run.key_width);
     run.partial_max = take((size_t)run.n_partials), run.partial_sum = take((size_t)run.n_partials);
   }
@@ -70,30 +76,63 @@ struct cw_engine {
     add_phase(op, part, n, std::max(at_least, n / (4 * pool->size())));
   }
 
+  // A tile takes as long as it looks back: those of a prompt's chunk may take a hundred times as long as an answer's. Bundles of them
+  // are cut so that each takes about as long, and a tile that takes longer than a bundle should is split between two shares. This
+  // decides who computes a share, never what is one: shares begin at multiples of SHARE and are merged in their order everywhere.
   void plan_attention(const cw_op &op) {
     const cw_step &step = *run.step;
     const int ratio = op.i0 / op.i1;
-    run.attend_items.clear();
-    int longest = 0;
-    for (int i = 0; i < step.n_sequences; i++) longest = std::max(longest, step.sequences[i].position + 1);
-    const bool few = step.n_tokens == step.n_sequences && step.n_tokens * op.i1 < 4 * pool->size() && pool->size() > 1 &&
-                     longest > SHARE && ratio <= ATTEND_TILE;
+    const auto shares_of = [&](const cw_sequence &s, int last_row) { return (s.position + last_row / ratio) / SHARE + 1; };
+    // Reading a share's keys and values costs about as much as four rows do.
+    const auto cost_of = [](int n_rows, int n_shares) { return (int64_t)(n_rows + 4) * n_shares; };
+    // Who looks back furthest comes first, so that little is left to wait for in the end; the last tile of a chunk before the others.
+    attend_order.clear();
+    int64_t total = 0;
     for (int i = 0; i < step.n_sequences; i++) {
+      const cw_sequence &s = step.sequences[i];
+      attend_order.push_back(i);
+      for (int row = 0; row < s.n_tokens * ratio; row += ATTEND_TILE) {
+        const int n_rows = std::min(ATTEND_TILE, s.n_tokens * ratio - row);
+        total += op.i1 * cost_of(n_rows, shares_of(s, row + n_rows - 1));
+      }
+    }
+    std::sort(attend_order.begin(), attend_order.end(), [&](int a, int b) {
+      const cw_sequence &s = step.sequences[a], &t = step.sequences[b];
+      return s.position != t.position ? s.position > t.position : a < b;
+    });
+    const int64_t enough = std::max<int64_t>(total / (BUNDLES * pool->size()), 1);
+    run.attend_items.clear(), run.attend_splits.clear(), run.attend_bundles.assign(1, 0);
+    int64_t bundled = 0, n_partials = 0;
+    const auto add = [&](const AttendItem &item) {
+      run.attend_items.push_back(item);
+      bundled += cost_of(item.n_rows, item.last_share - item.first_share);
+      if (bundled >= enough) run.attend_bundles.push_back((int32_t)run.attend_items.size()), bundled = 0;
+    };
+    for (int i : attend_order) {
       const cw_sequence &s = step.sequences[i];
       const int n_rows = s.n_tokens * ratio;
       for (int group = 0; group < op.i1; group++) {
-        if (few) {
-          for (int share = 0; share * SHARE <= s.position; share++) run.attend_items.push_back({i, group, 0, ratio, share});
-        } else {
-          // the last tile of a prompt looks back furthest: begin with it
-          for (int tile = (n_rows - 1) / ATTEND_TILE; tile >= 0; tile--)
-            run.attend_items.push_back({i, group, tile * ATTEND_TILE, std::min(ATTEND_TILE, n_rows - tile * ATTEND_TILE), -1});
+        for (int tile = (n_rows - 1) / ATTEND_TILE; tile >= 0; tile--) {
+          const int n = std::min(ATTEND_TILE, n_rows - tile * ATTEND_TILE), n_shares = shares_of(s, tile * ATTEND_TILE + n - 1);
+          const int n_pieces = (int)std::min<int64_t>((cost_of(n, n_shares) + enough - 1) / enough, n_shares);
+          AttendItem item{i, group, tile * ATTEND_TILE, n, 0, n_shares, -1};
+          if (pool->size() == 1 || n_pieces < 2 || n_partials + (int64_t)n_shares * n > run.n_partials) {
+            add(item);
+            continue;
+          }
+          item.split = (int32_t)run.attend_splits.size();
+          run.attend_splits.push_back({n_partials, n_pieces, n_pieces});
+          n_partials += (int64_t)n_shares * n;
+          for (int piece = 0; piece < n_pieces; piece++) {
+            item.first_share = n_shares * piece / n_pieces, item.last_share = n_shares * (piece + 1) / n_pieces;
+            add(item);
+          }
         }
       }
     }
-    shares_apart = few;
+    if (bundled) run.attend_bundles.push_back((int32_t)run.attend_items.size());
   }
-  bool shares_apart = false;
+  std::vector<int> attend_order;
 
   void plan() {
     phases.clear();
@@ -118,8 +157,7 @@ struct cw_engine {
         case CW_ATTEND:
           // All layers have the same heads, so the items of the first serve for all.
           if (!attention_planned) plan_attention(op), attention_planned = true;
-          add_even(i, Phase::MAIN, (int)run.attend_items.size(), 1);
-          if (shares_apart) add_phase(i, Phase::MERGE, step.n_sequences, step.n_sequences);  // little work: one item
+          add_phase(i, Phase::MAIN, (int)run.attend_bundles.size() - 1, 1);
           break;
         default:
           add_even(i, Phase::MAIN, n_rows, op.kind == CW_QKV ? 2 : 4);

@@ -10,7 +10,7 @@
 
 // Positions of one share of attention. Shares are merged in their order, whoever computed them.
 constexpr int SHARE = 256;
-// Query rows of one item of attention.
+// Query rows of one item of attention: a tile.
 constexpr int ATTEND_TILE = 12;
 constexpr size_t MOST_PHASES = 1 << 16;
 
@@ -28,13 +28,20 @@ Aligned<T> allocate(size_t n) {
 
 // Work that one operation needs done before the next may begin, cut into items that any thread may take.
 struct Phase {
-  enum Part : int32_t { MAIN, LOW_RANK, MERGE };
+  enum Part : int32_t { MAIN, LOW_RANK };
   int32_t op, part, n_items, per_item;
 };
 
-// Query rows `first_row .. + n_rows` (token x heads of the group) of one sequence and key head; `share` -1: all of its shares.
+// Query rows `first_row .. + n_rows` (token x heads of the group) of one sequence and key head, and those of their shares that lie in
+// `first_share .. last_share`. `split`: the index of what holds the shares of a tile that is several items, or -1.
 struct AttendItem {
-  int32_t sequence, group, first_row, n_rows, share;
+  int32_t sequence, group, first_row, n_rows, first_share, last_share, split;
+};
+
+// A tile whose shares several items compute. Whoever is the last of them puts the shares together, in their order.
+struct AttendSplit {
+  int64_t first_partial;  // of (shares, rows)
+  int32_t n_items, n_left;
 };
 
 // Of one thread, for the rows of one item.
@@ -63,9 +70,10 @@ struct Run {
   int32_t *byte_sums;
   // Attention
   std::vector<AttendItem> attend_items;
-  int n_partials;            // shares of a lone token that several threads compute: (rows, shares)
-  int most_shares;
-  float *partial_out;        // (rows, shares, key_width)
+  std::vector<int32_t> attend_bundles;  // where each bundle of items begins that a thread takes at a time, and where the last one ends
+  std::vector<AttendSplit> attend_splits;
+  int64_t n_partials;        // what there is room for
+  float *partial_out;        // (n_partials, key_width)
   float *partial_max, *partial_sum;
   std::vector<AttendScratch> scratch;  // of each thread
   std::vector<std::vector<cw_lora>> adapters;

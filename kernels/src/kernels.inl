@@ -543,10 +543,6 @@ static void merge(float *out, float *most, float *total, const float *share_out,
   *most = larger;
 }
 
-static void write_head(const cw_op &op, float *to, const float *out, float total) {
-  for (int d = 0; d < op.i2; d++) to[d] = out[d] / total;
-}
-
 template <class C>
 static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread) {
   const cw_sequence &s = run.step->sequences[item.sequence];
@@ -570,42 +566,32 @@ static void attend(Run &run, const cw_op &op, const AttendItem &item, int thread
     first = from[r] < first ? from[r] : first;
     last = until[r] > last ? until[r] : last;
   }
-  if (item.share >= 0) {  // a lone token whose shares are several items: CW_ATTEND's MERGE puts them together
-    const int64_t row = (int64_t)s.first * op.i0 + item.group * ratio;
-    const bool seen = item.share >= first / SHARE;
-    if (seen) share<C>(run, op, s, item.group, item.share, scratch, n, from, until, maxima, sums_);
-    for (int r = 0; r < n; r++) {
-      const int64_t place = (row + r) * run.most_shares + item.share;
-      run.partial_max[place] = seen ? maxima[r] : -INFINITY, run.partial_sum[place] = seen ? sums_[r] : 0;
-      if (seen) memcpy(run.partial_out + place * width, out + r * width, (size_t)width * 4);
+  const int first_seen = first / SHARE;  // a window may leave the first shares out
+  AttendSplit *split = item.split < 0 ? nullptr : &run.attend_splits[(size_t)item.split];
+  if (split) {
+    AttendScratch scratch_of_share = scratch;
+    for (int index = item.first_share < first_seen ? first_seen : item.first_share; index < item.last_share; index++) {
+      const int64_t place = split->first_partial + (int64_t)index * n;
+      scratch_of_share.share = run.partial_out + place * width;
+      share<C>(run, op, s, item.group, index, scratch_of_share, n, from, until, run.partial_max + place, run.partial_sum + place);
     }
-    return;
+    if (__atomic_sub_fetch(&split->n_left, 1, __ATOMIC_ACQ_REL)) return;
+    split->n_left = split->n_items;  // for the next layer
   }
   memset(merged, 0, (size_t)(n * width) * 4);
   for (int r = 0; r < n; r++) most[r] = -INFINITY, total[r] = 0;
-  for (int index = first / SHARE; index * SHARE < last; index++) {
-    share<C>(run, op, s, item.group, index, scratch, n, from, until, maxima, sums_);
-    for (int r = 0; r < n; r++) merge(merged + r * width, &most[r], &total[r], out + r * width, maxima[r], sums_[r], width);
+  for (int index = first_seen; index * SHARE < last; index++) {
+    const int64_t place = split ? split->first_partial + (int64_t)index * n : 0;
+    const float *share_out = split ? run.partial_out + place * width : out;
+    const float *share_most = split ? run.partial_max + place : maxima, *share_total = split ? run.partial_sum + place : sums_;
+    if (!split) share<C>(run, op, s, item.group, index, scratch, n, from, until, maxima, sums_);
+    for (int r = 0; r < n; r++) merge(merged + r * width, &most[r], &total[r], share_out + r * width, share_most[r], share_total[r], width);
   }
   float *y = run.buffers[(size_t)op.dst];
   for (int r = 0; r < n; r++) {
     const int token = (item.first_row + r) / ratio, head = item.group * ratio + (item.first_row + r) % ratio;
-    write_head(op, y + (int64_t)(s.first + token) * run.widths[(size_t)op.dst] + head * op.i2, merged + r * width, total[r]);
-  }
-}
-
-// The shares of lone tokens, one after the other.
-static void merge_shares(Run &run, const cw_op &op, int sequence, int thread) {
-  const cw_sequence &s = run.step->sequences[sequence];
-  const int width = run.key_width, n_shares = (s.position + SHARE) / SHARE;
-  float *out = run.scratch[(size_t)thread].merged;
-  for (int head = 0; head < op.i0; head++) {
-    float most = -INFINITY, total = 0;
-    memset(out, 0, (size_t)width * 4);
-    const int64_t place = ((int64_t)s.first * op.i0 + head) * run.most_shares;
-    for (int i = 0; i < n_shares; i++)
-      merge(out, &most, &total, run.partial_out + (place + i) * width, run.partial_max[place + i], run.partial_sum[place + i], width);
-    write_head(op, run.buffers[(size_t)op.dst] + (int64_t)s.first * run.widths[(size_t)op.dst] + head * op.i2, out, total);
+    float *to = y + (int64_t)(s.first + token) * run.widths[(size_t)op.dst] + head * op.i2;
+    for (int d = 0; d < op.i2; d++) to[d] = merged[r * width + d] / total[r];
   }
 }
 
@@ -652,12 +638,8 @@ static void run_item(Run &run, const Phase &phase, int item, int thread) {
   const int n_rows = op.flags & CW_WANTED ? step.n_wanted : step.n_tokens;
   const int first = item * phase.per_item;
   if (op.kind == CW_ATTEND) {
-    if (phase.part == Phase::MERGE) {
-      for (int i = first; i < first + phase.per_item && i < step.n_sequences; i++) merge_shares(run, op, i, thread);
-    } else {
-      for (int i = first; i < first + phase.per_item && i < (int)run.attend_items.size(); i++)
-        with_cache(run.shape.cache, [&](auto c) { attend<decltype(c)>(run, op, run.attend_items[(size_t)i], thread); });
-    }
+    for (int i = run.attend_bundles[(size_t)item]; i < run.attend_bundles[(size_t)item + 1]; i++)
+      with_cache(run.shape.cache, [&](auto c) { attend<decltype(c)>(run, op, run.attend_items[(size_t)i], thread); });
     return;
   }
   if (op.kind == CW_MATMUL && phase.part == Phase::MAIN) {

@@ -342,6 +342,89 @@ def test_long_and_short_sequences_decode_together(kernels: Kernels, cache: Cache
 
 
 @SETS
+@pytest.mark.parametrize("cache", Cache)
+@pytest.mark.parametrize(
+    ("n_head", "n_kv_head", "head_dim", "window"), [(9, 3, 64, 0), (4, 2, 20, 300), (16, 1, 32, 0)]
+)
+def test_parts_of_prompts_beside_answers(
+    kernels: Kernels, n_head: int, n_kv_head: int, head_dim: int, window: int, cache: Cache
+) -> None:
+    """Tiles that look back far are shared out among threads, whatever else a step computes: the bits stay those of a prompt that is
+    computed alone, in one step, on one thread."""
+    lengths = [300, 20, 800, 257, 530]
+    heads = Heads(n_layers=2, n_kv_heads=n_kv_head, head_dim=head_dim, n_blocks=160, cache=cache)
+    # Two layers: what one leaves behind of its shares must not disturb the next.
+    first_layer = attention_ops(n_head, n_kv_head, head_dim, window)
+    ops = [*first_layer, *attention_ops(n_head, n_kv_head, head_dim, 0)]
+    for each in ops[len(first_layer) :]:
+        each.i3 = 1
+    rows = [random(n, (n_head + 2 * n_kv_head) * head_dim, seed=i) for i, n in enumerate(lengths)]
+    order = np.random.default_rng(5).permutation(160).tolist()
+    blocks = [[order.pop() for _ in range(n // 16 + 1)] for n in lengths]
+    width = up_to(n_head * head_dim, 32)
+    table = packed(kernels, Format.F32, Source.F32, np.concatenate(rows), rows[0].shape[1])
+    identity = packed(kernels, Format.F32, Source.F32, np.eye(width, dtype=np.float32), width)
+    program = [
+        op(Kind.EMBED, dst=0, n_out=rows[0].shape[1], format=Format.F32, weights=table.ctypes.data, f0=1.0),
+        *ops,
+        op(Kind.MATMUL, Flag.LOGITS, src=1, n_in=width, n_out=width, weights=identity.ctypes.data),
+    ]
+    firsts = np.cumsum([0, *lengths])
+
+    def step(machine: Machine, parts: list[tuple[int, int]]) -> Array:
+        """(sequence, tokens): the last so many tokens of each."""
+        ids = [int(firsts[i + 1]) - n + j for i, n in parts for j in range(n)]
+        return machine.run(ids, spans=[(n, lengths[i] - n, blocks[i]) for i, n in parts], width=width)
+
+    widths = [up_to(rows[0].shape[1], 32), width]
+    alone = Machine(kernels, program, widths, rows=max(lengths), heads=heads)
+    whole = [step(alone, [(i, n)]) for i, n in enumerate(lengths)]
+    for n_threads in (2, 5):
+        machine = Machine(kernels, program, widths, rows=max(lengths), n_threads=n_threads, heads=heads)
+        machine.keys[:], machine.values[:] = alone.keys, alone.values
+        for parts in (
+            [(0, 1), (2, 3)],
+            [(2, 7), (0, 1), (4, 1)],
+            [(0, 1), (1, 1), (3, 1), (4, 1), (2, 2)],
+            [(4, 13), (2, 40), (1, 20)],
+            [(3, 2), (2, 1), (4, 90), (0, 60)],
+            [(2, 5)],
+        ):
+            expected = np.concatenate([whole[i][-n:] for i, n in parts])
+            assert np.array_equal(step(machine, parts), expected), (n_threads, parts)
+        machine.close()
+    alone.close()
+
+
+@SETS
+def test_shares_for_which_there_is_no_room_are_not_split(kernels: Kernels) -> None:
+    """A table may name a block twice, so that a sequence is longer than the cache, and than what its shares have room for."""
+    n_head, n_kv_head, head_dim, n = 6, 2, 32, 2000
+    heads = Heads(n_layers=2, n_kv_heads=n_kv_head, head_dim=head_dim, n_blocks=3)
+    ops, widths = (
+        attention_ops(n_head, n_kv_head, head_dim, 0),
+        [(n_head + 2 * n_kv_head) * head_dim, n_head * head_dim],
+    )
+    qkv = random(48, widths[0])
+    table = packed(kernels, Format.F32, Source.F32, qkv, widths[0])
+    identity = packed(kernels, Format.F32, Source.F32, np.eye(widths[1], dtype=np.float32), widths[1])
+    program = [
+        op(Kind.EMBED, dst=0, n_out=widths[0], format=Format.F32, weights=table.ctypes.data, f0=1.0),
+        *ops,
+        op(Kind.MATMUL, Flag.LOGITS, src=1, n_in=widths[1], n_out=widths[1], weights=identity.ctypes.data),
+    ]
+    found = []
+    for n_threads in (1, 3):
+        machine = Machine(kernels, program, widths, rows=48, n_threads=n_threads, heads=heads)
+        machine.run(list(range(48)), spans=[(48, 0, [0, 1, 2])], width=widths[1])
+        spans = [(1, n - 1 - i, [0, 1, 2] * (n // 48 + 1)) for i in range(30)]
+        found.append(machine.run([47 - i for i in range(30)], spans=spans, width=widths[1]))
+        machine.close()
+    assert np.isfinite(found[0]).all()
+    assert np.array_equal(*found)
+
+
+@SETS
 @pytest.mark.parametrize("head_dim", [20, 32, 64])
 def test_norms_of_heads_and_rotation(kernels: Kernels, head_dim: int) -> None:
     n, n_head, n_kv_head = 5, 3, 1
