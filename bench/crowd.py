@@ -88,6 +88,9 @@ async def long_prompt(engine: LocalEngine, n_streams: int, n_tokens: int) -> Non
         "x",
         median=round(statistics.median(loud) / usual, 2),
         p99=round(loud[int(0.99 * len(loud))] / usual, 2),
+        # what the machine does to waits without a prompt
+        quiet_p99=round(sorted(quiet)[int(0.99 * len(quiet))] / usual, 2),
+        quiet_worst=round(max(quiet) / usual, 2),
         usual_ms=round(usual * 1e3, 2),
         prompt_s=round(first - start, 2),
         n=len(loud),
