@@ -137,3 +137,15 @@ def test_languages_are_said_in_the_users_language(monkeypatch: pytest.MonkeyPatc
     assert languages_sentence("m", []) == ""
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
     assert languages_sentence("m", ["en"]) == "m 只会英语。"
+
+
+@pytest.mark.parametrize(("quota", "said"), [(0.5, True), (1.0, False), (1.5, False), (None, False)])
+def test_less_than_a_core_is_told(
+    command: Run, tiny: str, monkeypatch: pytest.MonkeyPatch, quota: float | None, said: bool
+) -> None:
+    monkeypatch.setattr("chatwright.cli.serve.cpu_quota", lambda: quota)
+    result = command("serve", tiny, tiny, "--port", "0")
+    assert "Two of the models" in result.err  # it was on its way
+    assert ("The container is limited to 0.5 of a CPU core" in result.err) is said
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    assert ("容器只能使用 0.5 个 CPU 核心" in command("serve", tiny, tiny, "--port", "0").err) is said

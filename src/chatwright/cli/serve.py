@@ -18,6 +18,7 @@ from chatwright.cli.adapters import Chosen, resolve_model, with_adapters
 from chatwright.cli.output import Output, read_settings
 from chatwright.errors import InUseError, ModelNotFoundError, UsageError
 from chatwright.i18n import _, format_size
+from chatwright.machine import cpu_quota
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +147,8 @@ def _serve(
     url = f"http://{_shown_host(settings.host)}:{settings.port}"
     if not stack.enter_context(sole_server(settings.home, url, settings.admin_token.get_secret_value())):
         output.say(_("The home folder {path} cannot be written: nothing will be kept.", path=settings.home))
+    if sentence := quota_sentence(cpu_quota()):
+        output.say(sentence)
     folder = ModelsFolder(settings.models_dir)
     chosen = with_adapters(find_models(names, settings, folder, output), adapters)
     for model in chosen:
@@ -189,6 +192,17 @@ def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, 
         if sum(model.name == other.name for other in found) > 1:
             raise UsageError("Two of the models are called {name}: serve one of them.", name=model.name)
     return found
+
+
+def quota_sentence(cores: float | None) -> str | None:
+    """What to expect where the container leaves less than a core."""
+    if cores is None or cores >= 1:
+        return None
+    return _(
+        "The container is limited to {quota:g} of a CPU core: one thread computes, is stopped when that is used up, and answers "
+        "come as much slower. Give it one core or more, for example with `docker run --cpus 2`.",
+        quota=cores,
+    )
 
 
 def loading_sentence(model: Chosen) -> str:
