@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from chatwright.engine import FinishEvent, GenerateRequest, SamplingParams, TokenEvent
+from chatwright.engine import EngineEvent, FinishEvent, GenerateRequest, SamplingParams, TokenEvent
 from chatwright.engine.local import LocalEngine
 from chatwright.errors import InUseError, InvalidModelError, ModelNotFoundError
 from chatwright.model.lora import LoraConfig, add_lora, save_adapter
@@ -66,16 +68,44 @@ async def test_an_adapter_comes_answers_and_goes(make_engine: MakeEngine, tmp_pa
     assert await answer(engine, "shop") == await answer(fresh, "shop") != first
 
 
-async def test_an_adapter_that_answers_is_not_unloaded(make_engine: MakeEngine, tmp_path: Path) -> None:
+async def test_an_adapter_that_answers_takes_nothing_new_and_goes_with_its_last_answer(
+    make_engine: MakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = make_engine(tiny_model(None))
+    removed: list[str] = []
+    remove = engine._runner.remove_adapter
+    monkeypatch.setattr(engine._runner, "remove_adapter", lambda name: (removed.append(name), remove(name)))
     await engine.load_adapter("shop", adapter(tmp_path, 1))
-    request = GenerateRequest("long", PROMPT[:4], SamplingParams(max_tokens=100), adapter="shop")
-    events = engine.generate(request)
-    await anext(events)
-    with pytest.raises(InUseError, match="1 requests"):
-        await engine.unload_adapter("shop")
-    await events.aclose()
+    request = GenerateRequest("long", PROMPT[:4], SamplingParams(max_tokens=40, temperature=0.0), adapter="shop")
+
+    async def tokens(events: AsyncGenerator[EngineEvent, None]) -> list[int]:
+        return [event.token_id async for event in events if isinstance(event, TokenEvent)]
+
+    expected = await tokens(engine.generate(request))
+    running = [engine.generate(replace(request, id=str(i))) for i in range(2)]
+    begun = []
+    for events in running:
+        event = await anext(events)
+        assert isinstance(event, TokenEvent)
+        begun.append(event.token_id)
     await engine.unload_adapter("shop")
+    with pytest.raises(ModelNotFoundError, match="shop is not loaded"):
+        await answer(engine, "shop")
+    with pytest.raises(ModelNotFoundError):
+        await engine.unload_adapter("shop")
+    # Another one may have the name meanwhile, and is another one.
+    await engine.load_adapter("shop", adapter(tmp_path, 2))
+    fresh = make_engine(tiny_model(None))
+    await fresh.load_adapter("shop", adapter(tmp_path, 2))
+    assert await answer(engine, "shop") == await answer(fresh, "shop")
+    assert [begun[0], *await tokens(running[0])] == expected
+    await engine.probe()
+    assert not removed
+    # Whoever hangs up uses it no more.
+    await running[1].aclose()
+    await engine.probe()
+    assert len(removed) == 1
+    assert await answer(engine, "shop") == await answer(fresh, "shop")
 
 
 async def test_requests_meet_an_adapter_or_none_but_never_lose_it(make_engine: MakeEngine, tmp_path: Path) -> None:
@@ -83,17 +113,12 @@ async def test_requests_meet_an_adapter_or_none_but_never_lose_it(make_engine: M
     engine = make_engine(tiny_model(None))
     await engine.load_adapter("shop", adapter(tmp_path, 1))
     expected = await answer(engine, "shop")
-    ended = {"answered": 0, "absent": 0, "in use": 0, "unloaded": 0}
+    ended = {"answered": 0, "absent": 0, "unloaded": 0}
     done = asyncio.Event()
 
     async def come_and_go() -> None:
         while not done.is_set():
-            try:
-                await engine.unload_adapter("shop")
-            except InUseError:
-                ended["in use"] += 1
-                await asyncio.sleep(0.001)
-                continue
+            await engine.unload_adapter("shop")
             ended["unloaded"] += 1
             await asyncio.sleep(0.001)
             await engine.load_adapter("shop", adapter(tmp_path, 1))

@@ -96,7 +96,7 @@ def unload(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the adapter is called as a model.")],
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help=URL_HELP, show_default=False)] = None,
 ) -> None:
-    """Unload an adapter from a running server; refused while it answers."""
+    """Unload an adapter from a running server; answers under way end with it."""
     from chatwright.cli.remote import ServerClient
 
     output: Output = context.obj

@@ -67,6 +67,8 @@ class LocalEngine:
         self._adapters: dict[str, str] = {}
         # what the runner knows an adapter by → requests that use it, counted from the moment that they are given its name
         self._using: Counter[str] = Counter()
+        # Unloaded, but requests still use them: the last of these takes it away.
+        self._leaving: set[str] = set()
         for name, path in (adapters or {}).items():
             self._add_adapter(name, runner.read_adapter(path))
         self._grammars = grammars
@@ -124,6 +126,9 @@ class LocalEngine:
             self.abort(request.id)
             if adapter is not None:
                 self._using[adapter] -= 1
+                if adapter in self._leaving and not self._using[adapter]:
+                    # Behind the request's end, which is in the queue already.
+                    self._commands.put(self._removal(adapter))
 
     async def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[TokenLogprobs | None]:
         """See `Engine.score`."""
@@ -161,14 +166,21 @@ class LocalEngine:
         await self._call(lambda: self._add_adapter(name, adapter))
 
     async def unload_adapter(self, name: str) -> None:
-        """See `Engine.unload_adapter`. From the check on nobody is given its name any more, so that no request, however far it is
-        on its way, finds itself without its adapter."""
+        """See `Engine.unload_adapter`. From here on nobody is given its name any more, and whoever was given it keeps it: no
+        request, however far it is on its way, finds itself without its adapter."""
         self._check_alive()
         known_by = self._known_adapter(name)
-        if n_using := self._using[known_by]:
-            raise InUseError("The adapter {name} is answering {n} requests: try again later.", name=name, n=n_using)
-        del self._adapters[name], self._using[known_by]
-        await self._call(lambda: self._runner.remove_adapter(known_by))
+        del self._adapters[name]
+        if self._using[known_by]:
+            self._leaving.add(known_by)
+        else:
+            await self._call(self._removal(known_by))
+
+    def _removal(self, known_by: str) -> Callable[[], None]:
+        """What takes an adapter that nobody uses out of the runner, in the engine's thread."""
+        self._leaving.discard(known_by)
+        del self._using[known_by]
+        return lambda: self._runner.remove_adapter(known_by)
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """See `Engine.abort`."""

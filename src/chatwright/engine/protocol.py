@@ -173,7 +173,8 @@ class Engine(Protocol):
         ...
 
     async def unload_adapter(self, name: str) -> None:
-        """Take an adapter away. Raises ModelNotFoundError, InUseError while requests use it."""
+        """Take an adapter away: no new request gets it, those that use it end with it, and with the last of them its memory is
+        given back. Another one may take its name at once. Raises ModelNotFoundError."""
         ...
 
     def abort(self, request_id: str, index: int | None = None) -> None:

@@ -79,8 +79,8 @@ class AdapterShelf:
             return model
 
     async def unload(self, name: str) -> None:
-        """Serve it no more. Raises ModelNotFoundError, InUseError while it answers, InvalidRequestError for what is no adapter, or
-        the only thing served."""
+        """Serve it no more; answers under way end with it. Raises ModelNotFoundError, InvalidRequestError for what is no adapter,
+        or the only thing served."""
         async with self._changing:
             model = next((model for model in self._models if model.name == name), None)
             if model is None:

@@ -356,7 +356,7 @@ export interface paths {
         put?: never;
         /**
          * Unload Adapter
-         * @description Take an adapter away. 409 while it answers: try again when its answers are over.
+         * @description Take an adapter away. New requests are refused from now on, answers under way end with it.
          */
         post: operations["unload_adapter_v1_unload_lora_adapter_post"];
         delete?: never;

@@ -69,7 +69,7 @@ class AdapterObjects(BaseModel):
 
 
 class AdapterUnloaded(BaseModel):
-    """It is gone."""
+    """It takes no new requests."""
 
     id: str
     object: Literal["lora_adapter"] = "lora_adapter"
@@ -105,7 +105,7 @@ async def load_adapter(body: LoadAdapterBody, request: Request, state: State) ->
 
 @router.post("/unload_lora_adapter")
 async def unload_adapter(body: UnloadAdapterBody, request: Request, state: State) -> AdapterUnloaded:
-    """Take an adapter away. 409 while it answers: try again when its answers are over."""
+    """Take an adapter away. New requests are refused from now on, answers under way end with it."""
     state.check_open()
     try:
         await state.adapters.unload(body.lora_name)
