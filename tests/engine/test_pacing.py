@@ -90,8 +90,8 @@ def test_a_long_prompt_delays_nobodys_token_beyond_three_times_the_median(name: 
     least = machine.step_s(n_answers, MIN_TOKENS, random.Random(0)) * 1.1
     assert max(times[n_quiet:]) <= max(3 * usual, least)
     assert n_tokens >= 3999  # a last chunk of one token looks like an answer's
-    # And it is used: about half of the time goes to the prompt.
-    assert n_tokens * machine.token_s >= 0.35 * sum(times[n_quiet:]) or n_tokens / len(times[n_quiet:]) > 200
+    # And it is used: a third of the time goes to the prompt, but for the steps without it.
+    assert n_tokens * machine.token_s >= 0.3 * sum(times[n_quiet:]) or n_tokens / len(times[n_quiet:]) > 200
 
 
 def test_alone_a_prompt_gets_full_steps() -> None:

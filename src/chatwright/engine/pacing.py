@@ -24,7 +24,7 @@ TELLING_TOKENS = 16
 # hiccup in a prompt's pace makes them shorter.
 WEIGHT = 0.3
 MAX_SURPRISE = 3.0
-MAX_DECODE_SURPRISE = 1.3
+MAX_DECODE_SURPRISE = 1.5
 # A chunk beside answers takes at least this share of its step: the measured difference of two noisy times can be nothing.
 MIN_SHARE = 0.25
 # Clocks that tick slowly call short times 0.
