@@ -28,6 +28,41 @@ def test_a_model_is_quantised_by_name_and_its_bill_is_a_table_or_json(command: R
     assert json.loads(bare.out)["after"]["bits_per_byte"] is None
 
 
+def test_a_bill_has_task_scores_of_before_and_after_where_that_is_asked_for(
+    command: Run, tiny: str, tmp_path: Path
+) -> None:
+    items = [{"text": f"{n} and {n}?", "choices": ["yes", "no"], "answer": n % 2} for n in range(6)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    task = tmp_path / "t.toml"
+    task.write_text(
+        'name = "sums"\ntitle = "Sums"\nlanguage = "en"\nkind = "choice"\nsource = "made up"\n'
+        'prompt = "{{ text }}"\ndata = "t.jsonl"\n',
+        encoding="utf-8",
+    )
+    out = tmp_path / "int8"
+    done = command("quantize", tiny, "--to", "int8", "--tasks", str(task), "--limit", "4", "--out", str(out), "--json")
+    assert done.code == 0, done.err
+    [found] = json.loads(done.out)["tasks"]
+    assert (found["task"], found["n"]) == ("sums", 4)
+    for when in ("before", "after"):
+        figure = found[when]["accuracy"]
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+    difference = found["after"]["accuracy"]["value"] - found["before"]["accuracy"]["value"]
+    assert found["comparison"]["difference"]["value"] == difference
+    assert found["comparison"]["verdict"] in ("better", "worse", "cannot tell")
+    assert "sums, accuracy" in (out / "README.md").read_text()
+    table = command("quantize", tiny, "--to", "int8", "--tasks", str(task), "--out", str(tmp_path / "again"))
+    *_rest, heading, row = table.out.splitlines()
+    assert "BEFORE" in heading
+    assert row.split()[:1] == ["sums"]
+    none = command("quantize", tiny, "--to", "int8", "--tasks", "no-such-task", "--out", str(tmp_path / "none"))
+    assert none.code == 2
+    assert "There is no task no-such-task" in none.err
+    assert not (tmp_path / "none").exists()
+    alone = command("quantize", tiny, "--to", "int8", "--limit", "4", "--out", str(tmp_path / "none"))
+    assert "--limit belongs to --tasks" in alone.err
+
+
 def test_bad_input_is_a_sentence(command: Run, tiny: str, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     for arguments, words in (

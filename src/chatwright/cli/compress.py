@@ -14,6 +14,8 @@ from chatwright.i18n import _, format_size
 if TYPE_CHECKING:
     from chatwright.compression.bill import Bill, Measured
     from chatwright.compression.distill import Distilled
+    from chatwright.compression.task_bill import TaskBill, TaskScorer
+    from chatwright.evaluation.scores import TaskScores
     from chatwright.settings import Settings
     from chatwright.training.base_model import BaseModel
 
@@ -31,6 +33,21 @@ Calibration = Annotated[
     str | None,
     typer.Option(
         metavar="DATASET|FILE", help="Text that the model is for: what matters is measured on it.", show_default=False
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks",
+        metavar="NAMES",
+        help="Score before and after on tasks too, named as for `chatwright evaluate`.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    str | None,
+    typer.Option(
+        "--limit", metavar="N", help="N items of each task, drawn at random, always the same.", show_default=False
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -61,6 +78,8 @@ def quantize(
         ),
     ] = "0.1",
     text: Text = None,
+    tasks: Tasks = None,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Write a model in 8 or 4 bits, and say what that costs: size, speed, bits per byte, before and after."""
@@ -79,9 +98,11 @@ def quantize(
 
     output: Output = context.obj
     base = _open(model, settings)
+    scorer = _scorer(output, tasks, limit, settings)
+    before = _scored(scorer, base)
     with TrainingProgress(output) as progress:
         bill = run_quantize(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
-    _report(output, bill, Path(out), as_json)
+    _report(output, bill, Path(out), as_json, tasks=_task_bill(scorer, before, Path(out)))
 
 
 def prune(
@@ -110,6 +131,8 @@ def prune(
         bool, typer.Option("--low-rank", help="Matrices of low rank, for study; nothing gets faster.")
     ] = False,
     text: Text = None,
+    tasks: Tasks = None,
+    limit: Limit = None,
     seed: Seed = "0",
     as_json: Json = False,
 ) -> None:
@@ -137,9 +160,11 @@ def prune(
 
     output: Output = context.obj
     base = _open(model, settings)
+    scorer = _scorer(output, tasks, limit, settings)
+    before = _scored(scorer, base)
     with out_of_memory(), TrainingProgress(output) as progress:
         bill = prune_model(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
-    _report(output, bill, Path(out), as_json)
+    _report(output, bill, Path(out), as_json, tasks=_task_bill(scorer, before, Path(out)))
 
 
 def distill(
@@ -164,6 +189,8 @@ def distill(
     epochs: Annotated[str, typer.Option(metavar="N", help="Of answers: how often they are read.")] = "3",
     max_tokens: Annotated[str, typer.Option(metavar="N", help="Of answers: tokens of the longest.")] = "256",
     text: Text = None,
+    tasks: Tasks = None,
+    limit: Limit = None,
     seed: Seed = "0",
     as_json: Json = False,
 ) -> None:
@@ -188,6 +215,8 @@ def distill(
 
     output: Output = context.obj
     teaches, learns = (_open(name, settings) for name in (teacher, student))
+    scorer = _scorer(output, tasks, limit, settings)
+    of_teacher, before = _scored(scorer, teaches), _scored(scorer, learns)
     with out_of_memory(), TrainingProgress(output) as progress:
         done = run_distill(
             teaches,
@@ -198,15 +227,15 @@ def distill(
             n_threads=settings.n_threads,
             progress=progress,
         )
-    report_distilled(output, done, as_json)
+    report_distilled(output, done, as_json, _task_bill(scorer, before, done.result, of_teacher))
 
 
-def report_distilled(output: Output, done: Distilled, as_json: bool = False) -> None:
+def report_distilled(output: Output, done: Distilled, as_json: bool = False, tasks: TaskBill | None = None) -> None:
     """The bill of a distillation, or how to go on with it."""
     if done.bill is None or done.result is None:
         output.say(_("Stopped; everything is saved. Continue: chatwright runs resume {run}", run=done.run))
         raise typer.Exit(128 + (done.signal or 0))
-    _report(output, done.bill, done.result, as_json, done.to_dict())
+    _report(output, done.bill, done.result, as_json, done.to_dict(), tasks)
 
 
 def _open(model: str, settings: Settings) -> BaseModel:
@@ -216,6 +245,38 @@ def _open(model: str, settings: Settings) -> BaseModel:
     folder = ModelsFolder(settings.models_dir)
     name, path = folder.resolve(model, allow_path=True)
     return BaseModel.open(path, name if folder.owns(path) else "")
+
+
+def _scorer(output: Output, tasks: str | None, limit: str | None, settings: Settings) -> TaskScorer | None:
+    """Of the tasks that were asked for; refuses what is none before any work."""
+    if tasks is None:
+        if limit is not None:
+            raise UsageError("--limit belongs to --tasks: name the tasks that it is for.")
+        return None
+    from chatwright.compression.task_bill import TaskScorer
+
+    output.say(_("Task scores are measured too, of the model before and of the one after."))
+    return TaskScorer(tasks, number(limit, "--limit", least=1, most=1 << 40, whole=True), settings)
+
+
+def _scored(scorer: TaskScorer | None, model: BaseModel) -> list[TaskScores]:
+    return [] if scorer is None else scorer.score(model.path, model.title)
+
+
+def _task_bill(
+    scorer: TaskScorer | None,
+    before: list[TaskScores],
+    made: Path | None,
+    teacher: list[TaskScores] | None = None,
+) -> TaskBill | None:
+    """Of what was made, into its card too."""
+    if scorer is None or made is None:
+        return None
+    from chatwright.compression.task_bill import TaskBill
+
+    bill = TaskBill.of(before, scorer.score(made, made.name), teacher or ())
+    bill.write_card(made)
+    return bill
 
 
 def _path(text: str | None) -> Path | None:
@@ -229,10 +290,18 @@ def _ratio(text: str) -> float:
         raise UsageError("--ratio takes a share between 0 and 1, such as 0.25, not {text!r}.", text=text) from error
 
 
-def _report(output: Output, bill: Bill, made: Path, as_json: bool, values: dict[str, Any] | None = None) -> None:
+def _report(
+    output: Output,
+    bill: Bill,
+    made: Path,
+    as_json: bool,
+    values: dict[str, Any] | None = None,
+    tasks: TaskBill | None = None,
+) -> None:
     """The table, what it means, and what to do next."""
     if as_json:
-        output.json(values or {"model": str(made), **bill.to_dict()})
+        scores = {} if tasks is None else {"tasks": tasks.to_dict()}
+        output.json((values or {"model": str(made), **bill.to_dict()}) | scores)
     else:
         models = [(_("before"), bill.before), (_("after"), bill.after)]
         if bill.teacher is not None:
@@ -251,9 +320,38 @@ def _report(output: Output, bill: Bill, made: Path, as_json: bool, values: dict[
             )
         elif bill.after.scores is None:
             output.say(_("Without held-out text nobody can say what it costs in quality: add --text."))
+        if tasks is not None:
+            _task_table(output, tasks)
     for note in bill.notes:
         output.say(note)
     output.say(_('The model is in {path}. Try it: chatwright complete {path} "…"', path=made))
+
+
+def _task_table(output: Output, tasks: TaskBill) -> None:
+    from chatwright.evaluation.report import shown, shown_difference
+    from chatwright.evaluation.scores import figure_name, verdict_name
+
+    rows = []
+    for number_of, compared in enumerate(tasks.comparisons):
+        before, after = tasks.before[number_of], tasks.after[number_of]
+        row = [compared.task, figure_name(compared.metric), str(before.n)]
+        row += [shown(each.figures[compared.metric]) for each in (before, after)]
+        row += [shown(tasks.teacher[number_of].figures[compared.metric])] if tasks.teacher else []
+        rows.append([*row, shown_difference(compared), verdict_name(compared.verdict)])
+    output.data("")
+    output.table(
+        [
+            _("TASK"),
+            _("FIGURE"),
+            "N",
+            _("BEFORE (95 % INTERVAL)"),
+            _("AFTER (95 % INTERVAL)"),
+            *([_("TEACHER (95 % INTERVAL)")] if tasks.teacher else []),
+            _("DIFFERENCE (95 % INTERVAL)"),
+            _("VERDICT"),
+        ],
+        rows,
+    )
 
 
 def _figures(found: Measured) -> list[str]:
