@@ -118,6 +118,37 @@ def test_a_given_tokenizer_is_used_as_it_is(command: Run, dataset: str, tmp_path
     assert (first / "tokens" / "train.bin").read_bytes() == (second / "tokens" / "train.bin").read_bytes()
 
 
+def test_folds_of_pretraining_are_a_table_a_report_and_no_model(command: Run, dataset: str, tmp_path: Path) -> None:
+    data, run = dataset, tmp_path / "run"
+    flags = (*SMALL, "--steps", "3")
+    done = command("train", data, *flags, "--folds", "2", "--seeds", "2", "--out", str(run))
+    assert done.code == 0, done.err
+    heading, bits, *_rest = done.out.splitlines()
+    assert heading.split()[:7] == ["FIGURE", "MEAN", "SD", "N", "SD", "OF", "SEEDS"]
+    assert bits.split()[0] == "bits_per_byte"
+    assert bits.split()[3] == "4"
+    assert "the same command without --folds" in done.err
+    assert "<h2>Folds</h2>" in (run / "report.html").read_text()
+    assert not (run / "model").exists()
+    assert TrainingRun.open(run / "folds" / "2-seed-1").section("training")["seed"] == 1
+    again = command("runs", "resume", str(run))
+    assert again.out == done.out
+    for arguments, words in (
+        (["--seeds", "2"], "--seeds needs folds"),
+        (["--choose", "lr=1,2"], "--choose needs folds"),
+        (["--json"], "--json needs folds"),
+        (["--folds", "2", "--choose", "size=1,2"], "Settings: lr, weight_decay, dropout"),
+        (["--folds", "2", "--choose", "dropout=0,2"], "--dropout takes a number from 0.0 to 0.95"),
+        (["--folds", "1000"], "--folds"),
+        (["--folds", "2", "--size", "50m"], "Take --size"),  # found out within the first fold: nothing is left behind
+    ):
+        refused = command("train", data, *flags, *arguments, "--out", str(tmp_path / "none"))
+        assert refused.code in (1, 2)
+        assert words in refused.err
+    assert not (tmp_path / "none").exists()
+    assert command("train", data, *flags, "--folds", "2", "--out", str(run)).code == 2  # it is there
+
+
 def test_everything_of_a_run_is_there_to_be_read(command: Run, dataset: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command("train", dataset, *SMALL, "--steps", "8", "--out", str(run)).code == 0

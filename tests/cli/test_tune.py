@@ -54,10 +54,12 @@ def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, da
     run = tmp_path / "run"
     done = command("tune", model, data, "--folds", "2", "--no-final", "--out", str(run), *FAST)
     assert done.code == 0, done.err
-    heading, bits, loss, bits_before, _loss_before = done.out.splitlines()
-    assert heading.split() == ["FIGURE", "MEAN", "SD", "FOLD", "1", "FOLD", "2"]
+    heading, bits, loss, answers, bits_before, _loss_before, _answers_before = done.out.splitlines()
+    assert heading.split() == ["FIGURE", "MEAN", "SD", "N", "FOLD", "1", "FOLD", "2"]
     assert bits.split()[0] == "bits_per_byte"
+    assert bits.split()[3] == "2"
     assert loss.split()[0] == "loss"
+    assert answers.split()[0] == "token_f1"
     assert bits_before.split()[0] == "bits_per_byte_before"
     assert "<h2>Folds</h2>" in (run / "report.html").read_text()
     one = json.loads((run / "folds.json").read_text())["figures"]["loss"]

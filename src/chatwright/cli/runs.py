@@ -122,6 +122,16 @@ def resume(
             from chatwright.training.tune import resume_tuning
 
             tuned = resume_tuning(opened, device=device, progress=progress, world=world, force=force)
+        elif opened.verb == "folds":
+            from chatwright.cli.train import report_folds
+            from chatwright.training.pretrain_folds import resume_folds
+
+            _run, summary, signal = resume_folds(opened, device=device, progress=progress, world=world, force=force)
+            if world.is_main:
+                report_folds(output, opened, summary)
+            if signal is not None:
+                raise typer.Exit(128 + signal)
+            return
         elif opened.verb == "distill":
             from chatwright.cli.compress import report_distilled
             from chatwright.compression.distill import resume_distillation

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chatwright.cli import folds as fold_options
 from chatwright.cli import training_options as opt
 from chatwright.cli.output import Output, number, read_settings
+from chatwright.errors import UsageError
 from chatwright.i18n import _
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from chatwright.training.recipe import Recipe
     from chatwright.training.request import Request
     from chatwright.training.run import Run
+    from chatwright.training.trials import Summary
 
 
 def train(
@@ -46,7 +49,18 @@ def train(
         str | None,
         typer.Option(metavar="N", help="Stop after N evaluations without improvement; 0 never.", show_default=False),
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K",
+            help="Cross-validate instead: K folds of the training data, which leave no model.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: fold_options.Seeds = "1",
+    choose: fold_options.Choose = None,
     seed: Annotated[str, typer.Option(metavar="N", help="The same seed gives the same run.")] = "0",
+    as_json: Annotated[bool, typer.Option("--json", help="With --folds: print JSON.")] = False,
 ) -> None:
     """Train a language model from nothing on a dataset."""
     request = opt.build_request(
@@ -71,7 +85,72 @@ def train(
         patience=number(patience, "--patience", least=0, most=1_000_000, whole=True),
         seed=number(seed, "--seed", least=0, most=(1 << 63) - 1, whole=True),
     )
+    n_folds = number(folds, "--folds", least=2, most=100, whole=True)
+    n_seeds = number(seeds, "--seeds", least=1, most=100, whole=True)
+    if n_folds is not None:
+        _folds(context.obj, Path(dataset), request, Path(out), n_folds, n_seeds, choose, as_json)
+        return
+    for option, given in (("--seeds", n_seeds > 1), ("--choose", choose is not None), ("--json", as_json)):
+        if given:
+            raise UsageError("{option} needs folds to judge by: add --folds 5.", option=option)
     _pretrain(context.obj, Path(dataset), request, Path(out))
+
+
+def _folds(
+    output: Output,
+    dataset: Path,
+    request: Request,
+    out: Path,
+    folds: int,
+    seeds: int,
+    choose: str | None,
+    as_json: bool,
+) -> None:
+    settings = read_settings()
+    _before_torch()
+    from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.engine.device import find_device
+    from chatwright.training.distributed import joined
+    from chatwright.training.memory import out_of_memory
+    from chatwright.training.pretrain_folds import CHOOSABLE, start_folds
+    from chatwright.training.run import check_new
+    from chatwright.training.trials import parse_choose
+
+    check_new(out)
+    with (
+        joined() as world,
+        TrainingProgress(output if world.is_main else Output(quiet=True)) as progress,
+        out_of_memory(),
+    ):
+        run, summary, signal = start_folds(
+            dataset,
+            request,
+            out,
+            folds=folds,
+            seeds=seeds,
+            choose=None if choose is None else parse_choose(choose, tuple(CHOOSABLE)),
+            device=find_device(settings.device),
+            n_threads=settings.n_threads,
+            progress=progress,
+            world=world,
+        )
+    if world.is_main:
+        report_folds(output, run, summary, as_json)
+    if signal is not None:
+        raise typer.Exit(128 + signal)
+
+
+def report_folds(output: Output, run: Run, summary: Summary | None, as_json: bool = False) -> None:
+    """What the folds of `train` found, or how to go on."""
+    if summary is None:
+        output.say(_("Stopped; everything is saved. Continue: chatwright runs resume {run}", run=run.path))
+        return
+    if as_json:
+        output.json({"run": str(run.path), **summary.to_dict()})
+    else:
+        fold_options.fold_tables(output, summary)
+    output.say(_("Folds leave no model: for that, the same command without --folds."))
+    output.say(_("What happened is in {path}.", path=run.path / "report.html"))
 
 
 def _pretrain(output: Output, dataset: Path, request: Request, out: Path) -> None:

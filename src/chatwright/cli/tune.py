@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chatwright.cli import folds as fold_options
 from chatwright.cli.output import Output, choice, number, read_settings
 from chatwright.errors import UsageError
 from chatwright.i18n import _
@@ -35,6 +36,16 @@ def tune(
     folds: Annotated[
         str | None,
         typer.Option(metavar="K", help="Cross-validate: K folds, then the model itself.", show_default=False),
+    ] = None,
+    seeds: fold_options.Seeds = "1",
+    choose: fold_options.Choose = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Answer N held-out questions when it is over, for token F1. Default: 32 with --folds, else 0.",
+            show_default=False,
+        ),
     ] = None,
     final: Annotated[
         bool, typer.Option("--final/--no-final", help="After folds, train on all training data too.")
@@ -94,12 +105,16 @@ def tune(
 ) -> None:
     """Tune a model on a dataset: chat (LoRA or all weights), preferences (DPO), labelled texts, labelled spans."""
     from chatwright.training.augmentation import parse_names
-    from chatwright.training.tune_recipe import METHODS, TuneOptions
+    from chatwright.training.trials import parse_choose
+    from chatwright.training.tune_recipe import CHOOSABLE, METHODS, TuneOptions
 
     compare = augment == COMPARE
     n_folds = number(folds, "--folds", least=2, most=100, whole=True) or 0
     if compare and not n_folds:
         raise UsageError("--augment compare needs folds to judge by: add --folds 5.")
+    n_seeds = number(seeds, "--seeds", least=1, most=100, whole=True)
+    if compare and (n_seeds > 1 or choose is not None):
+        raise UsageError("--augment compare has folds of its own: leave --seeds and --choose out.")
     options = TuneOptions(
         method=choice(method, "--method", *METHODS),
         seed=number(seed, "--seed", least=0, most=(1 << 63) - 1, whole=True),
@@ -118,6 +133,9 @@ def tune(
         packed=packing,
         augmentations=() if compare else parse_names(augment or ""),
         folds=n_folds,
+        seeds=n_seeds,
+        choose=None if choose is None else parse_choose(choose, tuple(CHOOSABLE)),
+        answers=number(answers, "--answers", least=0, most=100_000, whole=True),
         final=final,
         precision=choice(precision, "--precision", "auto", "fp32", "bf16"),
     )
@@ -201,14 +219,7 @@ def _next(tuned: Tuned) -> str:
 
 def _tables(output: Output, tuned: Tuned) -> None:
     if tuned.folds is not None:
-        n_folds = len(tuned.folds.rows)
-        output.table(
-            [_("FIGURE"), _("MEAN"), _("SD"), *(_("FOLD {n}", n=n) for n in range(1, n_folds + 1))],
-            [
-                [name, f"{spread.mean:.4f}", f"{spread.sd:.4f}", *(f"{value:.4f}" for value in spread.values)]
-                for name, spread in tuned.folds.figures.items()
-            ],
-        )
+        fold_options.fold_tables(output, tuned.folds)
     if tuned.comparisons is not None:
         _comparisons(output, tuned)
     for name, value in tuned.metrics.items():

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 
 from chatwright.evaluation.generate import generate_answers
+from chatwright.evaluation.text_metrics import token_f1
 from chatwright.i18n import _
 from chatwright.model.folder import write_model_folder
 from chatwright.model.gpt import GPT
@@ -31,6 +33,7 @@ from chatwright.training.tune_recipe import Shape
 from chatwright.training.tune_task import Items, Rows, spread
 
 SAMPLE_QUESTIONS, SAMPLE_TOKENS = 4, 64
+ANSWER_TOKENS = 128
 SMALLEST_PACK = 256
 REFERENCE = "reference.safetensors"
 
@@ -152,7 +155,32 @@ class ChatTask(_ForChat):
             write=write,
             result_name=result_name,
             strength=tune.get("strength", 1.0),
+            answer_f1=self._answer_f1(model, spread(held_out, n))
+            if held_out and (n := tune.get("answers", 0))
+            else None,
         )
+
+    def _answer_f1(self, model: GPT, examples: Sequence[Example]) -> Callable[[], float]:
+        """Mean token F1 of greedy answers to the first question of each example, beside what was answered there."""
+        eos_ids = self.tokenizer.eos_ids
+        prompts, references = [], []
+        for example in examples:
+            first = int(np.argmax(example.learned))
+            n = int(np.argmin(example.learned[first:])) or len(example.learned) - first
+            prompts.append(example.inputs[: first + 1].tolist())
+            references.append([id_ for id_ in example.targets[first : first + n].tolist() if id_ not in eos_ids])
+        most = min(ANSWER_TOKENS, self.base.context_length - 1, 2 * max(map(len, references)) + 1)
+
+        def measure() -> float:
+            answers = generate_answers(model, prompts, max_tokens=most, stop_ids=eos_ids)
+            return fmean(
+                token_f1(
+                    self.tokenizer.decode(answer.ids, continuing=True), self.tokenizer.decode(ids, continuing=True)
+                )
+                for answer, ids in zip(answers, references, strict=True)
+            )
+
+        return measure
 
     def _n_bytes(self, row: Supervised) -> int:
         pairs = zip(row.ids, row.supervised, strict=True)

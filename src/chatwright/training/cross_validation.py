@@ -1,7 +1,8 @@
-"""K folds as runs of their own under the run, and augmentations judged by them; finished folds are never repeated.
+"""Folds of a tuning as runs of their own under the run, and augmentations judged by them; finished ones are never repeated.
 
-    RUN/folds/1 …                    with folds.json: every figure's mean, standard deviation and n
-    RUN/augment/none/1 …  RUN/augment/typos/1 …   with augmentations.json: the difference of each fold, and what it tells
+    RUN/folds/1 …  RUN/folds/1-seed-1 …              with folds.json: every figure's mean, standard deviation and n
+    RUN/choose/1/lr-0.001/1 …  RUN/choose/all/…      inner folds, where a setting is chosen
+    RUN/augment/none/1 …  RUN/augment/typos/1 …      with augmentations.json: the difference of each fold, and what it tells
 
 The models of folds are not kept: what a fold is for are its figures. Only the training rows are divided; the dataset's held-out
 rows stay untouched for the model itself.
@@ -10,10 +11,9 @@ rows stay untouched for the model itself.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chatwright.i18n import _
@@ -27,20 +27,22 @@ from chatwright.training.history import History
 from chatwright.training.loop import train
 from chatwright.training.progress import Progress
 from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_json
-from chatwright.training.tune_recipe import METRIC_OF, for_fold
+from chatwright.training.trials import (
+    Choose,
+    Fitted,
+    FoldPlan,
+    StoppedError,
+    Summary,
+    Trial,
+    Within,
+    parse_choose,
+    run_folds,
+)
+from chatwright.training.tune_recipe import CHOOSABLE, JUDGE_OF, METRIC_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
-FOLDS, AUGMENT, NONE = "folds", "augment", "none"
+AUGMENT, NONE = "augment", "none"
 FINISHED = ("finished", "stopped early")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Figures over folds. `metric`: the one that is minimised. `rows`: training and held-out items of each fold."""
-
-    metric: str
-    figures: Mapping[str, Spread]
-    rows: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -52,25 +54,59 @@ class Comparisons:
     differences: Mapping[str, Comparison]
 
 
-def fold_items(task: Task, n_folds: int, seed: int, fold: int) -> tuple[Items, Items]:
-    """Training and held-out items of fold 1 … n_folds. Raises InvalidDatasetError where there are too few groups."""
-    clusters = [item.cluster for item in task.train]
-    folds = assign_folds(clusters, n_folds, seed, sizes=task.sizes(), labels=task.labels())
-    pairs = list(zip(task.train, folds, strict=True))
-    return [item for item, own in pairs if own != fold - 1], [item for item, own in pairs if own == fold - 1]
+def fold_items(task: Task, within: Within, seed: int) -> tuple[Items, Items]:
+    """Training and held-out items of a fold, or of a fold of what a fold trains on: all divisions but the last say what is left.
+
+    Raises InvalidDatasetError where there are too few groups.
+    """
+    clusters, sizes, labels = [item.cluster for item in task.train], task.sizes(), task.labels()
+    left, held_out = list(range(len(task.train))), list[int]()
+    for n_folds, fold in within:
+        folds = assign_folds(
+            [clusters[i] for i in left],
+            n_folds,
+            seed,
+            sizes=[sizes[i] for i in left],
+            labels=None if labels is None else [labels[i] for i in left],
+        )
+        held_out = [i for i, own in zip(left, folds, strict=True) if own == fold - 1]
+        left = [i for i, own in zip(left, folds, strict=True) if own != fold - 1]
+    return [task.train[i] for i in left], [task.train[i] for i in held_out]
+
+
+def check_divisible(task: Task, folds: int, choose: Choose | None, seed: int) -> None:
+    """Raises InvalidDatasetError where the training rows cannot be divided so often."""
+    for fold in range(1, folds + 1 if choose else 2):
+        fold_items(task, ((folds, fold), (choose.folds, 1)) if choose else ((folds, fold),), seed)
+
+
+def within_of(tune: Mapping[str, Any]) -> Within:
+    """The divisions that a fold's own run is of."""
+    return tuple((int(folds), int(fold)) for folds, fold in tune.get("within", [[tune["folds"], tune["fold"]]]))
+
+
+def plan_of(run: Run) -> FoldPlan:
+    """What folds the run asks for."""
+    tune, seed = run.section("tune"), int(run.section("training")["seed"])
+    choose = parse_choose(tune["choose"], tuple(CHOOSABLE), tune["inner_folds"]) if "choose" in tune else None
+    seeds = tuple(range(seed, seed + int(tune.get("seeds", 1))))
+    return FoldPlan(tune["folds"], seeds, JUDGE_OF[tune["method"]], choose)
 
 
 def cross_validate(
     run: Run, task: Task, progress: Progress, world: World, force: bool
 ) -> tuple[Summary | None, int | None]:
     """All folds of a run, those not finished yet; the summary, or the signal that interrupted them."""
-    results, rows, signal = _folds(run, run.path / FOLDS, {}, task, progress, world, force)
-    if signal is not None:
-        return None, signal
-    summary = Summary(METRIC_OF[run.section("tune")["method"]], summarise(results), rows)
+    try:
+        summary = run_folds(
+            plan_of(run),
+            lambda trial: _fit(run, trial, task, progress, world, force),
+            final=bool(run.section("tune")["final"]),
+        )
+    except StoppedError as stopped:
+        return None, stopped.signal
     if world.is_main:
-        _write_folds(run, summary)
-        run.event("folds_finished", **{name: [spread.mean, spread.sd] for name, spread in summary.figures.items()})
+        write_folds(run, summary)
     return summary, None
 
 
@@ -78,14 +114,20 @@ def compare_augmentations(
     run: Run, task: Task, progress: Progress, world: World, force: bool
 ) -> tuple[Comparisons | None, int | None]:
     """Folds without augmentation and with each one alone, on the same folds and seeds."""
-    metric = METRIC_OF[run.section("tune")["method"]]
+    tune, training = run.section("tune"), run.section("training")
+    metric = METRIC_OF[tune["method"]]
     figures: dict[str, Mapping[str, Spread]] = {}
     for name in (NONE, *AUGMENTATIONS):
         changes = {"augmentations": [] if name == NONE else [name], "compare": False}
         progress.say(_("Augmentation: {name}", name=_("none") if name == NONE else name))
-        results, _rows, signal = _folds(run, run.path / AUGMENT / name, changes, task, progress, world, force)
-        if signal is not None:
-            return None, signal
+        trials = [
+            Trial(f"{AUGMENT}/{name}/{fold}", ((tune["folds"], fold),), int(training["seed"]), changes)
+            for fold in range(1, tune["folds"] + 1)
+        ]
+        try:
+            results = [_fit(run, trial, task, progress, world, force).figures for trial in trials]
+        except StoppedError as stopped:
+            return None, stopped.signal
         figures[name] = summarise(results)
     plain = figures[NONE][metric].values
     differences = {name: compare(plain, figures[name][metric].values, lower_is_better=True) for name in AUGMENTATIONS}
@@ -105,58 +147,93 @@ def compare_augmentations(
     return comparisons, None
 
 
-def _folds(
-    run: Run, folder: Path, changes: Mapping[str, Any], task: Task, progress: Progress, world: World, force: bool
-) -> tuple[list[Mapping[str, float]], list[tuple[int, int]], int | None]:
-    """The figures and the sizes of each fold, and the signal that interrupted them."""
+def _fit(run: Run, trial: Trial, task: Task, progress: Progress, world: World, force: bool) -> Fitted:
+    """One fold as a run of its own, gone on with where it was interrupted, read where it is finished. Raises StoppedError."""
     tune, training = run.section("tune"), TrainingConfig.from_dict(run.section("training"))
-    results: list[Mapping[str, float]] = []
-    rows: list[tuple[int, int]] = []
-    for fold in range(1, tune["folds"] + 1):
-        items, held_out = fold_items(task, tune["folds"], training.seed, fold)
-        rows.append((len(items), len(held_out)))
-        path = folder / str(fold)
-        own_tune = {**tune, **changes, "fold": fold, "split_seed": training.seed}
-        shape = task.shape(items, held_out, tune["packed"])
-        own_training = for_fold(training, tune["epochs"], shape.n_rows)
-        if world.is_main and not (path / CONFIG).is_file():
-            sections = {
-                "dataset": run.section("dataset"),
-                "model": run.section("model"),
-                "tune": own_tune,
-                "training": own_training.to_dict(),
-                "machine": run.section("machine"),
-            }
-            Run.create(path, "tune", sections)
-        world.barrier()
-        sub_run = Run.open(path)
-        history = History.read(sub_run)
-        if world.from_main(history.status in FINISHED):
-            earlier: Mapping[str, float] = next(
-                (entry["figures"] for entry in history.events if entry.get("event") == EVENT), {}
-            )
-            results.append(_with_before(history.final, earlier))
-            continue
+    items, held_out = fold_items(task, trial.within, training.seed)
+    path = run.path / trial.name
+    folds, fold = trial.within[-1]
+    own_tune, base = changed(tune, training, trial.changes)
+    for name in ("choose", "inner_folds", "seeds"):
+        own_tune.pop(name, None)
+    own_tune |= {
+        "folds": folds,
+        "fold": fold,
+        "within": [list(each) for each in trial.within],
+        "split_seed": training.seed,
+    }
+    shape = task.shape(items, held_out, tune["packed"])
+    own_training = replace(for_fold(base, own_tune["epochs"], shape.n_rows), seed=trial.seed)
+    if world.is_main and not (path / CONFIG).is_file():
+        sections = {
+            "dataset": run.section("dataset"),
+            "model": run.section("model"),
+            "tune": own_tune,
+            "training": own_training.to_dict(),
+            "machine": run.section("machine"),
+        }
+        Run.create(path, "tune", sections)
+    world.barrier()
+    sub_run = Run.open(path)
+    history = History.read(sub_run)
+    if world.from_main(history.status in FINISHED):
+        earlier: Mapping[str, float] = next(
+            (entry["figures"] for entry in history.events if entry.get("event") == EVENT), {}
+        )
+        return Fitted(_with_before(history.final, earlier), len(items), len(held_out))
+    say_trial(progress, trial, len(items), len(held_out))
+    objective = task.objective(items, held_out, own_tune, trial.seed, path)
+    with locked(sub_run, world):
+        before = measure_before(objective, own_training, sub_run, world)
+        result = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
+    if result.signal is not None:
+        raise StoppedError(result.signal)
+    if world.is_main:
+        for name in (CHECKPOINTS, getattr(objective, "result_name", "model")):
+            shutil.rmtree(path / name, ignore_errors=True)
+    return Fitted(_with_before(result.metrics, before), len(items), len(held_out))
+
+
+def changed(
+    tune: Mapping[str, Any], training: TrainingConfig, changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], TrainingConfig]:
+    """The sections of a run with some settings unlike its own."""
+    of_training = {name: value for name, value in changes.items() if name in ("lr", "weight_decay")}
+    of_tune = {name: value for name, value in changes.items() if name not in of_training}
+    return {**tune, **of_tune}, replace(training, **of_training)
+
+
+def say_trial(progress: Progress, trial: Trial, n: int, n_held_out: int) -> None:
+    """What is trained next."""
+    folds, fold = trial.within[-1]
+    if trial.name.startswith("choose/"):
+        [(setting, value)] = trial.changes.items()
+        outer = trial.within[0][1] if len(trial.within) > 1 else 0
+        where = _("within fold {fold}", fold=outer) if outer else _("for the model itself")
         progress.say(
             _(
-                "Fold {fold} of {folds}: {n} to train on, {held_out} held out.",
+                "Trying {setting} {value:g} {where}: inner fold {fold} of {folds}, {n} to train on, {held_out} held out.",
+                setting=setting,
+                value=value,
+                where=where,
                 fold=fold,
-                folds=tune["folds"],
-                n=len(items),
-                held_out=len(held_out),
+                folds=folds,
+                n=n,
+                held_out=n_held_out,
             )
         )
-        objective = task.objective(items, held_out, own_tune, training.seed, path)
-        with locked(sub_run, world):
-            before = measure_before(objective, own_training, sub_run, world)
-            result = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
-        if result.signal is not None:
-            return results, rows, result.signal
-        results.append(_with_before(result.metrics, before))
-        if world.is_main:
-            for name in (CHECKPOINTS, getattr(objective, "result_name", "model")):
-                shutil.rmtree(path / name, ignore_errors=True)
-    return results, rows, None
+        return
+    seed = _(" (seed {seed})", seed=trial.seed) if "-seed-" in trial.name else ""
+    progress.say(
+        _(
+            "Fold {fold} of {folds}: {n} to train on, {held_out} held out.",
+            fold=fold,
+            folds=folds,
+            n=n,
+            held_out=n_held_out,
+        )
+        + seed
+    )
 
 
 def _with_before(figures: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
@@ -173,12 +250,7 @@ def locked(run: Run, world: World) -> Iterator[None]:
         yield
 
 
-def _write_folds(run: Run, summary: Summary) -> None:
-    write_json(
-        run.path / FOLDS_FILE,
-        {
-            "metric": summary.metric,
-            "figures": {name: spread.to_dict() for name, spread in summary.figures.items()},
-            "rows": [{"train": n, "held_out": n_held_out} for n, n_held_out in summary.rows],
-        },
-    )
+def write_folds(run: Run, summary: Summary) -> None:
+    """folds.json, and an event."""
+    write_json(run.path / FOLDS_FILE, summary.to_dict())
+    run.event("folds_finished", **{name: [spread.mean, spread.sd] for name, spread in summary.figures.items()})

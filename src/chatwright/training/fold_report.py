@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ def fold_tables(run: Run) -> Iterator[str]:
     """HTML; nothing for a run without folds, or whose folds are not all finished."""
     if folds := _read(run, FOLDS_FILE):
         yield f"<h2>{_('Folds')}</h2>"
-        n = len(folds["rows"])
-        heading = [_("FIGURE"), _("MEAN"), _("SD"), *(_("FOLD {n}", n=i) for i in range(1, n + 1))]
-        yield _table(heading, [[name, *_spread(spread)] for name, spread in folds["figures"].items()])
+        n, n_seeds = len(folds["rows"]), folds.get("n_seeds", 1)
+        heading = [_("FIGURE"), _("MEAN"), _("SD"), "N"]
+        heading += [_("SD OF SEEDS")] if n_seeds > 1 else []
+        heading += [_("FOLD {n}", n=i) for i in range(1, n + 1)]
+        yield _table(heading, [[name, *_figure(spread, n_seeds)] for name, spread in folds["figures"].items()])
+        yield from _choices(folds)
     if compared := _read(run, AUGMENT_FILE):
         metric = compared["metric"]
         yield f"<h2>{_('Augmentations')}</h2>"
@@ -40,6 +44,30 @@ def _read(run: Run, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
+
+
+def _figure(spread: Mapping[str, Any], n_seeds: int) -> list[str]:
+    """Mean, deviation, n, that of seeds where there are several, and the mean of each fold."""
+    values = spread["values"]
+    by_fold = [statistics.fmean(values[i : i + n_seeds]) for i in range(0, len(values), n_seeds)]
+    seeds = [f"{spread['seed_sd']:.4f}"] if n_seeds > 1 else []
+    head = [f"{spread['mean']:.4f}", f"{spread['sd']:.4f}", str(spread["n"])]
+    return [*head, *seeds, *(f"{value:.4f}" for value in by_fold)]
+
+
+def _choices(folds: Mapping[str, Any]) -> Iterator[str]:
+    """What was chosen within each fold, and by what."""
+    if not folds.get("setting"):
+        return
+    yield f"<h3>{_('Chosen within each fold: {setting}', setting=html.escape(folds['setting']))}</h3>"
+    chosen = [(_("FOLD {n}", n=n), each) for n, each in enumerate(folds["choices"], 1)]
+    chosen += [(_("all rows"), folds["chosen"])] if folds["chosen"] else []
+    rows = [
+        [where, f"{each['value']:g}", *(" ± ".join(_spread(spread)[:2]) for spread in each["figures"].values())]
+        for where, each in chosen
+    ]
+    tried = [f"{folds['metric']}, {folds['setting']} {value}" for value in chosen[0][1]["figures"]]
+    yield _table(["", _("CHOSEN"), *tried], rows)
 
 
 def _spread(spread: Mapping[str, Any]) -> list[str]:

@@ -88,7 +88,9 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one figure."""
+        """Of at least one figure; one that is no number makes mean and deviation none either."""
+        if not all(map(math.isfinite, values)):  # `statistics` fails on them
+            return cls(math.nan, math.nan, len(values), tuple(values))
         return cls(
             statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values), tuple(values)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,9 +58,11 @@ def pretrain(
     progress: Progress,
     world: World,
     show: Callable[[Recipe | Plan], None] = lambda plan: None,
+    look: bool = True,
 ) -> tuple[Run, Result]:
     """A new run in `out`. `show` is given the plan before the first step, on rank 0; only the recipe, where the user fixed the
-    number of steps and nothing needs to be measured.
+    number of steps and nothing needs to be measured. `look`: at held-out text on the way, to keep the best; not where its figure is
+    what the run is for.
 
     Raises UsageError, InvalidDatasetError, TrainingError, StorageError, InUseError.
     """
@@ -71,7 +73,7 @@ def pretrain(
     with out_of_memory(), locked_folder(out) if world.is_main else nullcontext():
         if world.is_main:
             with before.restored_on_refusal():
-                _prepare(dataset_path, request, out, device, n_threads, progress, world, show)
+                _prepare(dataset_path, request, out, device, n_threads, progress, world, show, look)
         world.barrier()
         run = Run.open(out)
         return run, _train(run, device, progress, world, force=False)
@@ -134,6 +136,7 @@ def _prepare(
     progress: Progress,
     world: World,
     show: Callable[[Recipe | Plan], None],
+    look: bool,
 ) -> None:
     dataset = Dataset.open(dataset_path)
     stats = text_stats(dataset)
@@ -154,6 +157,8 @@ def _prepare(
     else:
         show(recipe)
     n_threads = world.threads(n_threads, device)
+    if not look:
+        recipe = replace(recipe, training=replace(recipe.training, eval_every=0, patience=0))
     Run.create(out, VERB, _sections(recipe, dataset, stats, machine, n_threads), _reasons(recipe))
 
 

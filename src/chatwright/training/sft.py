@@ -99,8 +99,9 @@ class ChatTuning:
         write: Callable[[Path], None],
         result_name: str,
         strength: float = 1.0,
+        answer_f1: Callable[[], float] | None = None,
     ) -> None:
-        self.model, self.strength = model, strength
+        self.model, self.strength, self.answer_f1 = model, strength, answer_f1
         self.train, self.held_out = train, held_out
         self.context_length = context_length
         self.augmentations, self.seed = tuple(augmentations), seed
@@ -135,7 +136,9 @@ class ChatTuning:
 
     @torch.no_grad()
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
-        """`loss`: nats a supervised token; `bits_per_byte`: bits of the answers and their ends over the bytes of the answers."""
+        """`loss`: nats a supervised token; `bits_per_byte`: bits of the answers and their ends over the bytes of the answers;
+        a full one also `token_f1` of greedy answers, where that was asked for.
+        """
         nats, n_tokens, n_bytes = 0.0, 0, 0
         for examples in evaluation_batches(self.held_out, None if full else GLANCE_TOKENS):
             batch = collate([[example] for example in examples], self.device)
@@ -144,7 +147,10 @@ class ChatTuning:
             n_bytes += sum(example.n_bytes for example in examples)
         if not n_tokens:
             return {}
-        return {"bits_per_byte": nats / math.log(2) / max(1, n_bytes), "loss": nats / n_tokens}
+        figures = {"bits_per_byte": nats / math.log(2) / max(1, n_bytes), "loss": nats / n_tokens}
+        if full and self.answer_f1 is not None:
+            figures["token_f1"] = self.answer_f1()
+        return figures
 
     def finish(self) -> None:
         """See Objective: from here on the adapter counts for its strength."""

@@ -18,11 +18,13 @@ from chatwright.training.chat_tasks import ChatTask, PreferenceTask
 from chatwright.training.config import Precision, TrainingConfig
 from chatwright.training.cross_validation import (
     Comparisons,
-    Summary,
+    changed,
+    check_divisible,
     compare_augmentations,
     cross_validate,
     fold_items,
     locked,
+    within_of,
 )
 from chatwright.training.distributed import World
 from chatwright.training.head_tasks import ClassTask, TagTask
@@ -34,7 +36,16 @@ from chatwright.training.recipe import precision_for
 from chatwright.training.report import write_report
 from chatwright.training.run import Run, write_json
 from chatwright.training.speed import measure_machine
-from chatwright.training.tune_recipe import KIND_OF, Method, TuneOptions, check_kind, choose_context, resolve
+from chatwright.training.trials import Summary
+from chatwright.training.tune_recipe import (
+    KIND_OF,
+    Method,
+    TuneOptions,
+    check_kind,
+    choose_context,
+    for_part,
+    resolve,
+)
 from chatwright.training.tune_task import Rows, Task
 
 DETAILS = "held_out.json"
@@ -67,7 +78,7 @@ class Tuned:
             "metrics": dict(self.metrics),
             "before": dict(self.before),
             "details": dict(self.details),
-            "folds": None if self.folds is None else asdict(self.folds),
+            "folds": None if self.folds is None else self.folds.to_dict(),
             "comparisons": None if self.comparisons is None else asdict(self.comparisons),
             "best_step": self.best_step,
             "stopped_early": self.stopped_early,
@@ -140,6 +151,9 @@ def _create(
         "data": dataset.fingerprint[:16],
         "languages": list(dataset.languages("train", kind))[:8],
         "folds": options.folds,
+        "seeds": options.seeds,
+        "choose": None if options.choose is None else str(options.choose),
+        "inner_folds": None if options.choose is None else options.choose.folds,
         "final": options.final and not compare,
         "compare": compare,
     }
@@ -159,7 +173,7 @@ def _create(
     reasons["tune"]["context_length"] = why_context
     reasons["training"]["precision"] = why_precision
     if options.folds:  # refuse what cannot be divided before a folder is made
-        fold_items(task, options.folds, options.seed, 1)
+        check_divisible(task, options.folds, options.choose, options.seed)
     if world.is_main:
         run = Run.create(path, "tune", sections, reasons)
         with run.locked():
@@ -231,8 +245,13 @@ def _go_on(run: Run, task: Task, progress: Progress, world: World, *, force: boo
 def _train_one(
     run: Run, task: Task, progress: Progress, world: World, force: bool, folds: Summary | None = None
 ) -> Tuned:
-    objective = _objective(run, task)
-    training = TrainingConfig.from_dict(run.section("training"))
+    tune, training = run.section("tune"), TrainingConfig.from_dict(run.section("training"))
+    if folds is not None and folds.chosen is not None:
+        assert folds.setting is not None
+        tune, training = changed(tune, training, {folds.setting: folds.chosen.value})
+        shape = task.shape(task.train, task.held_out, tune["packed"])
+        training = for_part(training, tune["epochs"], shape.n_rows, shape.n_held_out)
+    objective = _objective(run, task, tune)
     before = measure_before(objective, training, run, world)
     result: Result = train(objective, training, run, progress=progress, world=world, force=force)
     details: dict[str, Any] = getattr(objective, "details", {})
@@ -252,11 +271,11 @@ def _train_one(
     )
 
 
-def _objective(run: Run, task: Task) -> Objective:
-    tune, seed = run.section("tune"), run.section("training")["seed"]
+def _objective(run: Run, task: Task, tune: Mapping[str, Any]) -> Objective:
+    seed = run.section("training")["seed"]
     train_items, held_out = task.train, task.held_out
     if "fold" in tune:
-        train_items, held_out = fold_items(task, tune["folds"], tune["split_seed"], tune["fold"])
+        train_items, held_out = fold_items(task, within_of(tune), tune["split_seed"])
     return task.objective(train_items, held_out, tune, seed, run.path)
 
 

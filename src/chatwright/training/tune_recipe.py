@@ -12,6 +12,7 @@ from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
 from chatwright.training.config import Precision, TrainingConfig
+from chatwright.training.trials import Choose, Judge
 
 Method = Literal["full", "lora", "dpo", "classify", "tag"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -30,6 +31,24 @@ METRIC_OF: Mapping[Method, str] = {
     "classify": "loss",
     "tag": "loss",
 }
+# The figure of the task, which folds report first and a setting is chosen by.
+JUDGE_OF: Mapping[Method, Judge] = {
+    "full": Judge("bits_per_byte", higher_is_better=False),
+    "lora": Judge("bits_per_byte", higher_is_better=False),
+    "dpo": Judge("accuracy", higher_is_better=True),
+    "classify": Judge("macro_f1", higher_is_better=True),
+    "tag": Judge("f1", higher_is_better=True),
+}
+# What may be chosen within folds, by method.
+CHOOSABLE: Mapping[str, tuple[Method, ...]] = {
+    "lr": METHODS,
+    "epochs": METHODS,
+    "weight_decay": METHODS,
+    "dropout": METHODS,
+    "strength": ("lora",),
+    "alpha": ("lora", "dpo"),
+    "beta": ("dpo",),
+}
 # What a kind of rows is for, in the sentence about the wrong kind.
 METHODS_FOR: Mapping[Kind, str] = {
     "documents": "chatwright train",
@@ -46,6 +65,7 @@ DEFAULT_CONTEXT = 1024
 STEPS_AN_EPOCH = 10
 MOST_EVALUATIONS = 20
 LARGEST_CONTEXT = 1 << 20
+ANSWERS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +74,8 @@ class TuneOptions:
 
     `rank` 0 trains all weights (dpo only). `strength`: the share of the adapter that is kept when training is over; between the
     base and the tuned weights lie models that are almost as good at what was learned and forgot less (Wortsman et al. 2022).
-    `final`: after folds, train on all training data too.
+    `folds`, each with `seeds` seeds from `seed` on; `choose`: a setting within them. `answers`: held-out questions to be answered
+    when training is over, for token F1 (None: 32 with folds, none without). `final`: after folds, train on all training data too.
     """
 
     method: Method
@@ -74,6 +95,9 @@ class TuneOptions:
     packed: bool = True
     augmentations: Sequence[str] = ()
     folds: int = 0
+    seeds: int = 1
+    choose: Choose | None = None
+    answers: int | None = None
     final: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -103,7 +127,9 @@ class TuneOptions:
                 )
         if self.folds and not 2 <= self.folds <= 100:
             raise UsageError("--folds takes a number from 2 to 100, not {value}.", value=self.folds)
+        self._check_folds()
         for option, given, methods in (
+            ("--answers", bool(self.answers), ("full", "lora")),
             ("--rank", self.rank is not None, ("lora", "dpo")),
             ("--alpha", self.alpha is not None, ("lora", "dpo")),
             ("--strength", self.strength is not None, ("lora",)),
@@ -117,6 +143,40 @@ class TuneOptions:
                     method=self.method,
                     methods=", ".join(methods),
                 )
+
+    def _check_folds(self) -> None:
+        if not 1 <= self.seeds <= 100:
+            raise UsageError("--seeds takes a number from 1 to 100, not {value}.", value=self.seeds)
+        for option, given in (("--seeds", self.seeds > 1), ("--choose", self.choose is not None)):
+            if given and not self.folds:
+                raise UsageError("{option} needs folds to judge by: add --folds 5.", option=option)
+        if self.choose is None:
+            return
+        setting = self.choose.setting
+        if self.method not in CHOOSABLE[setting]:
+            raise UsageError(
+                "{option} has no meaning for --method {method}; it is for {methods}.",
+                option=f"--choose {setting}",
+                method=self.method,
+                methods=", ".join(CHOOSABLE[setting]),
+            )
+        if setting == "alpha" and not self.lora_rank:
+            raise UsageError("--choose alpha needs an adapter: --rank 0 trains all weights.")
+        if getattr(self, setting) is not None:
+            raise UsageError(
+                "{option} is given, and --choose shall find it: leave one of them out.",
+                option=f"--{setting.replace('_', '-')}",
+            )
+        for value in self.choose.values:
+            tried: dict[str, Any] = {"choose": None, setting: value}
+            replace(self, **tried)  # within its own limits
+
+    @property
+    def n_answers(self) -> int:
+        """Held-out questions to be answered for token F1."""
+        if self.method not in ("full", "lora"):
+            return 0
+        return self.answers if self.answers is not None else (ANSWERS if self.folds else 0)
 
     @property
     def lora_rank(self) -> int:
@@ -236,6 +296,8 @@ def resolve(options: TuneOptions, shape: Shape, precision: Precision) -> Recipe:
         tune["alpha"] = float(options.alpha if options.alpha is not None else 2 * options.lora_rank)
     if method == "lora":
         tune["strength"] = options.strength if options.strength is not None else 1.0
+    if options.n_answers:
+        tune["answers"] = options.n_answers
     if method == "dpo":
         tune["beta"] = options.beta if options.beta is not None else 0.1
     reasons = {"tune": {"epochs": why.pop("epochs")}, "training": why}
