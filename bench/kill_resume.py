@@ -62,7 +62,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             command = [sys.executable, "-m", "chatwright", "runs", "resume", str(runs[-1])]
         else:  # it came to its end: the next kills are of a new run
             assert process.returncode == 0, process.returncode
-            assert same(whole, runs[-1]), "already different"
+            assert same(whole, runs[-1]), (
+                f"{runs[-1]} is different: {settings(whole) ^ settings(runs[-1]) or 'same settings'}"
+            )
             runs.append(folder / f"run{len(runs)}")
             command = start(folder, runs[-1], options)
     subprocess.run(command, check=True, capture_output=True)
@@ -86,8 +88,14 @@ def start(folder: Path, run: Path, options: argparse.Namespace) -> list[str]:
     return [
         sys.executable, "-m", "chatwright", "train", str(folder / "dataset"), "--size", "100k", "--vocab-size", "400",
         "--context", "64", "--batch-tokens", "1024", "--steps", str(N_STEPS), "--dropout", "0.1", "--arch", options.arch,
-        "--optimizer", options.optimizer, "--out", str(run),
+        "--optimizer", options.optimizer, "--precision", "fp32", "--out", str(run),
     ]  # fmt: skip
+
+
+def settings(run: Path) -> set[str]:
+    """What the run was told and derived, but for its date and the speed it measured."""
+    lines = (run / "config.toml").read_text().splitlines()
+    return {line for line in lines if not line.startswith(("created_at", "fp32_gflops", "bf16_gflops"))}
 
 
 def newest_step(run: Path) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 
@@ -35,7 +35,7 @@ def measure_machine(device: torch.device, n_threads: int | None = None) -> Machi
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        fp32, bf16 = (matmul_flops(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+        fp32, bf16 = matmul_flops(device, (torch.float32, torch.bfloat16))
     finally:
         torch.set_num_threads(before)
     on_gpu = device.type == "cuda"
@@ -43,14 +43,19 @@ def measure_machine(device: torch.device, n_threads: int | None = None) -> Machi
     return Machine(str(device), n_threads, memory, fp32, bf16)
 
 
-def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product of two square matrices, the median of a few."""
-    a = torch.randn(_SIZE, _SIZE, device=device).to(dtype)
-    seconds = []
+def matmul_flops(device: torch.device, dtypes: Sequence[torch.dtype]) -> list[float]:
+    """Operations a second of a product of two square matrices in each precision, the fastest of a few.
+
+    They take turns: what else the machine does for a moment would otherwise slow down one of them, and the same command would
+    then train in another precision.
+    """
+    squares = [torch.randn(_SIZE, _SIZE, device=device).to(dtype) for dtype in dtypes]
+    seconds: list[list[float]] = [[] for _ in dtypes]
     for _ in range(_REPEATS + 1):  # the first one pays for threads and libraries
-        began = time.perf_counter()
-        b = a @ a
-        if device.type != "cpu":
-            float(b[0, 0])  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    return 2 * _SIZE**3 / median(seconds[1:])
+        for a, times in zip(squares, seconds, strict=True):
+            began = time.perf_counter()
+            b = a @ a
+            if device.type != "cpu":
+                float(b[0, 0])  # waits for the device
+            times.append(time.perf_counter() - began)
+    return [2 * _SIZE**3 / min(times) for times in seconds]
