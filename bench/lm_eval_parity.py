@@ -4,7 +4,7 @@
 
 MODEL is a folder in HF's layout. Each task (kind choice, classify, perplexity or generate, without chat) is written as the
 harness' YAML with a JSONL beside it and run there with its HF backend, and with `local-completions` where an address of our
-server is given. Our side is the engine in float32. Needs lm-eval, which is no dependency of Chatwright: install it into an
+server is given; examples before the question are left out on all sides. Our side is the engine in float32. Needs lm-eval, which is no dependency of Chatwright: install it into an
 environment of its own.
 """
 
@@ -16,6 +16,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +117,18 @@ def compare(answered: Answered, harness: Sequence[Any]) -> str:
             for ours, their in zip(answered.results, harness, strict=True)
         )
         return f"{same} of {len(harness)} answers the same"
-    worst, largest, agreed = 0.0, 0.0, 0
+    worst, largest, agreed, n_compared = 0.0, 0.0, 0, 0
     for mine, their in zip(answered.results, harness, strict=True):
         if task.kind == "perplexity":
             pairs = [(-mine["nats"], _number(their[0]))]
         else:
             pairs = list(zip(mine["logprobs"], (_number(each) for each in their), strict=True))
             agreed += _best([a for a, _b in pairs]) == _best([b for _a, b in pairs])
+        n_compared += len(pairs)
         worst = max(worst, *(abs(a - b) for a, b in pairs))
         largest = max(largest, *(abs(a) for a, _b in pairs))
     chosen = "" if task.kind == "perplexity" else f"; the same choice for {agreed} of {len(harness)}"
-    return f"largest difference of a log probability {worst:.2e} (they reach {largest:.0f}){chosen}"
+    return f"largest difference of {n_compared} log probabilities {worst:.2e} (they reach {largest:.0f}){chosen}"
 
 
 def _best(values: Sequence[float]) -> int:
@@ -148,7 +150,7 @@ def main() -> None:
     parser.add_argument("--url")
     parser.add_argument("--served")
     arguments = parser.parse_args()
-    tasks = [load_task(path) for path in arguments.tasks]
+    tasks = [replace(load_task(path), shots=()) for path in arguments.tasks]
     names = [task.name for task in tasks]
     mine = ours(arguments.model, tasks)
     from chatwright.engine.tokenizers import load_model_tokenizer
@@ -179,7 +181,10 @@ def main() -> None:
             found = theirs(model, names, folder)
             for answered in mine:
                 result = compare(answered, found[answered.task.name])
-                print(f"{backend}\t{answered.task.name}\t{answered.task.kind}\tn={len(answered.results)}\t{result}")
+                print(
+                    f"{backend}\t{answered.task.name}\t{answered.task.kind}\tn={len(answered.results)}\t{result}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -150,18 +150,21 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Se
         vocab,
         merges,
         _added_tokens(tokens, types, unused),
-        pre_tokenizer={
-            "type": "Metaspace",
-            "replacement": "▁",
-            "prepend_scheme": "first" if prefix else "never",
-            "split": False,
-        },
+        normalizer=_spaces_as_marks(prefix=bool(prefix)),
         byte_level=False,
         byte_fallback=True,
         fuse_unk=True,
         unk_token=None if unk is None else tokens[unk],
         strip_leading_space=bool(prefix),
     )
+
+
+def _spaces_as_marks(*, prefix: bool) -> dict[str, Any]:
+    """As llama.cpp and SentencePiece do it: `prefix` puts a space before every text, one that begins with a space too, and
+    behind every control token. (Transformers' newer Llama tokenizers do neither; GGUF has no word for that.)
+    """
+    marks = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, marks]} if prefix else marks
 
 
 def _as_gemma_spells(token: str, kind: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,24 +123,51 @@ def _composes(normalizer: Json | None) -> bool | None:
 
 
 def _sentencepiece(file: BpeFile, tokens: list[str], types: list[int]) -> dict[str, Any]:
-    """Scores in the place of merges: the earlier a merge, the higher its token. Checked, as the reader would turn them back."""
-    rank: dict[str, int] = {}
-    for position, (a, b) in enumerate(file.merges):
-        rank.setdefault(a + b, position)
-    lowest = -float(len(file.merges) + 1)
-    scores = [-float(rank[token] + 1) if token in rank else lowest for token in tokens]
-    scores = [
-        score if kind in (TokenType.NORMAL, TokenType.USER_DEFINED) else 0.0
-        for score, kind in zip(scores, types, strict=True)
-    ]
+    """Scores in the place of merges, checked: the reader has to turn them back.
+
+    User-defined tokens have 0, as in SentencePiece's own files, and spaces instead of the mark: llama.cpp looks for them in the
+    text as it stands. (Where merging them so early would change the order, they keep their place in it.)
+    """
     by_token = {token: i for token, i in file.vocab.items() if types[i] != TokenType.UNUSED}
-    if not file.byte_fallback or merges_from_scores(by_token, scores) != file.merges:
+    merged = _scores(file.merges, tokens)
+    in_place = [
+        score if kind in (TokenType.NORMAL, TokenType.USER_DEFINED) else 0.0
+        for score, kind in zip(merged, types, strict=True)
+    ]
+    first = [score if kind == TokenType.NORMAL else 0.0 for score, kind in zip(merged, types, strict=True)]
+    scores = next(
+        (each for each in (first, in_place) if file.byte_fallback and merges_from_scores(by_token, each) == file.merges),
+        None,
+    )
+    if scores is None:
         raise InvalidModelError(
             "{source}: GGUF cannot say how this tokenizer merges. Convert the model with llama.cpp's own"
             " convert_hf_to_gguf.py, which reads tokenizer.model.",
             source=file.source,
         )
-    return {"scores": scores, "add_space_prefix": _prefixes_space(file)}
+    spelled = [
+        token.replace("▁", " ") if kind == TokenType.USER_DEFINED else token
+        for token, kind in zip(tokens, types, strict=True)
+    ]
+    return {"tokens": spelled, "scores": scores, "add_space_prefix": _prefixes_space(file)}
+
+
+def _scores(merges: Sequence[tuple[str, str]], tokens: Sequence[str]) -> list[float]:
+    """The earlier a token is merged, the higher its score.
+
+    Tokens whose merges are mixed with each other have the same: Transformers' converter orders the merges of one score by the
+    lengths of their parts. Gemma's runs of white space and HTML tags are such.
+    """
+    last: dict[str, int] = {a + b: position for position, (a, b) in enumerate(merges)}
+    scores: dict[str, float] = {}
+    group, group_ends = 0, -1
+    for position, (a, b) in enumerate(merges):
+        if position > group_ends:
+            group += 1
+        group_ends = max(group_ends, last[a + b])
+        scores[a + b] = -float(group)
+    lowest = -float(len(merges) + 1)
+    return [scores.get(token, lowest) for token in tokens]
 
 
 def _prefixes_space(file: BpeFile) -> bool:
