@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from chatwright.compression.export_gguf import TYPES, GGUFType, export_gguf
 from chatwright.compression.source import Source
 from chatwright.compression.verify.llama import LlamaSide
 from chatwright.compression.verify.ours import TextSide
+from chatwright.compression.verify.side import Message
 from chatwright.compression.verify.texts import CHATS, CONTROL
 from chatwright.errors import InvalidModelError
 from tests.model.tiny_models import CASES, randomise
@@ -75,7 +76,7 @@ def _random_texts(n: int) -> list[str]:
 
 
 STRINGS = [*TEXTS, *_random_texts(250)]
-# What GGUF has no word for: Mistral's newer tokenizer puts a space before the first word only where there is none.
+# What GGUF has no word for: Mistral's newer tokenizer puts a space before the first word only, and only where there is none.
 NO_SECOND_SPACE = "sentencepiece-first"
 # llama.cpp does not compose: what NFC would change is another text there.
 DECOMPOSED = ("e\u0301", "\u1161", "हिन्दी")
@@ -84,6 +85,11 @@ DECOMPOSED = ("e\u0301", "\u1161", "हिन्दी")
 def strings(kind: str) -> list[str]:
     """Those that GGUF can say."""
     return [text for text in STRINGS if not (kind == NO_SECOND_SPACE and text.startswith(" "))]
+
+
+def conversations(kind: str) -> Mapping[str, Sequence[Message]]:
+    """Those that GGUF can say."""
+    return {} if kind == NO_SECOND_SPACE else CHATS
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def test_our_reader_gives_the_same_ids(exported: Exported, ours: TextSide) -> No
     try:
         for text in strings(exported.kind):
             assert back.encode(text) == ours.encode(text), text
-        for name, messages in CHATS.items():
+        for name, messages in conversations(exported.kind).items():
             assert back.encode_chat(messages) == ours.encode_chat(messages), name
         both = zip(ours.pieces(), back.pieces(), strict=True)
         assert [pair for pair in both if pair[0] and pair[0] != pair[1]] == []
@@ -169,7 +175,7 @@ def test_llama_cpp_gives_the_same_ids(exported: Exported, ours: TextSide) -> Non
             assert llama.encode(text) == ours.encode(text), text
             n_same += 1
         assert n_same > 200
-        for name, messages in CHATS.items():
+        for name, messages in conversations(exported.kind).items():
             if name != CONTROL:  # there llama.cpp takes what the user wrote for the token itself
                 assert llama.encode_chat(messages) == ours.encode_chat(messages), name
     finally:

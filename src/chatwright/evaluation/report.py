@@ -40,12 +40,14 @@ from chatwright.text.work import write_atomically
 _INK = "#010203"  # stands for the page's own text colour
 _COLOURS = ("#3b82f6", "#f59e0b")
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --muted: #777; }
+:root { color-scheme: light dark; --line: #8884; --muted: light-dark(#666, #999); }
 body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
-tr { border-bottom: 1px solid var(--line); } .why { color: var(--muted); } td.n { text-align: center; }
-.better { color: #16a34a; } .worse { color: #dc2626; } svg { width: 100%; } figure { margin: 0; max-width: 44rem; }
+table { border-collapse: collapse; margin: 1rem 0; } td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
+tr { border-bottom: 1px solid var(--line); } .why { color: var(--muted); } td.n { text-align: center; padding: .2rem .6rem; }
+.figures { display: block; overflow-x: auto; } .figures td, .figures th { white-space: nowrap; }
+.figures td:first-child { white-space: normal; min-width: 9rem; }
+.better { color: light-dark(#15803d, #4ade80); } .worse { color: light-dark(#b91c1c, #f87171); } svg { width: 100%; } figure { margin: 0; max-width: 44rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 12rem; overflow: auto; font-size: 13px; }
 """
 
@@ -325,4 +327,4 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequen
     for number, row in enumerate(rows):
         kind = f' class="{kinds[number]}"' if kinds else ""
         body.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+    return f"<table class=figures><tr>{head}</tr>{''.join(body)}</table>"

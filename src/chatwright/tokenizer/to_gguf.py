@@ -136,7 +136,11 @@ def _sentencepiece(file: BpeFile, tokens: list[str], types: list[int]) -> dict[s
     ]
     first = [score if kind == TokenType.NORMAL else 0.0 for score, kind in zip(merged, types, strict=True)]
     scores = next(
-        (each for each in (first, in_place) if file.byte_fallback and merges_from_scores(by_token, each) == file.merges),
+        (
+            each
+            for each in (first, in_place)
+            if file.byte_fallback and merges_from_scores(by_token, each) == file.merges
+        ),
         None,
     )
     if scores is None:
