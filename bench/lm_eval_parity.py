@@ -4,7 +4,8 @@
 
 MODEL is a folder in HF's layout. Each task (kind choice, classify, perplexity or generate, without chat) is written as the
 harness' YAML with a JSONL beside it and run there with its HF backend, and with `local-completions` where an address of our
-server is given; examples before the question are left out on all sides. Our side is the engine in float32. Needs lm-eval, which is no dependency of Chatwright: install it into an
+server is given; examples before the question are left out on all sides. Our side is the engine in float32. Needs lm-eval,
+which is no dependency of Chatwright: install it into an
 environment of its own.
 """
 

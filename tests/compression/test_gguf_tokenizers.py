@@ -64,19 +64,19 @@ TEMPLATES = {
 }
 _PARTS = [
     *("<b>", "</p>", " ", "  ", "   ", "     ", "\n", "\n\n", "\n\n\n\n\n", "\t", "\t\t", "\r\n", "\u00a0", "\u3000", "\u200b"),
-    *("The", "the", " capital", "fox", "x", "Z", "é", "ï", "ब", "你好", "天气", "，", "世界", "東京", "システム", "🎉", "👩\u200d👧"),
+    *("The", "the", " capital", "fox", "x", "Z", "é", "ï", "ब", "你好", "天气", "，", "世界", "東京", "🎉", "👩\u200d👧"),
     *("1", "12", "123", "3.14", "½", "٣", "'s", "'LL", "_", "/", "://", "...", "?!", "def f(x):", "    return"),
     *("<|im_end|>", "<s>", "</s>", "<unk>", "<0x41>", "[INST]", "<start_of_turn>", "<|eot_id|>", "\x07"),
 ]  # fmt: skip
 
 
 def _random_texts(n: int) -> list[str]:
-    choose = random.Random(0)  # noqa: S311 — a sample, no secret
+    choose = random.Random(0)
     return ["".join(choose.choices(_PARTS, k=choose.randint(1, 14))) for _ in range(n)]
 
 
 STRINGS = [*TEXTS, *_random_texts(250)]
-# What GGUF has no word for: Mistral's newer tokenizer puts a space before the first word only, and only where there is none.
+# What GGUF has no word for: Mistral's newer tokenizer puts a space before the first word alone, unless one is there.
 NO_SECOND_SPACE = "sentencepiece-first"
 # llama.cpp does not compose: what NFC would change is another text there.
 DECOMPOSED = ("e\u0301", "\u1161", "हिन्दी")

@@ -36,7 +36,7 @@ def test_decoding_gives_what_transformers_gives(reference, texts):
 
 
 def test_ids_of_gguf_metadata_equal_those_of_the_original(reference, texts):
-    if reference.kind == "sentencepiece-prepend":  # GGUF files keep nothing of the difference to Metaspace
+    if reference.kind == "sentencepiece-first":  # GGUF files keep nothing of the difference; llama.cpp prepends
         texts = [text for text in texts if text and not text.startswith(" ")]
     ours = load_tokenizer(Path("no folder"), reference.gguf_metadata())
     for text in texts:
@@ -51,6 +51,8 @@ def test_ids_of_gguf_metadata_equal_transformers_own_reading_of_it(kind, referen
     keys = {"model": "tokenizer_type", "pre": "pre_tokenizer_type"}
     named = {key.removeprefix("tokenizer.ggml."): value for key, value in metadata.items()}
     theirs, _ = convert_gguf_tokenizer("llama", {keys.get(key, key): value for key, value in named.items()})
+    if kind == "sentencepiece-first":  # Transformers reads Metaspace into it, llama.cpp always puts a space first
+        texts = [text for text in texts if text and not text.startswith(" ")]
     for text in texts:
         if kind == "qwen2":  # Qwen composes characters first; Transformers forgets that when it reads GGUF
             text = references[kind].backend.normalizer.normalize_str(text)

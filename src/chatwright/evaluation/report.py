@@ -47,7 +47,8 @@ table { border-collapse: collapse; margin: 1rem 0; } td, th { text-align: left; 
 tr { border-bottom: 1px solid var(--line); } .why { color: var(--muted); } td.n { text-align: center; padding: .2rem .6rem; }
 .figures { display: block; overflow-x: auto; } .figures td, .figures th { white-space: nowrap; }
 .figures td:first-child { white-space: normal; min-width: 9rem; }
-.better { color: light-dark(#15803d, #4ade80); } .worse { color: light-dark(#b91c1c, #f87171); } svg { width: 100%; } figure { margin: 0; max-width: 44rem; }
+.better { color: light-dark(#15803d, #4ade80); } .worse { color: light-dark(#b91c1c, #f87171); }
+svg { width: 100%; } figure { margin: 0; max-width: 44rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; max-height: 12rem; overflow: auto; font-size: 13px; }
 """
 
