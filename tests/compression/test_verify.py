@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 import chatwright.compression.verify as package
 from chatwright.compression.export_gguf import export_gguf
 from chatwright.compression.source import Source
+from chatwright.compression.verify.answers import Answering, compare_answers
 from chatwright.compression.verify.compare import compare_sides
 from chatwright.compression.verify.naming import parse, verify
-from chatwright.compression.verify.ours import TorchSide
+from chatwright.compression.verify.ours import EngineSide, TorchSide
 from chatwright.compression.verify.report import Report
 from chatwright.compression.verify.texts import TEXTS
 from chatwright.errors import EngineError, ModelNotFoundError, UsageError
@@ -252,6 +253,30 @@ def test_a_server_shows_answers_only_and_they_agree(tmp_path: Path) -> None:
         server.stop()
     with pytest.raises(EngineError, match="does not answer"):
         compared(folder, server.url, tmp_path)
+
+
+def test_texts_that_fill_a_small_context_are_cut_short_or_left_out(
+    model: Path, changed: Callable[[Change], Path]
+) -> None:
+    """The engine stopped at an assertion: it was asked for more than its context holds."""
+    lengths = sorted(len(TorchSide("a", model).encode(text)) for text in TEXTS.values())
+    context = lengths[-2] + 3  # the longest has no room, the next one room for a part of an answer
+    assert context <= lengths[-1]
+
+    def small(folder: Path) -> None:
+        edit_json(folder / "config.json", max_position_embeddings=context)
+
+    folder = changed(small)
+    settings = Settings(home=folder.parent, quantization="fp32")
+    a, b = Answering(TorchSide("a", folder)), Answering(EngineSide("b", folder, settings))
+    try:
+        report = compare_answers(a, b, n_greedy=24, chats=False)
+    finally:
+        a.close()
+        b.close()
+    assert kinds(report) == set(), [str(found) for found in report.findings]
+    assert any("Too long for the context" in str(found) for found in report.findings)
+    assert len(report.texts) == sum(length < context for length in lengths)
 
 
 @pytest.mark.parametrize(

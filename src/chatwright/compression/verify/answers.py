@@ -39,7 +39,7 @@ class Answering:
 
     def _answer(self, ids: list[int], n: int) -> Answered:
         made = self.side.greedy(ids, n)
-        log = _log_softmax(self.side.logits([*ids, *made]))
+        log = _log_softmax(self.side.logits([*ids, *made][:-1]))  # what comes after the last one nobody asks
         prompt = [self._token(log[i - 1] if i else None, token) for i, token in enumerate(ids)]
         answer = [self._token(log[len(ids) + i - 1], token) for i, token in enumerate(made)]
         return Answered(len(ids), tuple(prompt), tuple(answer))
@@ -52,6 +52,11 @@ class Answering:
 
     def _text(self, token: int) -> str:
         return self._pieces[token].decode("utf-8", errors="replace")
+
+    def room_after(self, asked: str | Sequence[Message]) -> int:
+        """Tokens that fit into the context behind a text or a conversation."""
+        ids = self.side.encode(asked) if isinstance(asked, str) else self.side.encode_chat(asked)
+        return self.side.context_length - len(ids)
 
     def close(self) -> None:
         """See AnswerSide."""
@@ -81,15 +86,21 @@ def compare_answers(
     deltas: list[float] = []
     coarse = any(isinstance(side, Answering) and side.side.precision == "int4" for side in (a, b))
     rounding = _ROUNDING_4_BITS if coarse else _ROUNDING
-    done = 0
-    for name, text in TEXTS.items():
-        deltas += _one(report, name, a.complete(text, n_greedy), b.complete(text, n_greedy), tie, rounding, chat=False)
-        done += 1
+    asked: list[tuple[str, str | Sequence[Message]]] = [*TEXTS.items(), *(CHATS.items() if chats else ())]
+    too_long = []
+    for done, (name, text) in enumerate(asked, 1):
+        room = min((side.room_after(text) for side in (a, b) if isinstance(side, Answering)), default=n_greedy)
+        if room < 1:
+            too_long.append(name)
+            continue
+        n = min(n_greedy, room)
+        said = [side.complete(text, n) if isinstance(text, str) else side.chat(text, n) for side in (a, b)]
+        deltas += _one(report, name, said[0], said[1], tie, rounding, chat=not isinstance(text, str))
         progress.advance(done)
-    for name, messages in CHATS.items() if chats else ():
-        deltas += _one(report, name, a.chat(messages, n_greedy), b.chat(messages, n_greedy), tie, rounding, chat=True)
-        done += 1
-        progress.advance(done)
+    if too_long:
+        report.findings.append(
+            finding("left out", False, "Too long for the context of the model: {names}.", names=", ".join(too_long))
+        )
     if deltas:
         rms = float(np.sqrt(np.mean(np.square(deltas))))
         most = float(np.max(np.abs(deltas)))
