@@ -68,6 +68,26 @@ class StorageError(ChatwrightError):
     """The disk is full, or a folder cannot be written."""
 
 
+class StoreError(ChatwrightError):
+    """The database is damaged, of another program, of another version, or refuses what is asked."""
+
+
+class StoreUnavailableError(ChatwrightError):
+    """The database can not be reached or is busy; trying again later helps."""
+
+
+class NotSignedInError(ChatwrightError):
+    """Nobody was named who could be allowed to do this."""
+
+
+class ForbiddenError(ChatwrightError):
+    """Somebody asks for what is not for them."""
+
+
+class NotFoundError(ChatwrightError):
+    """Nothing has that id, or what has it belongs to somebody else."""
+
+
 class InUseError(ChatwrightError):
     """Something is held by another process: a port, a model, a home folder."""
 

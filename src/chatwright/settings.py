@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     api_key_file: AbsolutePath | None = None
     # For changing what a running server serves; without it `serve` makes one and prints it.
     admin_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    # Without one: chatwright.db in the home folder. It may hold a password.
+    database_url: Annotated[SecretStr, Field(min_length=1)] | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
 
     default_model: str = Field(default="smollm2:135m", min_length=1)
@@ -254,7 +256,7 @@ def _refuse_key(key: str, spell: Callable[[str], str], where: str) -> NoReturn:
 def _refuse_value(error: ValidationError, origins: Mapping[str, Origin]) -> NoReturn:
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0]) if first["loc"] else "settings"
-    value = "***" if key in ("api_key", "admin_token") else first["input"]
+    value = "***" if key in ("api_key", "admin_token", "database_url") else first["input"]
     where = origins[key].where if key in origins else "the program"
     if key in origins and origins[key].layer == ".env":
         where = f".env ({where})"

@@ -18,6 +18,7 @@ from chatwright.cli import (
     complete,
     compress,
     config,
+    db,
     doctor,
     evaluate,
     explain,
@@ -103,6 +104,12 @@ app.command("explain", cls=_Command)(explain.explain)
 app.command("evaluate", cls=_Command)(evaluate.evaluate)
 app.command("export", cls=_Command)(export)
 app.command("verify", cls=_Command)(verify)
+db_app = typer.Typer(cls=_Group, help="Look after the database of accounts.", no_args_is_help=True)
+db_app.command("upgrade", cls=_Command)(db.upgrade)
+db_app.command("backup", cls=_Command)(db.backup)
+db_app.command("restore", cls=_Command)(db.restore)
+db_app.command("migrate-to", cls=_Command)(db.migrate_to)
+app.add_typer(db_app, name="db")
 app.command("config", cls=_Command)(config.config)
 app.command("doctor", cls=_Command)(doctor.doctor)
 app.command("bench", cls=_Command)(bench.bench)

@@ -1,0 +1,20 @@
+"""Names of rows: a word for the kind and 128 random bits, never taken from a request and never guessable."""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+ALPHABET = string.ascii_letters + string.digits
+LETTERS = 22  # 62^22 > 2^128
+ID_LENGTH = 40
+
+
+def new_id(kind: str) -> str:
+    """`user-4f…`."""
+    return f"{kind}-{random_text(LETTERS)}"
+
+
+def random_text(n: int) -> str:
+    """Letters and digits by chance, a little less than six bits each."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(n))

@@ -1,0 +1,83 @@
+"""The one policy for access: what may be done, and by whom. Routes declare an action, repositories ask again with the resource."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chatwright.errors import ForbiddenError, NotFoundError, NotSignedInError
+from chatwright.store.actor import Actor, Role, Scope, Via
+
+
+class Action(StrEnum):
+    """Everything that can be done. A new route needs one of these, or a new one with its rule."""
+
+    READ_API = "read the API's description"
+    READ_MODELS = "list models"
+    GENERATE = "generate text"
+    CHANGE_MODELS = "change what is served"
+    USE_ACCOUNT = "see and change one's own account"
+    USE_KEYS = "see, make and revoke one's own keys"
+    READ_USERS = "see users"
+    CHANGE_USERS = "add, change, suspend and remove users"
+    READ_KEYS_OF_USERS = "see the keys of users"
+    CHANGE_KEYS_OF_USERS = "make and revoke keys of users"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`scope`: what a credential must be good for. `role`: what its user must be at least; None where none is needed.
+
+    `person`: never by a key: a key that could make keys, or change a password, would be more than it says.
+    `others`: what one must be to do it to what belongs to others; None: it never can be done.
+    """
+
+    scope: Scope | None = None
+    role: Role | None = None
+    person: bool = False
+    others: Role | None = None
+
+
+RULES: dict[Action, Rule] = {
+    Action.READ_API: Rule(),
+    Action.READ_MODELS: Rule(),
+    Action.GENERATE: Rule(Scope.INFERENCE),
+    Action.CHANGE_MODELS: Rule(Scope.ADMIN, Role.ADMIN),
+    Action.USE_ACCOUNT: Rule(role=Role.MEMBER, person=True),
+    Action.USE_KEYS: Rule(role=Role.MEMBER, person=True),
+    Action.READ_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.CHANGE_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.READ_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.CHANGE_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+}
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What is acted on. `role`: of the user that it is, or belongs to, where rank counts."""
+
+    owner_id: str | None
+    role: Role | None = None
+
+
+def authorize(actor: Actor, action: Action, resource: Resource | None = None) -> None:
+    """Pass, or raise NotSignedInError (401), ForbiddenError (403), or NotFoundError (404) for what belongs to others: whether it
+    exists is theirs to know."""
+    rule = RULES[action]
+    if actor.via is Via.NOBODY:
+        raise NotSignedInError("Sign in, or send an API key as 'Authorization: Bearer KEY'.")
+    if rule.person and actor.via is not Via.SESSION:
+        raise ForbiddenError("This is for signed-in users only: no key opens it.")
+    if rule.scope is not None and rule.scope not in actor.scopes:
+        if actor.via is Via.KEY:
+            raise ForbiddenError("This API key lacks the scope {scope}.", scope=rule.scope.value)
+        raise ForbiddenError("You may not do this: it is for administrators.")
+    if rule.role is not None and (actor.role is None or actor.role < rule.role):
+        raise ForbiddenError("You may not do this: it is for administrators.")
+    if resource is None:
+        return
+    own = resource.owner_id is not None and resource.owner_id == actor.user_id
+    if not own and (rule.others is None or actor.role is None or actor.role < rule.others):
+        raise NotFoundError("There is nothing of that id.")
+    if resource.role is not None and (actor.role is None or resource.role > actor.role):
+        raise ForbiddenError("Only owners may do this to an owner.")

@@ -1,0 +1,53 @@
+"""The tables, as SQLAlchemy maps them. Rows are plain values: nothing is loaded behind the reader's back.
+
+Times are whole seconds of Unix time. Ids are texts made here (`ids`), never counted by the database, so that rows can move
+between databases. A table comes with the code that uses it, and with a migration. What issue "The platform" needs in all:
+
+- users, sessions, api_keys, links (setup, invitation, reset), throttle;
+- conversations (user_id, title, model, …, active_message_id) and messages, a tree of rows: id, conversation_id, parent_id (of the
+  same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
+- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
+  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
+- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
+- jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from chatwright.store.ids import ID_LENGTH
+
+# Names of our own for every constraint: a migration that changes one must know what it is called, on both databases.
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+class User(Base):
+    """A person. `password_hash` is None until they chose a password by their invitation."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        CheckConstraint("role IN ('owner', 'admin', 'member')", name="role"),
+        CheckConstraint("status IN ('invited', 'active', 'suspended')", name="status"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str | None] = mapped_column(String(300))
+    created_at: Mapped[int] = mapped_column(BigInteger)
