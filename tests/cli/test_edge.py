@@ -38,7 +38,7 @@ VERBS = [
     "config",
     "doctor",
 ]
-GROUPS = ["tokenizer", "runs", "adapters"]
+GROUPS = ["tokenizer", "runs", "adapters", "db"]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
