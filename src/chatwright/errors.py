@@ -88,6 +88,10 @@ class NotFoundError(ChatwrightError):
     """Nothing has that id, or what has it belongs to somebody else."""
 
 
+class ThrottledError(ChatwrightError):
+    """Tried too often. `params["seconds"]`: when to try again."""
+
+
 class InUseError(ChatwrightError):
     """Something is held by another process: a port, a model, a home folder."""
 

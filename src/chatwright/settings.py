@@ -28,6 +28,7 @@ PREFIX = "CHATWRIGHT_"
 # Which kernels compute, read where they are loaded, in every process (see engine/kernels/library.py).
 NO_SETTINGS = frozenset({"CHATWRIGHT_KERNELS"})
 CONFIG_FILE = "config.toml"
+DATABASE_FILE = "chatwright.db"
 _MIB = 2**20
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?)", re.IGNORECASE)
 SIZE_UNITS = {
@@ -59,6 +60,13 @@ def _bytes_of(value: object) -> object:
     return int(float(match[1]) * SIZE_UNITS[match[2].lower()]) if match else value
 
 
+def _address(text: str) -> str:
+    """A URL of scheme, host and port, without a slash at its end."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+/?", text):
+        raise ValueError("it is no address such as https://chat.example.org")
+    return text.rstrip("/")
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -76,6 +84,12 @@ class Settings(BaseSettings):
     api_key_file: AbsolutePath | None = None
     # For changing what a running server serves; without it `serve` makes one and prints it.
     admin_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    # Everybody signs in. Also without it, once there is a user: accounts are not switched off by forgetting a flag.
+    accounts: bool = False
+    # How people reach the server through a proxy, for links and cookies: https://chat.example.org
+    public_url: Annotated[str, AfterValidator(_address)] | None = None
+    # Proxies whose X-Forwarded-For is believed, by address.
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
     # Without one: chatwright.db in the home folder. It may hold a password.
     database_url: Annotated[SecretStr, Field(min_length=1)] | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
@@ -150,6 +164,13 @@ class Settings(BaseSettings):
 def variable(field: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + field.upper()
+
+
+def database_is_named(settings: Settings) -> bool:
+    """Whether there may be a database, as far as can be told without opening one."""
+    file = settings.home / DATABASE_FILE
+    # SQLite's first step in making a database is an empty file.
+    return settings.database_url is not None or (file.exists() and file.stat().st_size > 0)
 
 
 def load_settings(flags: Mapping[str, object] | None = None) -> Settings:

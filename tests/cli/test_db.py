@@ -12,12 +12,9 @@ from chatwright.cli.edge import run
 from chatwright.cli.home import sole_server
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CHATWRIGHT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "en")
+@pytest.fixture(autouse=True)
+def work_here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
 
 
 def test_from_nothing_to_a_backup_and_back(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

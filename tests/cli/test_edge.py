@@ -38,7 +38,7 @@ VERBS = [
     "config",
     "doctor",
 ]
-GROUPS = ["tokenizer", "runs", "adapters", "db"]
+GROUPS = ["tokenizer", "runs", "adapters", "db", "users", "keys"]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:

@@ -28,6 +28,43 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             },
         ]
     },
+    "0002": {
+        "sessions": [
+            {
+                "id": "session-1",
+                "user_id": "user-1",
+                "token_hash": "a" * 64,
+                "created_at": 1_700_000_002,
+                "seen_at": 1_700_000_003,
+                "expires_at": 1_702_000_000,
+            }
+        ],
+        "api_keys": [
+            {
+                "id": "key-1",
+                "user_id": "user-1",
+                "prefix": "AbCdEf123456",
+                "secret_hash": "b" * 64,
+                "name": "笔记本",
+                "scopes": "files inference",
+                "created_at": 1_700_000_004,
+                "expires_at": None,
+                "revoked_at": 1_700_000_005,
+                "used_at": None,
+            }
+        ],
+        "links": [
+            {
+                "id": "link-1",
+                "user_id": "user-2",
+                "purpose": "invitation",
+                "token_hash": "c" * 64,
+                "created_at": 1_700_000_006,
+                "expires_at": 1_700_300_000,
+            }
+        ],
+        "throttle": [{"subject": "d" * 64, "tries": 3, "tried_at": 1_700_000_007, "blocked_until": 0}],
+    },
 }
 
 

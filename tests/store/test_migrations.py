@@ -42,8 +42,10 @@ def fill(revision: str) -> Any:
     def work(connection: Connection) -> None:
         tables = MetaData()
         tables.reflect(connection)
-        for name, rows in rows_until(revision).items():
-            connection.execute(insert(tables.tables[name]), rows)
+        rows = rows_until(revision)
+        for table in tables.sorted_tables:
+            if table.name in rows:
+                connection.execute(insert(table), rows[table.name])
 
     return work
 
@@ -75,9 +77,10 @@ async def test_an_upgrade_keeps_every_row(url: URL, revision: str) -> None:
     def check(connection: Connection) -> None:
         for name, rows in rows_until(revision).items():
             table = Base.metadata.tables[name]
-            found = {row["id"]: dict(row) for row in connection.execute(select(table)).mappings()}
+            (key,) = (column.name for column in table.primary_key)
+            found = {row[key]: dict(row) for row in connection.execute(select(table)).mappings()}
             for row in rows:
-                assert found[row["id"]].items() >= row.items()
+                assert found[row[key]].items() >= row.items()
             assert len(found) == len(rows)
 
     await on(url, check)

@@ -45,7 +45,8 @@ MAY: dict[Action, set[str]] = {
     Action.READ_USERS: ADMINS,
     Action.CHANGE_USERS: ADMINS,
     Action.READ_KEYS_OF_USERS: ADMINS,
-    Action.CHANGE_KEYS_OF_USERS: ADMINS,
+    Action.REVOKE_KEYS_OF_USERS: ADMINS,
+    Action.MAKE_KEYS_FOR_USERS: {"operator"},
 }
 
 

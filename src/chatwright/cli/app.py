@@ -22,6 +22,7 @@ from chatwright.cli import (
     doctor,
     evaluate,
     explain,
+    keys,
     models,
     plan,
     prepare,
@@ -30,6 +31,7 @@ from chatwright.cli import (
     tokenizer,
     train,
     tune,
+    users,
 )
 from chatwright.cli.export import export
 from chatwright.cli.output import Output
@@ -104,6 +106,20 @@ app.command("explain", cls=_Command)(explain.explain)
 app.command("evaluate", cls=_Command)(evaluate.evaluate)
 app.command("export", cls=_Command)(export)
 app.command("verify", cls=_Command)(verify)
+users_app = typer.Typer(cls=_Group, help="Who may sign in.", no_args_is_help=True)
+users_app.command("ls", cls=_Command)(users.ls)
+users_app.command("add", cls=_Command)(users.add)
+users_app.command("link", cls=_Command)(users.link)
+users_app.command("role", cls=_Command)(users.role)
+users_app.command("suspend", cls=_Command)(users.suspend)
+users_app.command("resume", cls=_Command)(users.resume)
+users_app.command("rm", cls=_Command)(users.rm)
+app.add_typer(users_app, name="users")
+keys_app = typer.Typer(cls=_Group, help="API keys of users.", no_args_is_help=True)
+keys_app.command("ls", cls=_Command)(keys.ls)
+keys_app.command("add", cls=_Command)(keys.add)
+keys_app.command("revoke", cls=_Command)(keys.revoke)
+app.add_typer(keys_app, name="keys")
 db_app = typer.Typer(cls=_Group, help="Look after the database of accounts.", no_args_is_help=True)
 db_app.command("upgrade", cls=_Command)(db.upgrade)
 db_app.command("backup", cls=_Command)(db.backup)

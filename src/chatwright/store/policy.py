@@ -21,7 +21,8 @@ class Action(StrEnum):
     READ_USERS = "see users"
     CHANGE_USERS = "add, change, suspend and remove users"
     READ_KEYS_OF_USERS = "see the keys of users"
-    CHANGE_KEYS_OF_USERS = "make and revoke keys of users"
+    REVOKE_KEYS_OF_USERS = "revoke keys of users"
+    MAKE_KEYS_FOR_USERS = "make keys for users"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Rule:
     """`scope`: what a credential must be good for. `role`: what its user must be at least; None where none is needed.
 
     `person`: never by a key: a key that could make keys, or change a password, would be more than it says.
+    `operator`: by the machine's operator only. A key made for somebody else acts as them: no administrator shall be able to.
     `others`: what one must be to do it to what belongs to others; None: it never can be done.
     """
 
     scope: Scope | None = None
     role: Role | None = None
     person: bool = False
+    operator: bool = False
     others: Role | None = None
 
 
@@ -48,7 +51,8 @@ RULES: dict[Action, Rule] = {
     Action.READ_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.CHANGE_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.READ_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
-    Action.CHANGE_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.REVOKE_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.MAKE_KEYS_FOR_USERS: Rule(Scope.ADMIN, Role.OWNER, operator=True, others=Role.OWNER),
 }
 
 
@@ -68,6 +72,8 @@ def authorize(actor: Actor, action: Action, resource: Resource | None = None) ->
         raise NotSignedInError("Sign in, or send an API key as 'Authorization: Bearer KEY'.")
     if rule.person and actor.via is not Via.SESSION:
         raise ForbiddenError("This is for signed-in users only: no key opens it.")
+    if rule.operator and actor.via is not Via.OPERATOR:
+        raise ForbiddenError("Only the machine's operator may do this, with the command line.")
     if rule.scope is not None and rule.scope not in actor.scopes:
         if actor.via is Via.KEY:
             raise ForbiddenError("This API key lacks the scope {scope}.", scope=rule.scope.value)

@@ -14,7 +14,7 @@ between databases. A table comes with the code that uses it, and with a migratio
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, MetaData, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chatwright.store.ids import ID_LENGTH
@@ -51,3 +51,67 @@ class User(Base):
     status: Mapped[str] = mapped_column(String(16))
     password_hash: Mapped[str | None] = mapped_column(String(300))
     created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+def _user_id() -> Mapped[str]:
+    """Whose row it is; it goes with them."""
+    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+
+
+class Session(Base):
+    """A browser that is signed in. Of its token only a digest is kept."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str] = _user_id()
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiKey(Base):
+    """A key of a user. `prefix` is the part that names it, `secret_hash` the digest of the part that nobody else knows; `scopes`:
+    words with spaces between them."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str] = _user_id()
+    prefix: Mapped[str] = mapped_column(String(20), unique=True)
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    used_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Link(Base):
+    """A link that is good once: for the first owner, a new user, or one who forgot their password."""
+
+    __tablename__ = "links"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('setup', 'invitation', 'reset')", name="purpose"),
+        CheckConstraint("(purpose = 'setup') = (user_id IS NULL)", name="user"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    purpose: Mapped[str] = mapped_column(String(16))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Throttle(Base):
+    """How often something was tried. `subject`: a digest of an account or an address."""
+
+    __tablename__ = "throttle"
+
+    subject: Mapped[str] = mapped_column(String(64), primary_key=True)
+    tries: Mapped[int] = mapped_column(Integer)
+    tried_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    blocked_until: Mapped[int] = mapped_column(BigInteger)

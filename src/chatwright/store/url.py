@@ -9,16 +9,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from chatwright.errors import UsageError
-from chatwright.settings import Settings
+from chatwright.settings import DATABASE_FILE, Settings
 
-FILE = "chatwright.db"
 POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def database_url(settings: Settings) -> URL:
     """The database of these settings. Raises UsageError."""
     if settings.database_url is None:
-        return sqlite_url(settings.home / FILE)
+        return sqlite_url(settings.home / DATABASE_FILE)
     return parse_url(settings.database_url.get_secret_value())
 
 

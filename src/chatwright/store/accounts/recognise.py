@@ -1,0 +1,78 @@
+"""From what a request carries to who asks: a key or a session that is good at this moment, else nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatwright.store import clock
+from chatwright.store.accounts.secret import KEY, TOKEN, digest, same
+from chatwright.store.accounts.sessions import IDLE_S
+from chatwright.store.actor import NOBODY, SCOPES_OF_ROLE, Actor, Role, Scope, Via
+from chatwright.store.tables import ApiKey, Session, User
+
+# The times of use are figures for people: a write for each request would be too much for them.
+NOTED_EVERY_S = 60
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """`is_stale`: it is time to note that the credential was used."""
+
+    actor: Actor
+    is_stale: bool = False
+
+
+async def by_key(session: AsyncSession, text: str) -> Recognised:
+    """Who sends this key. What is no key never reaches the database, nor does a secret: the row is found by the prefix, and the
+    digests are compared in constant time, also where there is no row."""
+    match = KEY.fullmatch(text)
+    if match is None:
+        return Recognised(NOBODY)
+    found = (
+        await session.execute(
+            select(ApiKey, User).join(User, User.id == ApiKey.user_id).where(ApiKey.prefix == match[1])
+        )
+    ).one_or_none()
+    is_right = same(digest(text), found[0].secret_hash if found is not None else digest("no such key"))
+    if found is None or not is_right:
+        return Recognised(NOBODY)
+    key, user = found
+    now = clock.now()
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now) or user.status != "active":
+        return Recognised(NOBODY)
+    role = Role.of(user.role)
+    scopes = frozenset(Scope(word) for word in key.scopes.split()) & SCOPES_OF_ROLE[role]
+    is_stale = key.used_at is None or abs(now - key.used_at) >= NOTED_EVERY_S
+    return Recognised(Actor(Via.KEY, user.id, role, scopes, key.id), is_stale)
+
+
+async def by_session(session: AsyncSession, token: str) -> Recognised:
+    """Who has this session. Found by its digest: who could guess that could guess the token."""
+    if TOKEN.fullmatch(token) is None:
+        return Recognised(NOBODY)
+    found = (
+        await session.execute(
+            select(Session, User).join(User, User.id == Session.user_id).where(Session.token_hash == digest(token))
+        )
+    ).one_or_none()
+    if found is None:
+        return Recognised(NOBODY)
+    row, user = found
+    now = clock.now()
+    if row.expires_at <= now or row.seen_at <= now - IDLE_S or user.status != "active":
+        return Recognised(NOBODY)
+    role = Role.of(user.role)
+    return Recognised(
+        Actor(Via.SESSION, user.id, role, SCOPES_OF_ROLE[role], row.id), abs(now - row.seen_at) >= NOTED_EVERY_S
+    )
+
+
+async def note_use(session: AsyncSession, actor: Actor) -> None:
+    """Write down that a credential was used."""
+    if actor.via is Via.KEY:
+        await session.execute(update(ApiKey).where(ApiKey.id == actor.credential).values(used_at=clock.now()))
+    elif actor.via is Via.SESSION:
+        await session.execute(update(Session).where(Session.id == actor.credential).values(seen_at=clock.now()))
