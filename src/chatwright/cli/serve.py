@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chatwright.engine.text import TextModel
     from chatwright.hub import ModelsFolder
     from chatwright.settings import Settings
+    from chatwright.store.accounts.service import Accounts
 
 
 def serve(
@@ -46,6 +47,12 @@ def serve(
             help="Key that clients must send. Others can read a command line: CHATWRIGHT_API_KEY_FILE is safer.",
         ),
     ] = None,
+    accounts: Annotated[
+        bool,
+        typer.Option(
+            "--accounts", help="Everybody signs in; the first start prints a link. Always so once there is a user."
+        ),
+    ] = False,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps.")] = None,
     quantization: Annotated[
         str | None,
@@ -79,17 +86,18 @@ def serve(
             "host": host,
             "port": port,
             "api_key": api_key,
+            "accounts": accounts or None,
             "device": device,
             "quantization": quantization,
             "memory_limit": memory_limit,
         }
     )
     output.log_to_stderr(settings)
-    if not is_loopback(settings.host) and settings.api_key is None:
+    settings = with_accounts_of_store(settings, output)
+    if not is_loopback(settings.host) and settings.api_key is None and not settings.accounts:
         raise UsageError(
-            "Listening on {host} would open this server to others, so it needs a key: set CHATWRIGHT_API_KEY or "
-            "--api-key, or "
-            "listen on 127.0.0.1.",
+            "Listening on {host} would open this server to others, so it needs a key: set CHATWRIGHT_API_KEY or --api-key, let"
+            " everybody sign in with --accounts, or listen on 127.0.0.1.",
             host=settings.host,
         )
     try:
@@ -155,6 +163,8 @@ def _serve(
         if folder.owns(model.path):
             stack.enter_context(folder.in_use(model.base or model.name, url))
 
+    people, setup_token = open_accounts(settings) if settings.accounts else (None, None)
+
     from chatwright.engine.opened import open_model
     from chatwright.engine.process.memory import MemoryBudget
     from chatwright.engine.process.supervised import in_processes
@@ -172,12 +182,54 @@ def _serve(
         beside = model.path == chosen[0].path
         output.say(loading_sentence(model) if beside else waiting_sentence(model, budget.limit_bytes))
     run_server(
-        create_app(settings, text_models, opened),
+        create_app(settings, text_models, opened, people),
         settings,
         sock,
-        on_started=lambda: _announce(url, text_models, settings, made_token, output),
+        on_started=lambda: _announce(url, text_models, settings, made_token, setup_token, output),
         on_draining=lambda n: _say_draining(n, settings, output),
     )
+
+
+def with_accounts_of_store(settings: Settings, output: Output) -> Settings:
+    """The same settings, with accounts where there are users: forgetting a flag must not open what was closed.
+
+    Raises StoreError and its kin: a database that can not be read may hold users.
+    """
+    from chatwright.settings import database_is_named
+
+    if not (settings.accounts or database_is_named(settings)):
+        return settings
+
+    import asyncio
+
+    from chatwright.cli.db import warn_of_network
+    from chatwright.store.accounts.service import Accounts
+    from chatwright.store.opening import opened
+    from chatwright.store.url import database_url
+
+    async def look() -> bool:
+        # `create`: it is named, or was begun and not finished.
+        async with opened(settings, create=True) as database:
+            return await Accounts(database).has_users()
+
+    warn_of_network(database_url(settings), output)
+    return settings.model_copy(update={"accounts": asyncio.run(look()) or settings.accounts})
+
+
+def open_accounts(settings: Settings) -> tuple[Accounts, str | None]:
+    """The accounts for the server's own event loop, and where there is nobody yet, the token for the first owner."""
+    import asyncio
+
+    from chatwright.store.accounts.service import Accounts
+    from chatwright.store.database import Database
+    from chatwright.store.opening import opened
+    from chatwright.store.url import database_url
+
+    async def make() -> str | None:
+        async with opened(settings, create=True) as database:
+            return await Accounts(database).setup_token()
+
+    return Accounts(Database(database_url(settings))), asyncio.run(make())
 
 
 def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output) -> list[Chosen]:
@@ -308,16 +360,24 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(url: str, models: Sequence[TextModel], settings: Settings, made_token: bool, output: Output) -> None:
+def _announce(
+    url: str,
+    models: Sequence[TextModel],
+    settings: Settings,
+    made_token: bool,
+    setup_token: str | None,
+    output: Output,
+) -> None:
     """What a person needs to know, once, when the server listens."""
-    key = settings.api_key is not None
+    key = settings.api_key is not None or settings.accounts
     header = ' -H "Authorization: Bearer $CHATWRIGHT_API_KEY"' if key else ""
     lines = [
         "",
         _("Chatwright is running: {url}", url=url),
         _("Models: {names}", names=", ".join(model.name for model in models)),
         *(sentence for model in models if (sentence := languages_sentence(model.name, model.languages))),
-        _("Clients must send the API key.") if key else _("No key is needed; only this machine can connect."),
+        _who_sentence(settings),
+        *_setup_sentences(settings, url, setup_token),
         _("API: {url}/v1   documentation: {url}/docs", url=url),
         *_token_sentence(settings, made_token),
         *_example(url, models, header),
@@ -325,6 +385,38 @@ def _announce(url: str, models: Sequence[TextModel], settings: Settings, made_to
         "",
     ]
     output.say("\n".join(lines))
+
+
+def _who_sentence(settings: Settings) -> str:
+    """Who can come in."""
+    if settings.accounts:
+        return _("Everybody signs in, or sends an API key of their own: `chatwright users`, `chatwright keys`.")
+    if settings.api_key is not None:
+        return _("Clients must send the API key.")
+    return _("No key is needed; only this machine can connect.")
+
+
+def _setup_sentences(settings: Settings, url: str, setup_token: str | None) -> Sequence[str]:
+    """How the first owner comes in, and what travels readable."""
+    from chatwright.cli.people import welcome_link
+
+    lines = []
+    if setup_token is not None:
+        link = welcome_link(settings.public_url or url, setup_token)
+        lines.append(
+            _(
+                "Nobody has an account yet. The first owner makes theirs here, once, within three days: {link}",
+                link=link,
+            )
+        )
+    if settings.accounts and not is_loopback(settings.host) and not (settings.public_url or "").startswith("https://"):
+        lines.append(
+            _(
+                "Passwords and keys travel readable over plain HTTP: put a proxy with TLS in front, and its address into"
+                " CHATWRIGHT_PUBLIC_URL."
+            )
+        )
+    return lines
 
 
 def _token_sentence(settings: Settings, made_token: bool) -> Sequence[str]:

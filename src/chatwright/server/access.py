@@ -1,6 +1,8 @@
 """Who may come in: deny by default, decided on the routed path, before anything else looks at the request.
 
-With an API key every path but the public ones wants `Authorization: Bearer KEY` (or Azure's `api-key: KEY`). Without one the
+What they may do is decided by the routes' policies (`permission`). With accounts every path but the public ones wants a key of a
+user (`Authorization: Bearer KEY`) or the session of a browser; the server's own API key and the admin token go on working. With an
+API key alone every path but the public ones wants `Authorization: Bearer KEY` (or Azure's `api-key: KEY`). Without one the
 server is open to this machine alone: it ignores whatever key is sent and refuses foreign Host or Origin headers (DNS rebinding,
 pages of other sites) and everything that came through a proxy, since a proxy in front makes it public.
 
@@ -20,18 +22,26 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chatwright.server.errors import WireError, error_response
+from chatwright.errors import ChatwrightError
+from chatwright.server.credentials import CSRF_HEADER, bearer, has_csrf_token, session_token
+from chatwright.server.errors import WireError, as_wire_error, error_response
+from chatwright.store.accounts.service import Accounts
+from chatwright.store.actor import NOBODY, OPEN, OPERATOR, SERVER_KEY, Actor
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 PROXY_HEADERS = frozenset({"forwarded", "x-real-ip", "via"})  # and X-Forwarded-*
+ACTOR = "chatwright.actor"  # where a request's scope says who asks
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Probes must work without a key, and the page that asks for the key must load. None of these says anything private.
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/favicon.svg", "/favicon.ico", "/licenses.txt"})
 PUBLIC_FOLDER = "/assets/"
+# How one comes in, where there are accounts.
+ENTRANCES = frozenset({"/api/session", "/api/welcome", "/api/welcome/look"})
 
 
-def is_public(path: str) -> bool:
+def is_public(path: str, *, accounts: bool) -> bool:
     """Whether a path needs no key."""
-    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER)
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER) or (accounts and path in ENTRANCES)
 
 
 def sends(headers: Headers, secret: SecretStr | None) -> bool:
@@ -72,12 +82,21 @@ class AccessControl:
     """ASGI middleware that lets a request pass or answers 401 or 403."""
 
     def __init__(
-        self, app: ASGIApp, *, api_key: SecretStr | None, admin_token: SecretStr | None, allowed_origins: Iterable[str]
+        self,
+        app: ASGIApp,
+        *,
+        api_key: SecretStr | None,
+        admin_token: SecretStr | None,
+        allowed_origins: Iterable[str],
+        accounts: Accounts | None = None,
+        public_url: str | None = None,
     ) -> None:
         self.app = app
         self.api_key = api_key
         self.admin_token = admin_token
         self.allowed_origins = frozenset(allowed_origins)
+        self.accounts = accounts
+        self.public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -87,26 +106,82 @@ class AccessControl:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        # A browser's preflight carries no key; it reaches the CORS middleware, or nothing.
-        preflight = scope["method"] == "OPTIONS" and headers.get("origin") in self.allowed_origins
-        if self.api_key is None:
-            refusal = self._refuse_foreign(headers)
-            if refusal:
-                await error_response(403, refusal, code="foreign_request")(scope, receive, send)
-                return
-        elif not preflight and not is_public(scope["path"]) and not self._has_key(headers):
-            message = (
-                "The API key is wrong."
-                if "authorization" in headers or "api-key" in headers
-                else "An API key is needed. Send it as 'Authorization: Bearer KEY'."
+        try:
+            scope[ACTOR] = await self._actor(scope["method"], scope["path"], headers)
+        except WireError as error:
+            await error_response(error.status_code, error.detail, code=error.code, headers=error.headers)(
+                scope, receive, send
             )
-            response = error_response(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-            await response(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _has_key(self, headers: Headers) -> bool:
-        return any([sends(headers, self.api_key), sends(headers, self.admin_token)])
+    async def _actor(self, method: str, path: str, headers: Headers) -> Actor:
+        """Who asks; NOBODY only where everybody may. Raises WireError."""
+        # A browser's preflight carries no key; it reaches the CORS middleware, or nothing.
+        preflight = method == "OPTIONS" and headers.get("origin") in self.allowed_origins
+        if self.accounts is None and self.api_key is None:
+            refusal = self._refuse_foreign(headers)
+            if refusal:
+                raise WireError(403, refusal, code="foreign_request")
+            return OPERATOR if sends(headers, self.admin_token) else OPEN
+        if path.startswith("/api/") and method not in SAFE_METHODS:
+            self._refuse_foreign_page(headers)
+        is_open = is_public(path, accounts=self.accounts is not None)
+        actor = self._actor_of_server(headers)
+        if actor is NOBODY and self.accounts is not None and (path in ENTRANCES or not is_open):
+            actor = await self._actor_of_account(self.accounts, method, path, headers)
+        if actor is NOBODY and not preflight and not is_open:
+            raise WireError(
+                401, self._how_to_come_in(headers), code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+            )
+        return actor
+
+    def _actor_of_server(self, headers: Headers) -> Actor:
+        """By the secrets that the server was started with, both compared in any case."""
+        is_key, is_token = sends(headers, self.api_key), sends(headers, self.admin_token)
+        return OPERATOR if is_token else SERVER_KEY if is_key else NOBODY
+
+    async def _actor_of_account(self, accounts: Accounts, method: str, path: str, headers: Headers) -> Actor:
+        """By a key, in its own header only; without one by the session of a browser. Fails closed: 503 without the database."""
+        try:
+            key = bearer(headers)
+            if key is not None:  # also a wrong one: who sends a key means it
+                return await accounts.actor_of_key(key)
+            token = session_token(headers)
+            if token is None:
+                return NOBODY
+            actor = await accounts.actor_of_session(token)
+        except ChatwrightError as error:
+            raise as_wire_error(error) from error
+        if actor is not NOBODY and method not in SAFE_METHODS and path not in ENTRANCES:
+            # The cookie comes along whichever page asks.
+            self._refuse_foreign_page(headers)
+            if not has_csrf_token(headers, token):
+                raise WireError(
+                    403,
+                    f"A request of a session must carry its token in the header {CSRF_HEADER}; GET /api/session tells it.",
+                    code="csrf",
+                )
+        return actor
+
+    def _refuse_foreign_page(self, headers: Headers) -> None:
+        """Raise WireError (403) where a browser says that a page of somebody else sent this."""
+        origins = headers.getlist("origin")
+        own = {self.public_url} if self.public_url else set()
+        for origin in origins:
+            if origin not in own and not _same_origin(origin, headers.get("host", "")):
+                raise WireError(403, "Requests of pages from other origins are refused.", code="foreign_request")
+        if len(origins) > 1 or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise WireError(403, "Requests of pages from other origins are refused.", code="foreign_request")
+
+    def _how_to_come_in(self, headers: Headers) -> str:
+        if self.accounts is None:
+            if "authorization" in headers or "api-key" in headers:
+                return "The API key is wrong."
+            return "An API key is needed. Send it as 'Authorization: Bearer KEY'."
+        if "authorization" in headers:
+            return "The API key is wrong, expired or revoked."
+        return "Sign in, or send an API key as 'Authorization: Bearer KEY'; no other header counts."
 
     def _refuse_foreign(self, headers: Headers) -> str | None:
         """Why an open server does not answer this request, or None."""

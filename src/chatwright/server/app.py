@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -18,20 +18,31 @@ from chatwright.engine.text import TextModel
 from chatwright.server import health, pages
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.console import account, session, users, welcome
+from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
 from chatwright.server.openai import adapters, chat, completions, legacy
 from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
+from chatwright.server.permission import Permit, check_policies
 from chatwright.server.state import ServerState
 from chatwright.settings import Settings
+from chatwright.store.accounts.service import Accounts
+from chatwright.store.policy import Action
 
 
-def create_app(settings: Settings, text_models: Sequence[TextModel], opened: Sequence[OpenedModel] = ()) -> FastAPI:
-    """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models.
+def create_app(
+    settings: Settings,
+    text_models: Sequence[TextModel],
+    opened: Sequence[OpenedModel] = (),
+    accounts: Accounts | None = None,
+) -> FastAPI:
+    """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models and the store.
 
-    `opened`: what they were made of, in their order; without it no adapter can be loaded later.
+    `opened`: what they were made of, in their order; without it no adapter can be loaded later. `accounts`: then everybody signs
+    in.
     """
     assert text_models, "a server without a model has nothing to answer with"
     models = list(text_models)
@@ -40,6 +51,8 @@ def create_app(settings: Settings, text_models: Sequence[TextModel], opened: Seq
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.gather(*(model.close() for model in models))
+        if accounts is not None:
+            await accounts.database.close()
 
     app = FastAPI(
         title="Chatwright",
@@ -53,18 +66,26 @@ def create_app(settings: Settings, text_models: Sequence[TextModel], opened: Seq
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened))
+    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), accounts)
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     app.include_router(health.router)
     # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
     key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router in (completions.router, chat.router, served.router, legacy.router, adapters.router):
-        app.include_router(router, prefix="/v1", dependencies=[key])
+    for router, action in (
+        (completions.router, Action.GENERATE),
+        (chat.router, Action.GENERATE),
+        (served.router, Action.READ_MODELS),
+        (legacy.router, Action.GENERATE),
+    ):
+        allowed = Depends(Permit(action))
+        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
         # openai < 1.0 is often pointed at the bare address, without /v1.
-        if router is not adapters.router:
-            app.include_router(router, include_in_schema=False)
+        app.include_router(router, include_in_schema=False, dependencies=[allowed])
+    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
+    for console in (session.router, welcome.router, account.router, own_keys.router, users.router):
+        app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
@@ -81,9 +102,12 @@ def create_app(settings: Settings, text_models: Sequence[TextModel], opened: Seq
         api_key=settings.api_key,
         admin_token=settings.admin_token,
         allowed_origins=settings.cors_origins,
+        accounts=accounts,
+        public_url=settings.public_url,
     )
     app.add_middleware(CrashGuard)
     app.add_middleware(ResponseHeaders)
+    check_policies(app)
     return app
 
 

@@ -23,10 +23,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatwright.errors import (
     ChatwrightError,
     EngineError,
+    ForbiddenError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotFoundError,
+    NotSignedInError,
     OverloadedError,
+    StorageError,
+    StoreError,
+    StoreUnavailableError,
+    ThrottledError,
 )
+from chatwright.i18n import Language, describe_error
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +50,7 @@ TYPE_BY_STATUS = {
     409: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    429: "rate_limit_error",
     431: "invalid_request_error",
     503: "engine_overloaded",
 }
@@ -97,19 +106,43 @@ def error_response(
     return Response(body, status, dict(headers or {}), media_type="application/json")
 
 
-def as_wire_error(error: ChatwrightError) -> WireError:
+def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireError:
     """The wire's form of an error of the core."""
+    message = describe_error(error, language)
     match error:
         case InvalidRequestError():
-            return WireError(400, str(error), param=error.param, code=error.code)
+            return WireError(400, message, param=error.param, code=error.code)
         case ModelNotFoundError():
-            return WireError(404, str(error), param="model", code="model_not_found")
+            return WireError(404, message, param="model", code="model_not_found")
+        case NotSignedInError():
+            return WireError(401, message, code="not_signed_in", headers={"WWW-Authenticate": "Bearer"})
+        case ForbiddenError():
+            return WireError(403, message, code="forbidden")
+        case NotFoundError():
+            return WireError(404, message, code="not_found")
+        case ThrottledError():
+            seconds = str(error.params["seconds"])
+            return WireError(429, message, code="too_many_attempts", headers={"Retry-After": seconds})
         case OverloadedError():
-            return WireError(503, str(error), code="engine_overloaded", headers={"Retry-After": "2"})
+            return WireError(503, message, code="engine_overloaded", headers={"Retry-After": "2"})
         case EngineError():
-            return WireError(500, str(error), code="engine_error")
+            return WireError(500, message, code="engine_error")
+        case StoreUnavailableError():
+            log.warning("%s", error)  # it names files and hosts, which are nobody else's business
+            message = "The server's database is busy or cannot be reached. Try again in a moment."
+            return WireError(503, message, code="database_unavailable", headers={"Retry-After": "2"})
+        case StoreError() | StorageError():
+            log.error("%s", error)
+            return WireError(
+                500, "The server cannot use its database or disk. Its log says why.", code="database_error"
+            )
         case _:
-            return WireError(500, str(error))
+            return WireError(500, message)
+
+
+def language_of(request: Request) -> Language:
+    """The language that the client asks for."""
+    return "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -121,7 +154,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_core_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ChatwrightError)
-        return await on_wire_error(request, as_wire_error(error))
+        # The web app shows these sentences to people; programs on /v1 read English.
+        language = language_of(request) if request.scope["path"].startswith("/api/") else "en"
+        return await on_wire_error(request, as_wire_error(error, language))
 
     async def on_invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

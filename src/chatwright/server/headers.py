@@ -58,7 +58,7 @@ class ResponseHeaders:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - start)))
-                if scope["path"].startswith("/v1"):
+                if scope["path"].startswith(("/v1", "/api/")):
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

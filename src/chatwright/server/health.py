@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from chatwright.engine.protocol import EngineStats
+from chatwright.server.permission import public
 from chatwright.server.state import State
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[Depends(public)])
 
 # A step is a second or two even for a long prompt on a slow machine; a loop that was silent for longer hangs.
 STALE_HEARTBEAT_S = 30.0
@@ -25,7 +26,7 @@ class EngineHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """How the engines are. `running` and `waiting` count choices; all but the status is told on servers without an API key only."""
+    """How the engines are. `running` and `waiting` count choices; all but the status is for servers that let everybody in."""
 
     status: Literal["ok", "engine_down"]
     running: int | None = None
@@ -41,13 +42,13 @@ class Readiness(BaseModel):
 
 @router.get("/health", response_model_exclude_unset=True, responses={503: {"model": Health}})
 async def health(state: State, response: Response) -> Health:
-    """200 while every engine's loop turns, else 503. Without an API key also how much is going on."""
+    """200 while every engine's loop turns, else 503. Where everybody is let in also how much is going on."""
     stats = [model.engine.stats() for model in state.models]
     engines = [engine_health(model.name, s) for model, s in zip(state.models, stats, strict=True)]
     healthy = all(engine.status != "engine_down" for engine in engines)
     response.status_code = 200 if healthy else 503
     status: Literal["ok", "engine_down"] = "ok" if healthy else "engine_down"
-    if state.settings.api_key is not None:
+    if state.is_private:
         return Health(status=status)
     running, waiting = state.load()
     return Health(status=status, running=running, waiting=waiting, engines=engines)

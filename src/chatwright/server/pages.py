@@ -5,10 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from chatwright.server.permission import public
 
 router = APIRouter(include_in_schema=False)
 
@@ -44,7 +46,7 @@ def install_pages(app: FastAPI, folder: Path) -> None:
                 return PlainTextResponse(NOT_BUILT)
             return FileResponse(file, headers={"Cache-Control": "no-cache"})
 
-        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False, dependencies=[Depends(public)])
 
     for path, name in PAGES.items():
         add_page(path, folder / name)

@@ -13,6 +13,7 @@ from chatwright.errors import InvalidRequestError, ModelNotFoundError, Overloade
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
+from chatwright.store.accounts.service import Accounts
 
 
 @dataclass
@@ -25,8 +26,14 @@ class ServerState:
     settings: Settings
     models: list[TextModel]
     adapters: AdapterShelf
+    accounts: Accounts | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether not everybody who can connect is let in."""
+        return self.accounts is not None or self.settings.api_key is not None
 
     async def model_for_answer(self, name: str | None) -> TextModel:
         """The model that shall answer, loaded if it was not.

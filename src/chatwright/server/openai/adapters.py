@@ -16,15 +16,16 @@ from chatwright.errors import (
     StorageError,
     UsageError,
 )
-from chatwright.i18n import Language, describe_error
-from chatwright.server.access import require_admin
-from chatwright.server.errors import WireError, as_wire_error
+from chatwright.i18n import describe_error
+from chatwright.server.errors import WireError, as_wire_error, language_of
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.permission import Permit
 from chatwright.server.state import ServerState, State
+from chatwright.store.policy import Action
 
 MAX_NAME = 300
 
-router = APIRouter(route_class=JsonRoute, tags=["adapters"], dependencies=[Depends(require_admin)])
+router = APIRouter(route_class=JsonRoute, tags=["adapters"], dependencies=[Depends(Permit(Action.CHANGE_MODELS))])
 
 
 class LoadAdapterBody(BaseModel):
@@ -122,8 +123,7 @@ def adapter_object(state: ServerState, name: str) -> AdapterObject:
 
 def _refusal(error: ChatwrightError, request: Request, param: str) -> WireError:
     """Why not, in the language that the client asks for: this is read by whoever runs the server."""
-    language: Language = "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
-    message = describe_error(error, language)
+    message = describe_error(error, language_of(request))
     match error:
         case InvalidRequestError():
             return WireError(400, message, param=error.param, code=error.code)

@@ -29,6 +29,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.choice import ChatChoice
 from chatwright.server.openai.generation import (
     generate_all,
+    on_behalf_of,
     owner_of,
     sampling_params,
     unless_client_leaves,
@@ -59,6 +60,7 @@ async def create_chat_completion(body: ChatBody, request: Request, state: State)
 
 async def answer(body: ChatBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
+    on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:

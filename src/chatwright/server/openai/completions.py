@@ -21,6 +21,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.aliases import is_instruct
 from chatwright.server.openai.generation import (
     generate_all,
+    on_behalf_of,
     owner_of,
     sampling_params,
     unless_client_leaves,
@@ -51,6 +52,7 @@ async def create_completion(body: CompletionBody, request: Request, state: State
 
 async def complete(body: CompletionBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
+    on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:

@@ -16,6 +16,7 @@ from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.openai.requests import SamplingBody
+from chatwright.server.permission import actor_of
 
 T = TypeVar("T")
 
@@ -70,6 +71,13 @@ def owner_of(body: SamplingBody) -> str:
     Users of one key take turns in the queue, and none finds, or times, what the prompts of another left in the cache.
     """
     return hashlib.blake2b(body.user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() if body.user else ""
+
+
+def on_behalf_of(body: SamplingBody, request: Request) -> None:
+    """Put the end user whom the client names under the account that asks: nobody is somebody else by naming them."""
+    actor = actor_of(request)
+    if actor.user_id is not None:
+        body.user = f"{actor.user_id}\n{body.user or ''}"
 
 
 def usage(n_prompt: int, n_completion: int, n_reused: int | None = None) -> CompletionUsage:

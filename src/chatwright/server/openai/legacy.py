@@ -14,7 +14,14 @@ from starlette.responses import Response
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai import chat, completions
-from chatwright.server.openai.generation import generate_all, sampling_params, unless_client_leaves, usage
+from chatwright.server.openai.generation import (
+    generate_all,
+    on_behalf_of,
+    owner_of,
+    sampling_params,
+    unless_client_leaves,
+    usage,
+)
 from chatwright.server.openai.requests import ChatBody, CompletionBody, EditBody, SamplingBody
 from chatwright.server.state import ServerState, State
 
@@ -109,8 +116,9 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     max_tokens = max(1, min(model.max_tokens_left(len(prompt)), 2 * len(prompt) + EDIT_SLACK_TOKENS))
     model.check_length(len(prompt), max_tokens, param="input")
     as_sampling = SamplingBody(temperature=body.temperature, top_p=body.top_p)
+    on_behalf_of(as_sampling, request)
     sampling = sampling_params(as_sampling, model, max_tokens=max_tokens, logprobs=None)
-    text_request = TextRequest(prompt_ids=prompt, sampling=sampling, n=body.n or 1)
+    text_request = TextRequest(prompt_ids=prompt, sampling=sampling, n=body.n or 1, owner=owner_of(as_sampling))
 
     async def run() -> Edit:
         texts = [""] * text_request.n
