@@ -513,6 +513,34 @@ def test_ids_of_others_do_not_exist(own: tuple[RunningServer, People]) -> None:
         assert_error(member.get("/v1/models"), 401)
 
 
+def test_no_route_gives_away_what_has_an_id(own: tuple[RunningServer, People]) -> None:
+    """Every route with an id in its path, also those to come × ids that exist and belong to others."""
+    server, people = own
+    with browser(server, "member") as member:
+        [row] = [row for row in member.get("/api/account/sessions").json()["data"] if row["current"]]
+    ids = {"user_id": people.ids["member"], "key_id": people.key_ids["inference key"], "session_id": row["id"]}
+    seen = 0
+    with browser(server, "other") as other, server.http(headers=bearer(people.keys["files key"])) as key:
+        for policy in route_policies(server.app):
+            names = re.findall(r"\{(\w+)[^}]*\}", policy.path)
+            if not policy.path.startswith("/api/") or not names:
+                continue
+            path = policy.path.format(**ids)  # KeyError: give this test an id of the new kind
+            for http in (other, key):
+                for body in ({}, {"role": "owner"}, {"status": "suspended"}):
+                    response = http.request(
+                        policy.method, path, **({"json": body} if policy.method in ("POST", "PATCH") else {})
+                    )
+                    assert response.status_code in (400, 403, 404), (policy.method, path, response.text)
+                    assert email("member") not in response.text
+            seen += 1
+    assert seen >= 8
+    with browser(server, "member") as member:
+        assert member.get("/api/account").json()["role"] == "member"
+        kept = {row["id"]: row["revoked_at"] for row in member.get("/api/keys").json()["data"]}
+        assert kept[people.key_ids["inference key"]] is None
+
+
 def test_no_answer_tells_a_secret(own: tuple[RunningServer, People]) -> None:
     server, people = own
     with browser(server, "owner") as owner:
