@@ -713,7 +713,7 @@ export interface components {
         };
         /**
          * AdapterUnloaded
-         * @description It is gone.
+         * @description It takes no new requests.
          */
         AdapterUnloaded: {
             /** Id */
