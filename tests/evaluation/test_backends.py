@@ -162,6 +162,20 @@ def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path) -> Non
     assert said == also
 
 
+@pytest.mark.parametrize("backend", ["engine", "transformers"])
+def test_what_does_not_fit_into_the_context_is_a_sentence(backend: str, folder: Path) -> None:
+    async def ask(writer: Writer) -> None:
+        try:
+            with pytest.raises(EvaluationError, match="more than the context of"):
+                await writer.likelihoods(Prompt("The cat"), [" sat on the mat." * 2000])
+            with pytest.raises(EvaluationError, match="of prompt and answer together"):
+                await writer.answer(Prompt("The cat"), 100_000, [])
+        finally:
+            await writer.close()
+
+    asyncio.run(ask(engine(folder) if backend == "engine" else TransformersWriter(folder, MODEL, 1)))
+
+
 def test_blanks_before_a_choice_belong_to_it() -> None:
     assert split_context("Answer: ", "yes") == ("Answer:", " yes")
     assert split_context("Answer:", " yes") == ("Answer:", " yes")

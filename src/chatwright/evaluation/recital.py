@@ -135,7 +135,7 @@ def _usable(dataset: Dataset, split: Split) -> Iterator[Fields]:
             item = _document(row["text"]) if kind == "documents" else _conversation(row["messages"])
             if item:
                 # Rows that are near copies of each other are one piece of evidence.
-                yield {"part": split, "cluster": str(row.get("cluster") or ""), **item}
+                yield {"part": split, "cluster": str(row.get("cluster", "")), **item}
 
 
 def _document(text: str) -> Fields | None:

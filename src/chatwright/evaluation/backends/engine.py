@@ -10,7 +10,14 @@ from contextlib import aclosing
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import PromptText, TextDelta, TextModel, TextRequest
 from chatwright.errors import EvaluationError
-from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context, split_tokens
+from chatwright.evaluation.backends.protocol import (
+    Likelihood,
+    TextScore,
+    check_choice,
+    room_for_prompt,
+    split_context,
+    split_tokens,
+)
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.documents import document_boundary
 from chatwright.evaluation.examples import Prompt
@@ -60,14 +67,7 @@ class EngineWriter:
     async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
         """See Writer."""
         ids = await self._context(prompt)
-        room = self.model.context_length - max_tokens
-        if room < 1:
-            raise EvaluationError(
-                "The task asks for answers of {n} tokens, but {name} holds {room} of prompt and answer together.",
-                n=max_tokens,
-                name=self.name,
-                room=self.model.context_length,
-            )
+        room = room_for_prompt(max_tokens, self.name, self.model.context_length)
         return await self._said(ids[-room:], SamplingParams(max_tokens=max_tokens, temperature=0.0), tuple(stop))
 
     async def sample(self, text: str, max_tokens: int, seed: int) -> str:
@@ -126,13 +126,7 @@ class EngineWriter:
         n_scored = max(
             1, len(ids) - n_context
         )  # where the last token of the context swallows the continuation, it is both
-        if n_scored >= len(ids) - n_cut:
-            raise EvaluationError(
-                "A choice has {n} tokens, more than the context of {name} ({room}).",
-                n=n_scored,
-                name=self.name,
-                room=self.model.context_length,
-            )
+        check_choice(n_scored, len(ids) - n_cut, self.name, self.model.context_length)
         logprobs = await self._logprobs(ids[n_cut:])
         return Likelihood(math.fsum(logprobs[len(logprobs) - n_scored :]), n_scored, n_cut)
 

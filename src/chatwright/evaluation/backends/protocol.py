@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from chatwright.errors import EvaluationError
 from chatwright.evaluation.examples import Prompt
 from chatwright.evaluation.labels import Entity
 
@@ -100,6 +101,29 @@ def split_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], n_g
         if len(head) >= n_given and not head.endswith("\ufffd") and not decode(ids[n:]).startswith("\ufffd"):
             return n
     return max(0, len(ids) - 1)
+
+
+def check_choice(n_scored: int, n_kept: int, name: str, context_length: int) -> None:
+    """Raises EvaluationError where a choice leaves no token of what comes before it."""
+    if n_scored >= n_kept:
+        raise EvaluationError(
+            "A choice has {n} tokens, more than the context of {name} ({room}).",
+            n=n_scored,
+            name=name,
+            room=context_length,
+        )
+
+
+def room_for_prompt(max_tokens: int, name: str, context_length: int) -> int:
+    """Tokens left for the prompt beside an answer. Raises EvaluationError where there are none."""
+    if max_tokens >= context_length:
+        raise EvaluationError(
+            "The task asks for answers of {n} tokens, but {name} holds {room} of prompt and answer together.",
+            n=max_tokens,
+            name=name,
+            room=context_length,
+        )
+    return context_length - max_tokens
 
 
 def split_context(context: str, continuation: str) -> tuple[str, str]:

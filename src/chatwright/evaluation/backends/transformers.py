@@ -11,7 +11,14 @@ from typing import Any
 import torch
 
 from chatwright.errors import EvaluationError, InvalidModelError
-from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context, split_tokens
+from chatwright.evaluation.backends.protocol import (
+    Likelihood,
+    TextScore,
+    check_choice,
+    room_for_prompt,
+    split_context,
+    split_tokens,
+)
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
 from chatwright.tokenizer.special import END_OF_TEXT
@@ -64,8 +71,9 @@ class TransformersWriter:
         for continuation in continuations:
             ids, n_context = self._pair(prompt, continuation)
             n_cut = max(0, len(ids) - self.context_length)
-            logprobs = self._logprobs(ids[n_cut:])
             n_scored = max(1, len(ids) - n_context)
+            check_choice(n_scored, len(ids) - n_cut, self.name, self.context_length)
+            logprobs = self._logprobs(ids[n_cut:])
             found.append(Likelihood(math.fsum(logprobs[len(logprobs) - n_scored :]), n_scored, n_cut))
         return found
 
@@ -80,12 +88,14 @@ class TransformersWriter:
     @torch.no_grad()
     async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
         """See Writer."""
-        return self._said(self._context(prompt)[-(self.context_length - max_tokens) :], max_tokens, stop, self._ends)
+        room = room_for_prompt(max_tokens, self.name, self.context_length)
+        return self._said(self._context(prompt)[-room:], max_tokens, stop, self._ends)
 
     @torch.no_grad()
     async def sample(self, text: str, max_tokens: int, seed: int) -> str:
         """See Writer."""
         start = self._start()
+        max_tokens = min(max_tokens, self.context_length - 1)
         ids = [start, *self.tokenizer.encode(text, add_special_tokens=False)][-(self.context_length - max_tokens) :]
         generator = torch.Generator().manual_seed(seed)
         return self._said(ids, max_tokens, (), self._ends | {start}, generator)
