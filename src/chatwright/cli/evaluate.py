@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chatwright.cli.output import Output, choice, number, read_settings
-from chatwright.cli.progress import ProgressBar
+from chatwright.cli.progress import LINE_EVERY_S, ProgressBar
 from chatwright.errors import UsageError
 from chatwright.i18n import _, describe_error
 
@@ -185,6 +186,7 @@ def _ask_model(
 
     folder = ModelsFolder(settings.models_dir)
     chosen = resolve_model(model, folder)
+    progress.say(_("Loading {name}…", name=chosen.name))
     held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))
     with held if folder.owns(chosen.path) else nullcontext():
         if has_head(chosen.path):
@@ -316,10 +318,12 @@ class _Progress(ProgressBar):
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
         super().__init__(output, BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+        self.label, self.total, self.last_line = "", 0, 0.0
 
     def begin(self, model: str, task: str, total: int, done: int) -> None:
         """See Progress."""
-        label = f"{model} · {task}" if model else task
+        label = self.label = f"{model} · {task}" if model else task
+        self.total, self.last_line = total, time.monotonic()
         self.bar.reset(self.task, total=total, completed=done, description=label, visible=True)
         if done:
             self.say(_("{label}: {done} of {total} items were answered before.", label=label, done=done, total=total))
@@ -329,3 +333,6 @@ class _Progress(ProgressBar):
     def advance(self, done: int) -> None:
         """See Progress."""
         self.bar.update(self.task, completed=done)
+        if not self.drawn and self.total and time.monotonic() - self.last_line >= LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            self.say(f"{self.label}: {100 * done // self.total} %")

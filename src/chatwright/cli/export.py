@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chatwright.cli.output import Output, choice, read_settings
-from chatwright.cli.progress import ProgressBar
+from chatwright.cli.progress import LINE_EVERY_S, ProgressBar
 from chatwright.errors import UsageError
 from chatwright.i18n import _, format_size
 
 if TYPE_CHECKING:
     from chatwright.compression.export_gguf import ExportedGGUF
     from chatwright.compression.source import Source
-
-_LINE_EVERY_S = 10.0
 
 
 def export(
@@ -140,6 +138,6 @@ class ExportProgress(ProgressBar):
     def advance(self, done: int) -> None:
         """See Progress."""
         self.bar.update(self.task, completed=done)
-        if not self.drawn and time.monotonic() - self.last_line >= _LINE_EVERY_S:
+        if not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()
             self.output.say(f"{self.label}: {100 * done // max(1, self.total)} %")

@@ -15,7 +15,7 @@ from chatwright.i18n import _, format_size
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
-_LINE_EVERY_S = 10.0
+LINE_EVERY_S = 10.0
 
 
 class ProgressBar:
@@ -97,7 +97,7 @@ class PullProgress(ProgressBar):
         """See Progress."""
         self.done = done
         self.bar.update(self.task, completed=done)
-        if not self.drawn and time.monotonic() - self.last_line >= _LINE_EVERY_S:
+        if not self.drawn and time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()
             share = f"{100 * done // self.total} %" if self.total else format_size(done)
             self.say(f"{self.label}: {share}")
