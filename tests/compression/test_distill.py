@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
+from chatwright.compression.texts import held_out_documents
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.load import load_model
 from chatwright.text.dataset import Dataset, write_dataset
@@ -61,15 +63,47 @@ def test_by_logits_the_student_comes_nearer(models: tuple[Path, Path], data: Dat
 
 
 def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[Path, Path], tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{"messages": chat(f"What is {n}?", "Never read.")} for n in range(4)]
-    questions = write_dataset(tmp_path / "chats", {"conversations": {"train": rows[:3], "held_out": rows[3:]}})
-    done = run(models, questions, tmp_path / "run", by="answers", epochs=1.0, max_tokens=12)
+    done = run(models, questions_in(tmp_path / "chats"), tmp_path / "run", by="answers", epochs=1.0, max_tokens=12)
     assert done.result is not None
     answers = Dataset.open(tmp_path / "run-answers")
     texts = [row["messages"][-1]["content"] for row in answers.rows("train", "conversations")]
     assert texts
     assert "Never read." not in texts
     assert next(answers.rows("train", "conversations"))["messages"][0]["content"].startswith("What is")
+
+
+def questions_in(folder: Path) -> Dataset:
+    rows: list[dict[str, Any]] = [{"messages": chat(f"What is {n}?", "Never read.")} for n in range(4)]
+    return write_dataset(folder, {"conversations": {"train": rows[:3], "held_out": rows[3:]}})
+
+
+@pytest.mark.parametrize("smaller", ["teacher", "student"])
+def test_by_answers_each_model_is_measured_in_its_own_tokens(tmp_path: Path, smaller: str) -> None:
+    """A teacher that read the student's ids either failed on those it does not have, or was given a figure that says nothing."""
+    folders = {
+        name: make_folder(tmp_path / name, vocab_size=300 if name == smaller else 384, **SMALL)
+        for name in ("teacher", "student")
+    }
+    write_text_side(folders[smaller], vocab_size=300)
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sees the printer, and the printer sees the cat.\n", encoding="utf-8")
+    done = run(
+        (folders["teacher"], folders["student"]), questions_in(tmp_path / "chats"), tmp_path / "run",
+        by="answers", epochs=1.0, max_tokens=8, text=text,
+    )  # fmt: skip
+    assert done.bill is not None
+    teacher = done.bill.teacher
+    assert teacher is not None
+    assert teacher.scores is not None
+    expected = score(
+        load_model(folders["teacher"]),
+        held_out_documents([text.read_text()], BaseModel.open(folders["teacher"], "").tokenizer(), 10**6),
+    )
+    assert expected is not None
+    assert teacher.scores.bits_per_byte == pytest.approx(expected.bits_per_byte)
+    # the few pieces of a text that nobody learned from are measured whole: nothing of it is kept for a calibration
+    assert done.bill.n_documents == 1
+    assert int(teacher.scores.n_bytes.sum()) == len(text.read_bytes())
 
 
 def test_other_vocabularies_and_data_without_questions_are_refused(

@@ -120,7 +120,7 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
     options = DistillOptions(**described | {"text": Path(described["text"]) if "text" in described else None})
     teacher, student = (_opened(run, who) for who in ("teacher", "student"))
     with run.locked():
-        documents = _documents(student, Path(run.section("dataset")["path"]), options)
+        documents = _documents(student, student, Path(run.section("dataset")["path"]), options)
         model = load_decoder(student)
         progress.stage(_("Measuring the model before"), None)
         before = score(model, documents)
@@ -154,11 +154,14 @@ def _opened(run: Run, who: str) -> BaseModel:
     return model
 
 
-def _documents(student: BaseModel, dataset: Path, options: DistillOptions) -> list[EncodedDocument]:
+def _documents(
+    model: BaseModel, student: BaseModel, dataset: Path, options: DistillOptions
+) -> list[EncodedDocument]:
+    """The same texts for every model, as many as the student's size allows, each in the tokens of the model that reads them."""
     if not options.measure:
         return []
     return scored_documents(
-        options.text, dataset, student.tokenizer(), parameter_count(check_decoder(student, "distill"))
+        options.text, dataset, model.tokenizer(), parameter_count(check_decoder(student, "distill"))
     )
 
 
@@ -214,8 +217,9 @@ def _by_answers(
     )
     if tuned.result is None:
         return Distilled(out, None, None, tuned.signal)
-    documents = _documents(student, options.text or dataset.path, options)
-    scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result), taught_by)]
+    documents, of_teacher = (_documents(model, student, dataset.path, options) for model in (student, teacher))
+    scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result))]
+    scores.append(score(taught_by, of_teacher))
     bill = _bill(student, tuned.result, teacher, scores, n_threads, options)
     bill = replace(bill, notes=[_("The teacher's {n} answers are in {path}.", n=len(rows["train"]), path=answers)])
     write_json(out / BILL, bill.to_dict())
