@@ -21,7 +21,8 @@ from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.cross_validation import check_divisible, fold_items
 from chatwright.training.distributed import World
-from chatwright.training.folds import Spread
+from chatwright.training.folds import Spread, compare
+from chatwright.training.history import History
 from chatwright.training.pretrain_folds import _Parts, resume_folds, start_folds
 from chatwright.training.progress import Silent
 from chatwright.training.request import Request
@@ -291,6 +292,72 @@ def test_a_fold_of_pretraining_keeps_near_duplicates_together(tmp_path: Path) ->
     clusters = [{row["cluster"] for row in fold.rows(split, "documents")} for split in ("train", "held_out")]
     assert not clusters[0] & clusters[1]
     assert clusters[0] | clusters[1] == set(range(4))
+
+
+# A rate of 10 with this decay multiplies the weights by about a thousand in each step.
+DIVERGING = Choose("lr", (10.0, 1e-3), 2)
+
+
+def test_a_value_that_diverges_in_pretraining_is_the_worst_and_stops_nothing(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", 300, 12)
+    request = Request(
+        size=60_000, vocab_size=300, context=32, batch_tokens=256, precision="fp32", steps=20, weight_decay=100.0
+    )
+    run, summary, signal = start_folds(
+        dataset.path, request, tmp_path / "run", folds=2, choose=DIVERGING, device=CPU, n_threads=1,
+        progress=Silent(), world=World(),
+    )  # fmt: skip
+    assert signal is None
+    assert summary is not None
+    assert [each.value for each in summary.choices] == [1e-3] * 2
+    assert math.isnan(summary.choices[0].figures["10"].mean)
+    assert math.isfinite(summary.figures["bits_per_byte"].mean)
+    assert not list(run.path.glob("**/checkpoints"))
+    # killed after the first fold's end: what it found is found again, and nothing is trained once more
+    (run.path / "recipe.json").rename(tmp_path / "recipe.json")
+    before = {path: path.read_bytes() for path in run.path.glob("**/events.jsonl") if path.parent != run.path}
+    _run, again, _signal = resume_folds(Run.open(run.path), device=CPU, progress=Silent(), world=World())
+    assert again is not None
+    assert again.choices[0].value == 1e-3
+    assert again.figures == summary.figures
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (run.path / "recipe.json").read_bytes() == (tmp_path / "recipe.json").read_bytes()
+
+
+def test_a_value_that_diverges_in_tuning_is_the_worst_and_stops_nothing(base: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(6)}})
+    options = {"choose": DIVERGING, "weight_decay": 100.0, "epochs": 16, "answers": 0, "patience": 0}
+    tuned = tune(base, data, tmp_path / "run", "full", **options)
+    assert tuned.folds is not None
+    assert [each.value for each in tuned.folds.choices] == [1e-3] * 2
+    assert math.isnan(tuned.folds.choices[0].figures["10"].mean)
+    again = resume_tuning(Run.open(tmp_path / "run"))
+    assert again.folds is not None
+    assert again.folds.figures == tuned.folds.figures
+    assert [each.value for each in again.folds.choices] == [1e-3] * 2
+
+
+def test_figures_that_are_no_numbers_are_read_back_as_such(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "tune", {})
+    run.event("finished", metrics={"accuracy": math.nan, "loss": 1.0})
+    final = History.read(run).final
+    assert math.isnan(final["accuracy"])
+    assert final["loss"] == 1.0
+    summary, _trials = recorded(FoldPlan(2, (0,), ACCURACY), lambda trial: final)
+    assert math.isnan(summary.figures["accuracy"].mean)
+
+
+def test_a_value_without_the_judge_s_figure_is_the_worst() -> None:
+    plan = FoldPlan(2, (0,), ACCURACY, Choose("lr", (1.0, 2.0), 2))
+    summary, _trials = recorded(
+        plan, lambda trial: {"loss": 0.0} if trial.changes["lr"] == 1.0 else {"accuracy": 0.1, "loss": 1.0}
+    )
+    assert [each.value for each in summary.choices] == [2.0] * 2
+    assert math.isnan(summary.choices[0].figures["1"].mean)
+
+
+def test_a_way_of_training_that_diverged_in_a_fold_is_neither_better_nor_worse() -> None:
+    assert compare([1.0, 1.0], [0.5, math.nan], lower_is_better=True).verdict == "cannot tell"
 
 
 def test_an_interrupted_fold_ends_all(tmp_path: Path) -> None:

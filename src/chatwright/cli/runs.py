@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,7 +178,7 @@ def _summary(run: Run) -> dict[str, Any]:
         "state": "killed" if history.status == "running" and not run.is_held() else history.status,
         "step": history.step,
         "n_steps": run.config.get("training", {}).get("n_steps"),
-        "figures": newest | dict(history.final),
+        "figures": newest | {name: value for name, value in history.final.items() if math.isfinite(value)},
     }
 
 

@@ -8,6 +8,7 @@ import torch
 
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
+from chatwright.training.history import figures_of
 from chatwright.training.objective import Objective
 from chatwright.training.run import Run
 
@@ -35,4 +36,4 @@ def measure_before(objective: Objective, training: TrainingConfig, run: Run, wor
                 figures = {name: float(value) for name, value in objective.evaluate(full=True).items()}
             if figures:
                 run.event(EVENT, figures=figures)
-    return dict(world.from_main(figures) or {})
+    return figures_of(world.from_main(figures))

@@ -10,12 +10,14 @@ rows stay untouched for the model itself.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from chatwright.errors import DivergenceError
 from chatwright.i18n import _
 from chatwright.training.augmentation import AUGMENTATIONS
 from chatwright.training.before import EVENT, measure_before
@@ -23,14 +25,15 @@ from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.fold_report import AUGMENT_FILE, FOLDS_FILE
 from chatwright.training.folds import Comparison, Spread, assign_folds, compare, summarise
-from chatwright.training.history import History
-from chatwright.training.loop import train
+from chatwright.training.history import History, figures_of
+from chatwright.training.loop import Result, train
 from chatwright.training.progress import Progress
 from chatwright.training.run import CHECKPOINTS, CONFIG, Run, write_json
 from chatwright.training.trials import (
     Choose,
     Fitted,
     FoldPlan,
+    Judge,
     StoppedError,
     Summary,
     Trial,
@@ -42,7 +45,8 @@ from chatwright.training.tune_recipe import CHOOSABLE, JUDGE_OF, METRIC_OF, for_
 from chatwright.training.tune_task import Items, Task
 
 AUGMENT, NONE = "augment", "none"
-FINISHED = ("finished", "stopped early")
+# A fold that has diverged is done too: the same steps would diverge again.
+FINISHED = ("finished", "stopped early", "diverged")
 
 
 @dataclass(frozen=True)
@@ -177,20 +181,28 @@ def _fit(run: Run, trial: Trial, task: Task, progress: Progress, world: World, f
     sub_run = Run.open(path)
     history = History.read(sub_run)
     if world.from_main(history.status in FINISHED):
-        earlier: Mapping[str, float] = next(
-            (entry["figures"] for entry in history.events if entry.get("event") == EVENT), {}
-        )
+        if history.status == "diverged":
+            return diverged(JUDGE_OF[tune["method"]], len(items), len(held_out))
+        earlier = figures_of(next((entry["figures"] for entry in history.events if entry.get("event") == EVENT), {}))
         return Fitted(_with_before(history.final, earlier), len(items), len(held_out))
     say_trial(progress, trial, len(items), len(held_out))
     objective = task.objective(items, held_out, own_tune, trial.seed, path)
     with locked(sub_run, world):
         before = measure_before(objective, own_training, sub_run, world)
-        result = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
-    if result.signal is not None:
+        try:
+            result: Result | None = train(
+                objective, own_training, sub_run, progress=progress, world=world, force=force
+            )
+        except DivergenceError:
+            result = None
+    if result is not None and result.signal is not None:
         raise StoppedError(result.signal)
     if world.is_main:
         for name in (CHECKPOINTS, getattr(objective, "result_name", "model")):
             shutil.rmtree(path / name, ignore_errors=True)
+    if result is None:
+        say_diverged(progress)
+        return diverged(JUDGE_OF[tune["method"]], len(items), len(held_out))
     return Fitted(_with_before(result.metrics, before), len(items), len(held_out))
 
 
@@ -234,6 +246,16 @@ def say_trial(progress: Progress, trial: Trial, n: int, n_held_out: int) -> None
         )
         + seed
     )
+
+
+def diverged(judge: Judge, n_train: int, n_held_out: int) -> Fitted:
+    """What a training that diverged says: of the figure that it is judged by, that it is no number, which is the worst."""
+    return Fitted({judge.metric: math.nan}, n_train, n_held_out)
+
+
+def say_diverged(progress: Progress) -> None:
+    """That a fold diverged, and what becomes of the others."""
+    progress.say(_("This training diverged: its figure is no number. The other folds go on."))
 
 
 def _with_before(figures: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:

@@ -127,6 +127,6 @@ def compare(without: Sequence[float], with_it: Sequence[float], *, lower_is_bett
     error = spread.sd * math.sqrt(1 / spread.n + 1 / (spread.n - 1))
     margin = (_T[spread.n - 2] if spread.n - 1 <= len(_T) else 1.96) * error
     low, high = spread.mean - margin, spread.mean + margin
-    if low <= 0 <= high:
+    if not (low > 0 or high < 0):  # so that a difference that is no number tells nothing either
         return Comparison(spread, low, high, "cannot tell")
     return Comparison(spread, low, high, "helped" if (high < 0) == lower_is_better else "hurt")

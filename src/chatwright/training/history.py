@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ MEASURED = "measured"
 @dataclass(frozen=True)
 class History:
     """`series`: figure → (step, value), each step once: a run that was killed has written some steps twice, the last counts.
-    `status`: the last event that says how the run ended, or "running". `final`: figures of the whole held-out data."""
+    `status`: the last event that says how the run ended, or "running". `final`: figures of the whole held-out data, NaN where one is no number."""
 
     events: Sequence[Mapping[str, Any]] = ()
     series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
@@ -47,9 +48,14 @@ class History:
                     step = int(entry.get("step", step))
                 case "finished":
                     status = "stopped early" if entry.get("stopped_early") else "finished"
-                    final = dict(entry.get("metrics") or {})
+                    final = figures_of(entry.get("metrics"))
         series = {name: sorted(values.items()) for name, values in points.items()}
         return cls(events, series, status, step, final)
+
+
+def figures_of(written: Mapping[str, float | None] | None) -> dict[str, float]:
+    """Figures as they were before they went into a journal, whose null is a number that is none."""
+    return {name: math.nan if value is None else float(value) for name, value in (written or {}).items()}
 
 
 def newest_figures(events: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, float]:

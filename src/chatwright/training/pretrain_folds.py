@@ -16,15 +16,16 @@ from typing import Any, cast
 
 import torch
 
-from chatwright.errors import ChatwrightError, TrainingError, UsageError
+from chatwright.errors import ChatwrightError, DivergenceError, TrainingError, UsageError
 from chatwright.model.checkpoint import read_json_object
 from chatwright.text.dataset import Dataset, Row, write_dataset
 from chatwright.text.manifest import Kind
 from chatwright.text.rows import row_text
-from chatwright.training.cross_validation import FINISHED, locked, say_trial, write_folds
+from chatwright.training.cross_validation import FINISHED, diverged, locked, say_diverged, say_trial, write_folds
 from chatwright.training.distributed import World
 from chatwright.training.folds import assign_folds
 from chatwright.training.history import History
+from chatwright.training.loop import Result
 from chatwright.training.pretrain import pretrain, resume_pretraining
 from chatwright.training.progress import Progress
 from chatwright.training.report import write_report
@@ -204,36 +205,57 @@ def _fit(
     path = run.path / trial.name
     data = path.with_name(f".{path.name}-data")
     train, held_out = (len(part) for part in parts._divide(trial.within))
-    history = History.read(Run.open(path)) if (path / CONFIG).is_file() else None
-    if world.from_main(history is not None and history.status in FINISHED):
-        assert history is not None
-        return Fitted(history.final, train, held_out)
+    # one rank looks for all: another would see, or not yet see, what this one writes
+    begun, status, final = world.from_main(_state(path) if world.is_main else None)
+    if status in FINISHED:
+        if world.is_main:
+            _note_first(run, path)  # a run that was killed between a fold's end and this would go on with another shape
+        world.barrier()
+        return diverged(JUDGE, train, held_out) if status == "diverged" else Fitted(final, train, held_out)
     say_trial(progress, trial, train, held_out)
     if world.is_main:
         parts.write(trial.within, data)
     world.barrier()
-    if (path / CONFIG).is_file():
-        result = resume_pretraining(Run.open(path), device=device, progress=progress, world=world, force=force)
-    else:
-        _made, result = pretrain(
-            data,
-            replace(_as_first(run, _request(run)), seed=trial.seed, **trial.changes),
-            path,
-            device=device,
-            n_threads=int(run.section("machine")["n_threads"]),
-            progress=progress,
-            world=world,
-            look=False,
-        )
-    if world.is_main and not (run.path / FIRST).is_file():
-        write_json(run.path / FIRST, _found(Run.open(path)))
+    result: Result | None = None
+    try:
+        if begun:
+            result = resume_pretraining(Run.open(path), device=device, progress=progress, world=world, force=force)
+        else:
+            _made, result = pretrain(
+                data,
+                replace(_as_first(run, _request(run)), seed=trial.seed, **trial.changes),
+                path,
+                device=device,
+                n_threads=int(run.section("machine")["n_threads"]),
+                progress=progress,
+                world=world,
+                look=False,
+            )
+    except DivergenceError:
+        say_diverged(progress)
+    if world.is_main:
+        _note_first(run, path)
     world.barrier()
-    if result.signal is not None:
+    if result is not None and result.signal is not None:
         raise StoppedError(result.signal)
     if world.is_main:
         for each in (path / CHECKPOINTS, path / RESULT, path / TOKENS, data):
             shutil.rmtree(each, ignore_errors=True)
-    return Fitted(result.metrics, train, held_out)
+    return diverged(JUDGE, train, held_out) if result is None else Fitted(result.metrics, train, held_out)
+
+
+def _state(path: Path) -> tuple[bool, str, dict[str, float]]:
+    """Whether a fold has begun, how it stands, and its figures."""
+    if not (path / CONFIG).is_file():
+        return False, "", {}
+    history = History.read(Run.open(path))
+    return True, history.status, dict(history.final)
+
+
+def _note_first(run: Run, fold: Path) -> None:
+    """What the first fold found, for all others."""
+    if not (run.path / FIRST).is_file():
+        write_json(run.path / FIRST, _found(Run.open(fold)))
 
 
 def _request(run: Run) -> Request:

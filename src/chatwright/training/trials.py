@@ -17,6 +17,7 @@ from chatwright.errors import UsageError
 from chatwright.training.folds import Spread, summarise
 
 INNER_FOLDS = 3
+NO_FIGURE = Spread(math.nan, math.nan, 0, ())  # of a value whose folds do not all have the judge's
 # (Number of folds, fold from 1), from the outermost division inwards: all but the last say what is left to train on, the last says
 # what is held out.
 Within = tuple[tuple[int, int], ...]
@@ -213,7 +214,7 @@ def _choose(plan: FoldPlan, choose: Choose, name: str, within: Within, fit: Fit)
         ]
         tried[value] = summarise([each.figures for each in fitted])
     best = min(choose.values, key=lambda value: plan.judge.rank(tried[value]))
-    return Chosen(best, {f"{value:.12g}": found[plan.judge.metric] for value, found in tried.items()})
+    return Chosen(best, {f"{value:.12g}": found.get(plan.judge.metric, NO_FIGURE) for value, found in tried.items()})
 
 
 def _within(values: Sequence[float], n_seeds: int) -> float:
