@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
 from chatwright.compression.texts import held_out_documents
-from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
 from chatwright.model.load import load_model
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
@@ -104,6 +105,31 @@ def test_by_answers_each_model_is_measured_in_its_own_tokens(tmp_path: Path, sma
     # the few pieces of a text that nobody learned from are measured whole: nothing of it is kept for a calibration
     assert done.bill.n_documents == 1
     assert int(teacher.scores.n_bytes.sum()) == len(text.read_bytes())
+
+
+@pytest.mark.parametrize("who", ["teacher", "student"])
+def test_a_run_is_not_continued_with_another_tokenizer(tmp_path: Path, data: Dataset, who: str) -> None:
+    folders = make_folder(tmp_path / "teacher", **SMALL), make_folder(tmp_path / "student", **SMALL)
+    run(folders, data, tmp_path / "run", minutes=0.01, measure=False)
+    write_text_side(tmp_path / who, vocab_size=300)
+    with pytest.raises(TrainingError, match="tokenizer or chat template has changed"):
+        resume_distillation(Run.open(tmp_path / "run"))
+
+
+def test_too_little_text_and_a_broken_teacher_leave_no_run(
+    models: tuple[Path, Path], data: Dataset, tmp_path: Path
+) -> None:
+    short = write_dataset(tmp_path / "short", {"documents": {"train": [{"text": "Too little."}]}})
+    with pytest.raises(InvalidDatasetError, match="less than one window"):
+        run(models, short, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    broken = make_folder(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidModelError, match="not finite"):
+        run((broken, models[1]), data, tmp_path / "run", measure=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_vocabularies_and_data_without_questions_are_refused(

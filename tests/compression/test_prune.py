@@ -13,10 +13,11 @@ from chatwright.compression.importance import measure_importance
 from chatwright.compression.prune import prune, pruned_shape
 from chatwright.compression.pruning import PruneOptions, prune_model
 from chatwright.compression.study import matrices
-from chatwright.errors import UsageError
+from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
+from chatwright.text.dataset import write_dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.progress import Silent
 from tests.compression.models import make_folder
@@ -139,4 +140,8 @@ def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tm
         run(source, tmp_path / "out", ratio=0.01, what=("ffn",), calibration=data)
     with pytest.raises(UsageError, match="not empty"):
         run(source, source, ratio=0.25, calibration=data)
+    short = write_dataset(tmp_path / "short", {"documents": {"train": [{"text": "Too little."}]}}).path
+    with pytest.raises(InvalidDatasetError, match=r"less than one window.*Train on more"):
+        # the calibration is looked at behind this, and is not there at all
+        run(source, tmp_path / "out", ratio=0.25, heal=short, calibration=tmp_path / "absent")
     assert not (tmp_path / "out").exists()

@@ -38,6 +38,7 @@ from chatwright.training.tokens import TokenFile
 ROW_TOKENS, STEP_TOKENS, MICRO_TOKENS = 256, 4096, 1024
 LEAST_STEPS = 40  # where there is little time, smaller steps rather than fewer
 N_EVALUATIONS = 4
+STEPS = "steps.json"
 PART_BYTES, MOST_BYTES = 10_000, 20_000
 
 
@@ -60,9 +61,20 @@ class MakeObjective(Protocol):
         ...
 
 
-def check_text(dataset: Dataset) -> tuple[Kind, ...]:
-    """The kinds of rows that are text. Raises InvalidDatasetError where there is none."""
-    return text_stats(dataset).kinds
+def check_text(dataset: Dataset, base: BaseModel) -> tuple[Kind, ...]:
+    """The kinds of rows that are text. Raises InvalidDatasetError where there is less than one window of it."""
+    kinds, tokenizer, length = text_stats(dataset).kinds, base.tokenizer(), min(ROW_TOKENS, base.context_length)
+    n_tokens = 1  # the boundary behind the last document
+    for text in dataset.texts("train", kinds):
+        n_tokens += 1 + len(tokenizer.encode(text, add_special_tokens=False))
+        if n_tokens > length:
+            return kinds
+    raise InvalidDatasetError(
+        "{path} has {found} tokens of text, less than one window of {needed}. Train on more text.",
+        path=dataset.path,
+        found=n_tokens,
+        needed=length + 1,
+    )
 
 
 def create_run(
@@ -74,8 +86,11 @@ def create_run(
     n_threads: int,
     more: Mapping[str, Mapping[str, Any]],
 ) -> Run:
-    """The folder of a run without [training], which `continue_training` finds out by measuring. Its tokenizer is the base's."""
-    kinds = check_text(dataset)
+    """The folder of a run without [training], which `continue_training` finds out by measuring. Its tokenizer is the base's.
+
+    Raises InvalidDatasetError as `check_text`, before anything is written.
+    """
+    kinds = check_text(dataset, base)
     sections: dict[str, Mapping[str, Any]] = {
         "dataset": {"path": str(dataset.path.resolve()), "fingerprint": dataset.fingerprint},
         "text": {"kinds": list(kinds), "seed": seed, "context_length": min(ROW_TOKENS, base.context_length)},
@@ -94,7 +109,7 @@ def build_objective(
     progress: Progress,
     write_model: Callable[[nn.Module, Path], None],
 ) -> Pretraining:
-    """What the run trains. Raises InvalidDatasetError where the text is shorter than a row, TrainingError where it has changed."""
+    """What the run trains. Raises TrainingError where its text has changed."""
     described, text = run.section("dataset"), run.section("text")
     dataset = Dataset.open(Path(described["path"]))
     if dataset.fingerprint != described["fingerprint"]:
@@ -108,13 +123,6 @@ def build_objective(
     boundary = document_boundary(tokenizer)
     tokens = prepare_tokens(run.path, dataset, kinds, 0.0, int(text["seed"]), progress)
     context_length = int(text["context_length"])
-    if tokens.n_tokens <= context_length:
-        raise InvalidDatasetError(
-            "{path} has {found} tokens of text, less than one window of {needed}. Train on more text.",
-            path=dataset.path,
-            found=tokens.n_tokens,
-            needed=context_length + 1,
-        )
     held_out = read_held_out(dataset, kinds, tokenizer, boundary, part_bytes=PART_BYTES, most_bytes=MOST_BYTES)
     return make(
         model,
@@ -131,7 +139,7 @@ def build_objective(
 def continue_training(run: Run, objective: Pretraining, minutes: float, progress: Progress) -> Result:
     """Trains for about so many minutes; the caller holds the run's lock. A run that was interrupted goes on with the steps
     that were measured when it began."""
-    plan = run.path / "steps.json"
+    plan = run.path / STEPS
     config = _planned(plan) or _measured(objective, minutes, int(run.section("text")["seed"]), progress)
     if not plan.exists():
         write_json(plan, config.to_dict())

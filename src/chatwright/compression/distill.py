@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,11 +13,18 @@ import torch
 from torch import nn
 
 from chatwright.compression.bill import Bill, Measured, measured, score
-from chatwright.compression.continued import build_objective, continue_training, create_run, trainable, write_decoder
+from chatwright.compression.continued import (
+    STEPS,
+    build_objective,
+    continue_training,
+    create_run,
+    trainable,
+    write_decoder,
+)
 from chatwright.compression.decoder import check_decoder, load_decoder
 from chatwright.compression.distillation import Distillation, check_same_vocabulary
 from chatwright.compression.quantize import scored_documents
-from chatwright.errors import InvalidDatasetError, UsageError
+from chatwright.errors import ChatwrightError, InvalidDatasetError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.evaluation.generate import generate_answers
 from chatwright.i18n import _
@@ -101,14 +109,19 @@ def distill(
         options.seed,
         n_threads,
         {
-            "teacher": {"path": teacher.path.resolve(), "name": teacher.name, "weights": teacher.fingerprint()},
-            "student": {"path": student.path.resolve(), "name": student.name, "weights": student.fingerprint()},
+            "teacher": _described(teacher),
+            "student": _described(student),
             "distill": {
                 name: value for name, value in asdict(options).items() if name not in ("seed", "max_tokens", "epochs")
             },
         },
     )
-    return resume_distillation(run, progress=progress)
+    try:
+        return resume_distillation(run, progress=progress)
+    except ChatwrightError:
+        if not (run.path / STEPS).exists():  # refused before the first step: there is nothing to go on with
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distilled:
@@ -119,6 +132,7 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
     described = run.section("distill")
     options = DistillOptions(**described | {"text": Path(described["text"]) if "text" in described else None})
     teacher, student = (_opened(run, who) for who in ("teacher", "student"))
+    check_same_vocabulary(teacher.tokenizer(), student.tokenizer())
     with run.locked():
         documents = _documents(student, student, Path(run.section("dataset")["path"]), options)
         model = load_decoder(student)
@@ -147,10 +161,21 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
     return Distilled(run.path, run.result, bill)
 
 
+def _described(model: BaseModel) -> dict[str, Any]:
+    """A model as config.toml says it, and as a resume knows it again."""
+    return {
+        "path": model.path.resolve(),
+        "name": model.name,
+        "weights": model.fingerprint(),
+        "text_side": model.text_fingerprint(),
+    }
+
+
 def _opened(run: Run, who: str) -> BaseModel:
     described = run.section(who)
     model = BaseModel.open(Path(described["path"]), described["name"])
-    model.check(described["weights"], model.text_fingerprint())
+    # runs of earlier versions do not say it
+    model.check(described["weights"], described.get("text_side", model.text_fingerprint()))
     return model
 
 

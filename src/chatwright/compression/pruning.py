@@ -96,7 +96,7 @@ def prune_model(
     study = bool(options.unstructured or options.low_rank)
     shape = None if study else pruned_shape(config, options.ratio, options.what)
     if options.heal is not None:
-        check_text(Dataset.open(options.heal))
+        check_text(Dataset.open(options.heal), base)
     with new_folder(out) as whole:
         tokenizer = base.tokenizer()
         windows = _windows(base, options) if options.text_needed else None
