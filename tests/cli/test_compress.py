@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from chatwright.model.rnn_config import RNN_MODEL_TYPE
 from tests.cli.conftest import Run
 from tests.training.corpus import make_dataset
@@ -61,6 +63,35 @@ def test_a_bill_has_task_scores_of_before_and_after_where_that_is_asked_for(
     assert not (tmp_path / "none").exists()
     alone = command("quantize", tiny, "--to", "int8", "--limit", "4", "--out", str(tmp_path / "none"))
     assert "--limit belongs to --tasks" in alone.err
+
+
+def test_no_task_is_scored_before_what_can_be_refused_at_once_is(command: Run, tiny: str, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("kept", encoding="utf-8")
+    items = tmp_path / "t.jsonl"
+    items.write_text(json.dumps({"text": "1?", "choices": ["yes", "no"], "answer": 0}) + "\n", encoding="utf-8")
+    task = tmp_path / "t.toml"
+    task.write_text(
+        'name = "sums"\ntitle = "Sums"\nlanguage = "en"\nkind = "choice"\nsource = "made up"\n'
+        'prompt = "{{ text }}"\ndata = "t.jsonl"\n',
+        encoding="utf-8",
+    )
+    from chatwright.compression.task_bill import TaskScorer
+
+    scored: list[Path] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TaskScorer, "score", lambda self, path, name: scored.append(path))
+        done = command("quantize", tiny, "--to", "int8", "--tasks", str(task), "--out", str(taken))
+        assert "not empty" in done.err
+        absent = str(tmp_path / "absent")
+        out = str(tmp_path / "out")
+        done = command("quantize", tiny, "--to", "int4", "--calibration", absent, "--tasks", str(task), "--out", out)
+        assert "no dataset or text file" in done.err
+    assert not scored
+    done = command("quantize", tiny, "--to", "int8", "--tasks", "memorisation", "--out", out)
+    assert done.code == 2
+    assert "leave it out of --tasks" in done.err
 
 
 def test_bad_input_is_a_sentence(command: Run, tiny: str, tmp_path: Path) -> None:

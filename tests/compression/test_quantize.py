@@ -76,6 +76,45 @@ def test_calibrated_outputs_are_nearer_than_rounded_ones() -> None:
     assert error[1] < 0.5 * error[0]
 
 
+def test_improving_makes_no_row_worse_than_choosing_greedily() -> None:
+    inputs = correlated(512, 64)
+    hessian = second_moment([inputs])
+    for size in (1e-5, 1.0, 1e4):
+        weight = size * torch.randn(24, 64, generator=torch.Generator().manual_seed(1))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("chatwright.compression.gptq.TURNS", 0)
+            greedy = torch.from_numpy(values_of_blocks(gptq(weight, hessian), Type.Q4_1))
+        found = torch.from_numpy(values_of_blocks(gptq(weight, hessian), Type.Q4_1))
+        damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64)
+        left, before = (((each - weight) @ damped * (each - weight)).sum(1) for each in (found, greedy))
+        assert bool((left <= before * (1 + 1e-3)).all()), size
+
+
+@pytest.mark.parametrize("options", [{"to": "int8"}, {"to": "int4", "method": "gptq"}])
+def test_weights_too_large_for_blocks_are_refused(data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    large = make_folder(tmp_path / "large")
+    weights = load_file(large / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] *= 1e8
+    save_file(weights, large / "model.safetensors", metadata={"format": "pt"})
+    if "method" in options:
+        options = options | {"calibration": data}
+    with pytest.raises(InvalidModelError, match=r"layers\.1\.feed_forward\.up.*holds none so large"):
+        run(large, tmp_path / "out", measure=False, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_why_llama_cpp_does_not_load_the_folder_is_said(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise InvalidModelError("There is no word for this shape.")
+
+    monkeypatch.setattr("chatwright.compression.quantized_file.export_gguf", refuse)
+    bill = run(source, tmp_path / "out", to="int8", measure=False)
+    assert "Chatwright loads the folder, llama.cpp does not: There is no word for this shape." in bill.notes
+    assert load_model(tmp_path / "out").config == load_model(source).config
+
+
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
     inputs = correlated(256, 64)
     inputs[:, 7] = inputs[:, 40:] = 0

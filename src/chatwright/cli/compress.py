@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from chatwright.compression.bill import Bill, Measured
     from chatwright.compression.distill import Distilled
     from chatwright.compression.task_bill import TaskBill, TaskScorer
-    from chatwright.evaluation.scores import TaskScores
     from chatwright.settings import Settings
     from chatwright.training.base_model import BaseModel
 
@@ -98,11 +99,10 @@ def quantize(
 
     output: Output = context.obj
     base = _open(model, settings)
-    scorer = _scorer(output, tasks, limit, settings)
-    before = _scored(scorer, base)
+    scorer = _scorer(output, tasks, limit, settings, base)
     with TrainingProgress(output) as progress:
         bill = run_quantize(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
-    _report(output, bill, Path(out), as_json, tasks=_task_bill(scorer, before, Path(out)))
+    _report(output, bill, Path(out), as_json, tasks=partial(_task_bill, scorer, base, Path(out)))
 
 
 def prune(
@@ -160,11 +160,10 @@ def prune(
 
     output: Output = context.obj
     base = _open(model, settings)
-    scorer = _scorer(output, tasks, limit, settings)
-    before = _scored(scorer, base)
+    scorer = _scorer(output, tasks, limit, settings, base)
     with out_of_memory(), TrainingProgress(output) as progress:
         bill = prune_model(base, options, Path(out), n_threads=settings.n_threads, progress=progress)
-    _report(output, bill, Path(out), as_json, tasks=_task_bill(scorer, before, Path(out)))
+    _report(output, bill, Path(out), as_json, tasks=partial(_task_bill, scorer, base, Path(out)))
 
 
 def distill(
@@ -215,8 +214,7 @@ def distill(
 
     output: Output = context.obj
     teaches, learns = (_open(name, settings) for name in (teacher, student))
-    scorer = _scorer(output, tasks, limit, settings)
-    of_teacher, before = _scored(scorer, teaches), _scored(scorer, learns)
+    scorer = _scorer(output, tasks, limit, settings, teaches, learns)
     with out_of_memory(), TrainingProgress(output) as progress:
         done = run_distill(
             teaches,
@@ -227,10 +225,12 @@ def distill(
             n_threads=settings.n_threads,
             progress=progress,
         )
-    report_distilled(output, done, as_json, _task_bill(scorer, before, done.result, of_teacher))
+    report_distilled(output, done, as_json, partial(_task_bill, scorer, learns, done.result, teaches))
 
 
-def report_distilled(output: Output, done: Distilled, as_json: bool = False, tasks: TaskBill | None = None) -> None:
+def report_distilled(
+    output: Output, done: Distilled, as_json: bool = False, tasks: Callable[[], TaskBill | None] = lambda: None
+) -> None:
     """The bill of a distillation, or how to go on with it."""
     if done.bill is None or done.result is None:
         output.say(_("Stopped; everything is saved. Continue: chatwright runs resume {run}", run=done.run))
@@ -247,8 +247,10 @@ def _open(model: str, settings: Settings) -> BaseModel:
     return BaseModel.open(path, name if folder.owns(path) else "")
 
 
-def _scorer(output: Output, tasks: str | None, limit: str | None, settings: Settings) -> TaskScorer | None:
-    """Of the tasks that were asked for; refuses what is none before any work."""
+def _scorer(
+    output: Output, tasks: str | None, limit: str | None, settings: Settings, *models: BaseModel
+) -> TaskScorer | None:
+    """Of the tasks that were asked for; refuses what is none, or what a model cannot do, before any work."""
     if tasks is None:
         if limit is not None:
             raise UsageError("--limit belongs to --tasks: name the tasks that it is for.")
@@ -256,25 +258,23 @@ def _scorer(output: Output, tasks: str | None, limit: str | None, settings: Sett
     from chatwright.compression.task_bill import TaskScorer
 
     output.say(_("Task scores are measured too, of the model before and of the one after."))
-    return TaskScorer(tasks, number(limit, "--limit", least=1, most=1 << 40, whole=True), settings)
-
-
-def _scored(scorer: TaskScorer | None, model: BaseModel) -> list[TaskScores]:
-    return [] if scorer is None else scorer.score(model.path, model.title)
+    scorer = TaskScorer(tasks, number(limit, "--limit", least=1, most=1 << 40, whole=True), settings)
+    for model in models:
+        if model.kind == "decoder":  # others are refused by the verb
+            scorer.check(model.path, model.title)
+    return scorer
 
 
 def _task_bill(
-    scorer: TaskScorer | None,
-    before: list[TaskScores],
-    made: Path | None,
-    teacher: list[TaskScores] | None = None,
+    scorer: TaskScorer | None, base: BaseModel, made: Path | None, teacher: BaseModel | None = None
 ) -> TaskBill | None:
-    """Of what was made, into its card too."""
+    """Of what was made, into its card too. It takes minutes, so it comes last: all refusals are over, and the bill is out."""
     if scorer is None or made is None:
         return None
     from chatwright.compression.task_bill import TaskBill
 
-    bill = TaskBill.of(before, scorer.score(made, made.name), teacher or ())
+    before, after = scorer.score(base.path, base.title), scorer.score(made, made.name)
+    bill = TaskBill.of(before, after, () if teacher is None else scorer.score(teacher.path, teacher.title))
     bill.write_card(made)
     return bill
 
@@ -296,12 +296,16 @@ def _report(
     made: Path,
     as_json: bool,
     values: dict[str, Any] | None = None,
-    tasks: TaskBill | None = None,
+    tasks: Callable[[], TaskBill | None] = lambda: None,
 ) -> None:
-    """The table, what it means, and what to do next."""
+    """The table, what it means, and what to do next. `tasks`: measured once the table is out."""
     if as_json:
-        scores = {} if tasks is None else {"tasks": tasks.to_dict()}
-        output.json((values or {"model": str(made), **bill.to_dict()}) | scores)
+        scores: dict[str, Any] = {}
+        try:
+            if (scored := tasks()) is not None:
+                scores = {"tasks": scored.to_dict()}
+        finally:  # a Ctrl-C takes the scores, not the bill
+            output.json((values or {"model": str(made), **bill.to_dict()}) | scores)
     else:
         models = [(_("before"), bill.before), (_("after"), bill.after)]
         if bill.teacher is not None:
@@ -320,11 +324,11 @@ def _report(
             )
         elif bill.after.scores is None:
             output.say(_("Without held-out text nobody can say what it costs in quality: add --text."))
-        if tasks is not None:
-            _task_table(output, tasks)
     for note in bill.notes:
         output.say(note)
     output.say(_('The model is in {path}. Try it: chatwright complete {path} "…"', path=made))
+    if not as_json and (scored := tasks()) is not None:
+        _task_table(output, scored)
 
 
 def _task_table(output: Output, tasks: TaskBill) -> None:

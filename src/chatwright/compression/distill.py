@@ -179,9 +179,7 @@ def _opened(run: Run, who: str) -> BaseModel:
     return model
 
 
-def _documents(
-    model: BaseModel, student: BaseModel, dataset: Path, options: DistillOptions
-) -> list[EncodedDocument]:
+def _documents(model: BaseModel, student: BaseModel, dataset: Path, options: DistillOptions) -> list[EncodedDocument]:
     """The same texts for every model, as many as the student's size allows, each in the tokens of the model that reads them."""
     if not options.measure:
         return []

@@ -43,10 +43,25 @@ def gptq(weight_OI: Tensor, hessian_II: Tensor, damping: float = DAMPING) -> NDA
     order_I = _order(hessian_II.diagonal())
     q_OI, scale_OG, minimum_OG = _greedy(weight_OI.double(), hessian_II, order_I)
     weight_OI, hessian_II = weight_OI.float(), hessian_II.float()
+    error_O = _error(weight_OI, hessian_II, q_OI, scale_OG, minimum_OG)
     for _turn in range(TURNS):
-        scale_OG, minimum_OG = _scales(weight_OI, hessian_II, q_OI, scale_OG, minimum_OG)
-        _integers(weight_OI, hessian_II, q_OI, scale_OG, minimum_OG, order_I)
+        tried_OI = q_OI.clone()
+        tried_scale_OG, tried_minimum_OG = _scales(weight_OI, hessian_II, q_OI, scale_OG, minimum_OG)
+        _integers(weight_OI, hessian_II, tried_OI, tried_scale_OG, tried_minimum_OG, order_I)
+        tried_O = _error(weight_OI, hessian_II, tried_OI, tried_scale_OG, tried_minimum_OG)
+        # float16 has no scale between two of its numbers, and a system may be near singular: a row may get worse, or infinite
+        better_O1 = (tried_O < error_O)[:, None]
+        q_OI = torch.where(better_O1, tried_OI, q_OI)
+        scale_OG = torch.where(better_O1, tried_scale_OG, scale_OG)
+        minimum_OG = torch.where(better_O1, tried_minimum_OG, minimum_OG)
+        error_O = torch.where(better_O1[:, 0], tried_O, error_O)
     return pack_q4_1(q_OI, scale_OG, minimum_OG)
+
+
+def _error(weight_OI: Tensor, hessian_II: Tensor, q_OI: Tensor, scale_OG: Tensor, minimum_OG: Tensor) -> Tensor:
+    """Of each row's outputs, squared; infinite where it is no number."""
+    off_OI = weight_OI - _values(q_OI, scale_OG, minimum_OG)
+    return ((off_OI @ hessian_II) * off_OI).sum(1).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
 
 
 def _damped(hessian_II: Tensor, damping: float) -> Tensor:

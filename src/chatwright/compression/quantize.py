@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType as Type
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chatwright.compression.bill import Bill, measured, score, scored_bytes
@@ -20,7 +21,7 @@ from chatwright.compression.layerwise import Inputs, walk
 from chatwright.compression.quantized_file import Stored, write_weights
 from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
 from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
-from chatwright.errors import UsageError
+from chatwright.errors import InvalidModelError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.i18n import _
 from chatwright.model.card import ModelCard, write_card
@@ -104,13 +105,13 @@ def quantize(
         progress.stage(_("Writing"), None)
         title = f"{base.title} {options.to}"
         base.write_tokenizer(whole)
-        portable = write_weights(whole, config, stored, _FILES[options.to], _general(base, title))
+        lacking = write_weights(whole, config, stored, _FILES[options.to], _general(base, title))
         progress.stage(_("Measuring the model after"), None)
         after = score(model, documents)
         bill = Bill(
             measured(base.path, config, before, n_threads, options.measure),
             measured(whole, config, after, n_threads, options.measure),
-            _notes(base, options, portable),
+            _notes(base, options, lacking),
         )
         write_card(whole, card(base, title, ["quantised"], _recipe(options, windows), bill))
     return bill
@@ -161,6 +162,7 @@ def default_windows(n_parameters: int) -> int:
     return int(min(128, max(32, 1e10 / n_parameters)))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what does not fit is refused in a sentence
 @torch.no_grad()
 def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, progress: Progress) -> dict[str, Stored]:
     """Every parameter as it is stored; the model then has the values of its blocks."""
@@ -168,8 +170,18 @@ def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, pro
     stored: dict[str, Stored] = {}
 
     def keep(name: str, blocks: Any, kind: Type) -> None:
-        stored[name] = Stored(blocks, kind)
-        parameters[name].copy_(torch.from_numpy(values_of_blocks(blocks, kind)))
+        store(name, blocks, kind, values_of_blocks(blocks, kind))
+
+    def store(name: str, rows: Any, kind: Type, values: NDArray[np.float32]) -> None:
+        if not np.isfinite(values).all():
+            raise InvalidModelError(
+                "The parameter {name} has weights up to {most:.3g}: {kind} holds none so large. Nothing was written.",
+                name=name,
+                most=float(parameters[name].abs().max()),
+                kind=kind.name,
+            )
+        stored[name] = Stored(rows, kind)
+        parameters[name].copy_(torch.from_numpy(values))
 
     eight: set[str] = set()
 
@@ -198,8 +210,7 @@ def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, pro
             values = parameter.detach().numpy()
             if kind in (Type.F32, Type.F16):
                 rows = values.astype(np.float32 if kind is Type.F32 else np.float16)
-                stored[name] = Stored(rows, kind)
-                parameter.copy_(torch.from_numpy(rows.astype(np.float32)))
+                store(name, rows, kind, rows.astype(np.float32))
             else:
                 keep(name, round_to_blocks(values, kind), kind)
         progress.advance(number)
@@ -234,11 +245,11 @@ def _general(base: BaseModel, title: str) -> dict[str, Any]:
     return known
 
 
-def _notes(base: BaseModel, options: QuantizeOptions, portable: bool) -> list[str]:
+def _notes(base: BaseModel, options: QuantizeOptions, lacking: str | None) -> list[str]:
     stored = describe_model(base.path).quantization
     notes = []
-    if not portable:
-        notes.append(_("GGUF has no words for this tokenizer: Chatwright loads the folder, llama.cpp does not."))
+    if lacking is not None:
+        notes.append(_("Chatwright loads the folder, llama.cpp does not: {reason}", reason=lacking))
     if stored in ("F32", "BF16", "F16") and options.to == "int8":
         notes.append(
             _("Loaded by `serve`, the model before is rounded to 8 bits too: int8 saves disk and loading, not time.")

@@ -41,20 +41,21 @@ def write_weights(
     parameters: Mapping[str, Stored],
     kind: Literal["Q8_0", "Q4_1"],
     general: Mapping[str, Any],
-) -> bool:
+) -> str | None:
     """model.gguf in a folder that has the tokenizer's files. `general`: metadata about the model, such as its name.
 
-    False where the tokenizer cannot be said in GGUF: then it lies beside the file only, where we find it and llama.cpp does not.
+    The reason where GGUF cannot say all of the model, most often its tokenizer: that lies beside the file then, where we find it and
+    llama.cpp does not. None where it can.
     """
     bare = folder / BARE
     _write_bare(bare, config, parameters, {**general, "general.file_type": int(FILE_TYPES[kind])})
     try:
         export_gguf(Source.open(bare), folder / WEIGHTS, kind)
-    except InvalidModelError:
+    except InvalidModelError as error:
         bare.rename(folder / WEIGHTS)
-        return False
+        return str(error).replace(f"{folder}/", "")
     bare.unlink()
-    return True
+    return None
 
 
 def _write_bare(path: Path, config: ModelConfig, parameters: Mapping[str, Stored], general: Mapping[str, Any]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from chatwright.engine.load import load_text_model
+from chatwright.errors import UsageError
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.examples import Example
 from chatwright.evaluation.journal import Journal
-from chatwright.evaluation.library import find_tasks
+from chatwright.evaluation.library import MEMORISATION, find_tasks
 from chatwright.evaluation.report import shown
-from chatwright.evaluation.run import Progress, Silent, answer_with_writer, prepare
+from chatwright.evaluation.run import Progress, Silent, answer_with_writer, check_writer, prepare
 from chatwright.evaluation.scores import TaskComparison, TaskScores, compare, comparison_dict, score, to_dict
 from chatwright.evaluation.task import Task
 from chatwright.model.card import add_scores
@@ -75,10 +76,27 @@ class TaskScorer:
 
     def __init__(self, names: str, limit: int | None, settings: Settings, progress: Progress | None = None) -> None:
         """Raises EvaluationError, UsageError for a task that is none."""
-        tasks = find_tasks(names)
+        tasks = [] if MEMORISATION in _names(names) else find_tasks(names)
+        if not tasks:
+            raise UsageError(
+                "The task memorisation asks for the training data, which is not looked at here: leave it out of --tasks, and score"
+                " it with `chatwright evaluate --train`."
+            )
         self.prepared: list[tuple[Task, list[Example]]] = prepare([task.sampled(limit) for task in tasks])
         self.settings = settings.model_copy(update={"quantization": "fp32"})
         self.progress = progress or Silent()
+
+    def check(self, path: Path, name: str) -> None:
+        """Raises EvaluationError where the model cannot do a task, before any work."""
+        asyncio.run(self._check(path, name))
+
+    async def _check(self, path: Path, name: str) -> None:
+        writer = EngineWriter(load_text_model(path, name, self.settings))
+        try:
+            for task, examples in self.prepared:
+                check_writer(writer, task, examples)
+        finally:
+            await writer.close()
 
     def score(self, path: Path, name: str) -> list[TaskScores]:
         """Raises EvaluationError where the model cannot do a task, before any item."""
@@ -92,3 +110,7 @@ class TaskScorer:
         finally:
             await writer.close()
         return [score(each) for each in answered]
+
+
+def _names(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]

@@ -190,9 +190,7 @@ def _fit(run: Run, trial: Trial, task: Task, progress: Progress, world: World, f
     with locked(sub_run, world):
         before = measure_before(objective, own_training, sub_run, world)
         try:
-            result: Result | None = train(
-                objective, own_training, sub_run, progress=progress, world=world, force=force
-            )
+            result: Result | None = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
         except DivergenceError:
             result = None
     if result is not None and result.signal is not None:

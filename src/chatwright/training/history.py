@@ -18,7 +18,8 @@ MEASURED = "measured"
 @dataclass(frozen=True)
 class History:
     """`series`: figure → (step, value), each step once: a run that was killed has written some steps twice, the last counts.
-    `status`: the last event that says how the run ended, or "running". `final`: figures of the whole held-out data, NaN where one is no number."""
+    `status`: the last event that says how the run ended, or "running". `final`: figures of the whole held-out data, NaN where one
+    is no number."""
 
     events: Sequence[Mapping[str, Any]] = ()
     series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
