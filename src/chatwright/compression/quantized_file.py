@@ -44,8 +44,8 @@ def write_weights(
 ) -> str | None:
     """model.gguf in a folder that has the tokenizer's files. `general`: metadata about the model, such as its name.
 
-    The reason where GGUF cannot say all of the model, most often its tokenizer: that lies beside the file then, where we find it and
-    llama.cpp does not. None where it can.
+    The reason where GGUF cannot say all of the model, most often its tokenizer: that lies beside the file then, where we find it
+    and llama.cpp does not. None where it can.
     """
     bare = folder / BARE
     _write_bare(bare, config, parameters, {**general, "general.file_type": int(FILE_TYPES[kind])})
