@@ -296,13 +296,13 @@ def test_memorisation_is_about_a_dataset(command: Run, tiny: str, tmp_path: Path
 
 def test_the_smallest_difference_that_matters_is_said_and_asked_for(command: Run, tiny: str, tmp_path: Path) -> None:
     task = str(texts(tmp_path))
-    done = command("evaluate", tiny, "--tasks", task, "--against", tiny, "--smallest-difference", "2.5")
+    done = command("evaluate", tiny, "--tasks", task, "--against", tiny, "--margin", "2.5")
     assert done.code == 0, done.err
     assert "smallest difference of interest: 0.025" in done.err
     assert "Alike for all that matters" in done.err
-    wrong = command("evaluate", tiny, "--tasks", task, "--smallest-difference", "-1")
+    wrong = command("evaluate", tiny, "--tasks", task, "--margin", "-1")
     assert wrong.code == 2
-    assert "--smallest-difference takes a number from 0 to 100" in wrong.err
+    assert "--margin takes a number from 0 to 100" in wrong.err
 
 
 def test_a_task_of_many_choices_does_not_overflow_the_queue(command: Run, tiny: str, tmp_path: Path) -> None:

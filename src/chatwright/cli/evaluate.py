@@ -86,15 +86,16 @@ def evaluate(
     smallest_difference: Annotated[
         str,
         typer.Option(
+            "--margin",
             metavar="PERCENT",
             help="The smallest difference of interest: no less is called better or worse. Of bits per byte a share, else points of"
             " 100.",
         ),
     ] = "1",
-    card: Annotated[
+    no_card: Annotated[
         bool,
-        typer.Option("--card/--no-card", help="Write the figures into the model's README.md, where it is one of ours."),
-    ] = True,
+        typer.Option("--no-card", help="Leave README.md of our own models alone: the figures are not written into it."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on tasks with confidence intervals, and compare it with another."""
@@ -107,7 +108,7 @@ def evaluate(
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
     n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
-    percent = number(smallest_difference, "--smallest-difference", least=0, most=100)
+    percent = number(smallest_difference, "--margin", least=0, most=100)
     settings = read_settings({"device": device, "quantization": quantization})
     output.log_to_stderr(settings)
     dataset = None if train is None else Dataset.open(Path(train))
@@ -132,7 +133,7 @@ def evaluate(
         output.json(evaluation.to_dict())
     else:
         _tables(output, evaluation)
-    if card and url is None:
+    if not no_card and url is None:
         _write_cards(output, settings, evaluation)
     if folder is not None:
         output.say(_("The reports are in {path}.", path=folder / "report.html"))

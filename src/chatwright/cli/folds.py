@@ -17,7 +17,7 @@ Choose = Annotated[
     str | None,
     typer.Option(
         "--choose",
-        metavar="SETTING=X,Y",
+        metavar="KEY=X,Y",
         help="Choose a setting within each fold, such as lr=1e-4,5e-4; what the fold holds out is not looked at for it.",
         show_default=False,
     ),
