@@ -265,6 +265,18 @@ async def test_a_used_up_lexer_spoils_no_other_answer(compiler: GrammarCompiler,
     assert follow(third, '"' + "Another text altogether: 12, 13, 14. " * 20) > 100
 
 
+async def test_one_slow_step_is_forgiven_and_a_second_is_not(
+    compiler: GrammarCompiler, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine makes a harmless step slow once; what is slow again would hold up everybody."""
+    monkeypatch.setattr("chatwright.engine.grammar.SLOW_STEP_S", -1.0)
+    (constraint,) = await compiler.constraints(Grammar("regex", "a+"), 1)
+    logits = np.zeros(tokenizer.vocab_size, np.float32)
+    assert np.isfinite(constraint.mask(logits)).any()
+    with pytest.raises(GrammarFailedError, match="too long to follow"):
+        constraint.mask(logits)
+
+
 async def test_the_cache_is_bounded(compiler: GrammarCompiler) -> None:
     for i in range(80):
         await compiler.constraints(Grammar("regex", f"a{{{i + 1}}}"), 1)

@@ -41,8 +41,10 @@ CACHED_GRAMMARS = 32
 # A trial has its limits of CPU time (`grammar_worker`); on a busy machine they take longer to reach.
 TRIAL_LIMIT_S = 20.0
 # Steps of the engine take tens of milliseconds. What llguidance counts bounds a mask to 15 ms for every hostile grammar that was
-# tried; one that finds a way around that has one slow step and no second.
+# tried; one that finds a way around that has two slow steps and no third. One alone was seen of a harmless grammar, on a machine
+# where four processes shared two cores.
 SLOW_STEP_S = 0.1
+SLOW_STEPS = 2
 # A lexer that other answers have filled up is replaced in the middle of a step: only where that is quick.
 QUICK_COMPILE_S = 0.05
 # JSON as people write it, on one line or indented, without room for a small model to write blanks for ever.
@@ -80,6 +82,7 @@ class Constraint:
         self._compiled: _Compiled | None = compiled
         self._matcher = compiled.prototype.deep_copy()
         self._taken: list[int] = []
+        self._n_slow = 0
 
     def mask(self, logits_V: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits with minus infinity for every token that may not come next. (V,) → (V,), a copy.
@@ -89,7 +92,9 @@ class Constraint:
         started = time.thread_time()
         bits = self._bitmask()
         if time.thread_time() - started > SLOW_STEP_S:
-            raise GrammarFailedError("it takes too long to follow")
+            self._n_slow += 1
+            if self._n_slow >= SLOW_STEPS:
+                raise GrammarFailedError("it takes too long to follow")
         allowed = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
         n = min(len(allowed), len(logits_V))  # a model may have rows for tokens that its tokenizer does not
         masked = np.full_like(logits_V, -np.inf)
