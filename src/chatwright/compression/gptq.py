@@ -17,24 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from chatwright.compression.blocks import BLOCK, fit_range, halves, pack_q4_1, rounded
-from chatwright.compression.layerwise import Inputs
 
 # Added to the diagonal, as a share of its mean: without, directions that the calibration text never took would cost nothing.
 DAMPING = 0.01
 TURNS = 2
 _ROWS = 256  # whose scales are solved for at once
-
-
-def aimed(weight_OI: Tensor, inputs: Inputs, damping: float = DAMPING) -> Tensor:
-    """The matrix that, on the inputs as they are now, comes nearest to what the unchanged model says there:
-    W + (W drift + residual) (moment + λ)⁻¹."""
-    if inputs.drift_II is None:
-        return weight_OI
-    lacking_OI = weight_OI @ inputs.drift_II
-    if inputs.residual_OI is not None:
-        lacking_OI = lacking_OI + inputs.residual_OI
-    made_good_OI: Tensor = torch.linalg.solve(_damped(inputs.moment_II, damping), lacking_OI.double().T).T.float()
-    return weight_OI + made_good_OI
 
 
 def gptq(weight_OI: Tensor, hessian_II: Tensor, damping: float = DAMPING) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from chatwright.compression.importance import Importance
-from chatwright.compression.layerwise import Inputs, walk
+from chatwright.compression.layerwise import walk
 from chatwright.errors import UsageError
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
@@ -85,10 +85,10 @@ def prune(model: GPT, shape: Shape, importance: Importance, windows_NT: Tensor, 
     inputs = {f"layers.{i}.attention.out": _channels(heads[i], model.config.head_dim) for i in range(shape.n_layer)}
     inputs |= {f"layers.{i}.feed_forward.down": channels[i] for i in range(shape.n_layer)}
 
-    def visit(names: Sequence[str], given: Inputs) -> None:
+    def visit(names: Sequence[str], moment_II: Tensor) -> None:
         for name in names:
-            if name in inputs and len(inputs[name]) < len(given.moment_II):
-                _fit_again(model.get_submodule(name), inputs[name], given.moment_II)
+            if name in inputs and len(inputs[name]) < len(moment_II):
+                _fit_again(model.get_submodule(name), inputs[name], moment_II)
 
     walk(model, windows_NT, visit, progress)
     return _sliced(model, shape, heads, channels)

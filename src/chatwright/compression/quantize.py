@@ -16,8 +16,8 @@ from torch import Tensor
 from chatwright.compression.bill import Bill, measured, score, scored_bytes
 from chatwright.compression.blocks import BLOCK, round_to_blocks, values_of_blocks
 from chatwright.compression.decoder import check_decoder, load_decoder
-from chatwright.compression.gptq import aimed, gptq
-from chatwright.compression.layerwise import Inputs, walk
+from chatwright.compression.gptq import gptq
+from chatwright.compression.layerwise import walk
 from chatwright.compression.quantized_file import Stored, write_weights
 from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
 from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
@@ -185,15 +185,14 @@ def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, pro
 
     eight: set[str] = set()
 
-    def visit(names: Sequence[str], inputs: Inputs) -> None:
+    def visit(names: Sequence[str], moment_II: Tensor) -> None:
         for name in (f"{each}.weight" for each in names):
-            if len(inputs.moment_II) % BLOCK:
+            if len(moment_II) % BLOCK:
                 continue
-            wanted_OI = aimed(parameters[name], inputs)
             if name in eight:
-                keep(name, round_to_blocks(wanted_OI.numpy(), Type.Q8_0), Type.Q8_0)
+                keep(name, round_to_blocks(parameters[name].numpy(), Type.Q8_0), Type.Q8_0)
             else:
-                keep(name, gptq(wanted_OI, inputs.moment_II), Type.Q4_1)
+                keep(name, gptq(parameters[name], moment_II), Type.Q4_1)
 
     if windows is not None:
         if options.eight_bit_share:
@@ -201,7 +200,7 @@ def _quantized(model: GPT, options: QuantizeOptions, windows: Tensor | None, pro
             progress.stage(_("Measuring what rounding would hurt"), len(tried))
             eight = most_sensitive(model, measure_sensitivity(model, tried, progress), options.eight_bit_share)
         progress.stage(_("Calibrating layer by layer"), model.config.n_layer)
-        walk(model, windows, visit, progress)  # `drift` is not measured on a real model yet: see LOG.md
+        walk(model, windows, visit, progress)
     progress.stage(_("Rounding"), len(parameters))
     head = "embed.weight" if model.head is None else "head.weight"
     for number, (name, parameter) in enumerate(parameters.items(), 1):

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from chatwright.compression.layerwise import Inputs, walk
+from chatwright.compression.layerwise import walk
 from chatwright.model.gpt import GPT
 from chatwright.training.progress import Progress
 
@@ -26,9 +26,9 @@ def zero_weights(model: GPT, ratio: float, method: Unstructured, windows_NT: Ten
     if method == "wanda":
         assert windows_NT is not None
 
-        def visit(names: Sequence[str], inputs: Inputs) -> None:
+        def visit(names: Sequence[str], moment_II: Tensor) -> None:
             for name in names:
-                _zero(model.get_parameter(f"{name}.weight"), ratio, inputs.moment_II.diagonal().sqrt())
+                _zero(model.get_parameter(f"{name}.weight"), ratio, moment_II.diagonal().sqrt())
 
         walk(model, windows_NT, visit, progress)
         return
