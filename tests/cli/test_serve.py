@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from chatwright.cli.home import sole_server
-from chatwright.cli.serve import is_loopback, languages_sentence
-from chatwright.errors import InUseError
+from chatwright.cli.output import Output
+from chatwright.cli.serve import is_loopback, languages_sentence, open_database
+from chatwright.errors import ChatwrightError, InUseError
+from chatwright.settings import Settings
 from tests.cli.conftest import Run
 
 Process = Callable[..., "subprocess.Popen[str]"]
@@ -57,6 +59,7 @@ def test_it_serves_says_where_and_cleans_up(process: Process, tiny: str, home: P
     assert server.returncode == 0, rest
     assert "Traceback" not in rest
     assert not (home / "server.json").exists()
+    assert (home / "chatwright.db").stat().st_mode & 0o077 == 0
     assert not list((home / "models" / ".work").glob("*.held"))
 
 
@@ -92,10 +95,19 @@ def test_one_server_a_home(home: Path) -> None:
         pass
 
 
-def test_a_home_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_no_reason_not_to_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    with sole_server(tmp_path / "file" / "home", "http://here") as writable:
+    home = tmp_path / "file" / "home"
+    with sole_server(home, "http://here") as writable:
         assert not writable
+    database, token = open_database(Settings(home=home), Output())
+    assert database is None
+    assert token is None
+    assert "What needs the database is off: " in capsys.readouterr().err
+    with pytest.raises(ChatwrightError):
+        open_database(Settings(home=home, accounts=True), Output())
 
 
 def test_a_taken_port_is_told_with_a_free_one(command: Run, tiny: str) -> None:

@@ -21,6 +21,7 @@ from chatwright.server.app import create_app
 from chatwright.server.run import DrainingServer, make_server
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
+from chatwright.store.database import Database
 
 # Generous: other work may share the machine. Nothing waits this long unless it fails.
 PATIENCE_S = 30.0
@@ -88,6 +89,7 @@ def start_server(
     slow_step_s: float = 0.0,
     send_buffer: int | None = None,
     accounts: Accounts | None = None,
+    database: Database | None = None,
     **settings: Any,
 ) -> RunningServer:
     """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine."""
@@ -96,7 +98,7 @@ def start_server(
     model = opened.with_engine(load_engine(folder, MODEL, chosen))
     if slow_step_s:
         slow_down(model, slow_step_s)
-    app = create_app(chosen, [model], [opened], accounts)
+    app = create_app(chosen, [model], [opened], accounts, database)
     sock = socket.socket()
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

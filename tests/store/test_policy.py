@@ -9,7 +9,7 @@ import pytest
 
 from chatwright.errors import ChatwrightError, ForbiddenError, NotFoundError, NotSignedInError
 from chatwright.store.actor import NOBODY, OPEN, OPERATOR, SCOPES_OF_ROLE, SERVER_KEY, Actor, Role, Scope, Via
-from chatwright.store.policy import RULES, Action, Resource, authorize
+from chatwright.store.policy import RULES, Action, Resource, authorize, owns
 
 
 def person(role: Role) -> Actor:
@@ -94,3 +94,9 @@ def test_a_role_that_was_taken_away_opens_nothing() -> None:
 
 def test_the_policy_is_one_function() -> None:
     assert list(inspect.signature(authorize).parameters) == ["actor", "action", "resource"]
+
+
+def test_what_is_nobodys_is_the_operators() -> None:
+    assert [name for name, actor in WHO.items() if owns(actor, None)] == ["operator"]
+    assert not any(owns(actor, "user-other") for actor in WHO.values())
+    assert owns(person(Role.MEMBER), "user-member")

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from chatwright.cli.adapters import Chosen, resolve_model, with_adapters
 from chatwright.cli.output import Output, read_settings
-from chatwright.errors import InUseError, ModelNotFoundError, UsageError
-from chatwright.i18n import _, format_size
+from chatwright.errors import ChatwrightError, InUseError, ModelNotFoundError, UsageError
+from chatwright.i18n import _, describe_error, format_size
 from chatwright.machine import cpu_quota
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chatwright.engine.text import TextModel
     from chatwright.hub import ModelsFolder
     from chatwright.settings import Settings
-    from chatwright.store.accounts.service import Accounts
+    from chatwright.store.database import Database
 
 
 def serve(
@@ -163,7 +163,7 @@ def _serve(
         if folder.owns(model.path):
             stack.enter_context(folder.in_use(model.base or model.name, url))
 
-    people, setup_token = open_accounts(settings) if settings.accounts else (None, None)
+    database, setup_token = open_database(settings, output)
 
     from chatwright.engine.opened import open_model
     from chatwright.engine.process.memory import MemoryBudget
@@ -176,13 +176,15 @@ def _serve(
     # While the engine's process imports PyTorch.
     from chatwright.server.app import create_app
     from chatwright.server.run import run_server
+    from chatwright.store.accounts.service import Accounts
 
+    accounts = Accounts(database) if settings.accounts and database is not None else None
     output.say(loading_sentence(chosen[0]))
     for model in chosen[1:]:
         beside = model.path == chosen[0].path
         output.say(loading_sentence(model) if beside else waiting_sentence(model, budget.limit_bytes))
     run_server(
-        create_app(settings, text_models, opened, people),
+        create_app(settings, text_models, opened, accounts, database),
         settings,
         sock,
         on_started=lambda: _announce(url, text_models, settings, made_token, setup_token, output),
@@ -216,8 +218,12 @@ def with_accounts_of_store(settings: Settings, output: Output) -> Settings:
     return settings.model_copy(update={"accounts": asyncio.run(look()) or settings.accounts})
 
 
-def open_accounts(settings: Settings) -> tuple[Accounts, str | None]:
-    """The accounts for the server's own event loop, and where there is nobody yet, the token for the first owner."""
+def open_database(settings: Settings, output: Output) -> tuple[Database | None, str | None]:
+    """The store for the server's own event loop, and where nobody has an account and everybody needs one, the token for the first
+    owner. None where it cannot be made on a server without accounts, which says so and goes on without.
+
+    Raises StoreError and its kin where there are accounts.
+    """
     import asyncio
 
     from chatwright.store.accounts.service import Accounts
@@ -227,9 +233,15 @@ def open_accounts(settings: Settings) -> tuple[Accounts, str | None]:
 
     async def make() -> str | None:
         async with opened(settings, create=True) as database:
-            return await Accounts(database).setup_token()
+            return await Accounts(database).setup_token() if settings.accounts else None
 
-    return Accounts(Database(database_url(settings))), asyncio.run(make())
+    try:
+        return Database(database_url(settings)), asyncio.run(make())
+    except ChatwrightError as error:
+        if settings.accounts:
+            raise
+        output.say(_("What needs the database is off: {problem}", problem=describe_error(error)))
+        return None, None
 
 
 def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output) -> list[Chosen]:

@@ -30,6 +30,7 @@ from chatwright.server.permission import Permit, check_policies
 from chatwright.server.state import ServerState
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
+from chatwright.store.database import Database
 from chatwright.store.policy import Action
 
 
@@ -38,21 +39,23 @@ def create_app(
     text_models: Sequence[TextModel],
     opened: Sequence[OpenedModel] = (),
     accounts: Accounts | None = None,
+    database: Database | None = None,
 ) -> FastAPI:
     """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models and the store.
 
     `opened`: what they were made of, in their order; without it no adapter can be loaded later. `accounts`: then everybody signs
-    in.
+    in. `database`: the store of a server without accounts; with them it is theirs.
     """
     assert text_models, "a server without a model has nothing to answer with"
     models = list(text_models)
+    store = accounts.database if accounts is not None else database
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.gather(*(model.close() for model in models))
-        if accounts is not None:
-            await accounts.database.close()
+        if store is not None:
+            await store.close()
 
     app = FastAPI(
         title="Chatwright",
@@ -66,7 +69,7 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), accounts)
+    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), accounts, store)
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)

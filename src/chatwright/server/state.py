@@ -14,12 +14,14 @@ from chatwright.server.adapters import AdapterShelf
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
+from chatwright.store.database import Database
 
 
 @dataclass
 class ServerState:
     """One per app. The first model is the one that aliases stand for.
 
+    `database`: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     """
 
@@ -27,6 +29,7 @@ class ServerState:
     models: list[TextModel]
     adapters: AdapterShelf
     accounts: Accounts | None = None
+    database: Database | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
 

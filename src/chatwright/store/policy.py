@@ -58,7 +58,8 @@ RULES: dict[Action, Rule] = {
 
 @dataclass(frozen=True)
 class Resource:
-    """What is acted on. `role`: of the user that it is, or belongs to, where rank counts."""
+    """What is acted on. `owner_id`: None for what belongs to the machine's operator, as all does on a server without accounts.
+    `role`: of the user that it is, or belongs to, where rank counts."""
 
     owner_id: str | None
     role: Role | None = None
@@ -82,8 +83,16 @@ def authorize(actor: Actor, action: Action, resource: Resource | None = None) ->
         raise ForbiddenError("You may not do this: it is for administrators.")
     if resource is None:
         return
-    own = resource.owner_id is not None and resource.owner_id == actor.user_id
+    own = owns(actor, resource.owner_id)
     if not own and (rule.others is None or actor.role is None or actor.role < rule.others):
         raise NotFoundError("There is nothing of that id.")
     if resource.role is not None and (actor.role is None or resource.role > actor.role):
         raise ForbiddenError("Only owners may do this to an owner.")
+
+
+def owns(actor: Actor, owner_id: str | None) -> bool:
+    """Whether what belongs to `owner_id` is the actor's own. Nobody's is the operator's: with the server's own key and on an open
+    server many may ask, and none of them can be told from another."""
+    if owner_id is None:
+        return actor.via is Via.OPERATOR
+    return owner_id == actor.user_id
