@@ -16,6 +16,13 @@ from chatwright.text.work import locked
 from tests.cli.conftest import Run
 
 
+STORY = (
+    "The harbour was quiet all morning, and the boats lay still while the old men mended their nets. Towards noon a wind came up"
+    " from the south, the first in weeks, and within the hour every sail that could be carried was set. Only the widow's boat"
+    " stayed behind, because her sons had gone to the town to sell the last of the winter's wool."
+)
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "notes"
@@ -42,6 +49,19 @@ def test_the_report_goes_to_standard_output_and_the_rest_to_standard_error(
     assert "chatwright train" in result.err
     dataset = Dataset.open(tmp_path / "data")
     assert sum(dataset.n_rows(split, "documents") for split in ("train", "held_out")) == 31
+
+
+def test_what_surprises_in_a_small_set_is_told(command: Run, corpus: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        (corpus / f"again {number}.md").write_text(f"{STORY} Copy {number}.")
+    said = command("prepare", str(corpus), "--out", str(tmp_path / "a"), "--workers", "1").err
+    assert "19 of 51 rows say nearly the same as others and were left out; --near-duplicates off keeps them." in said
+    assert "of the documents is held out: of a small set 20 rows, or a fifth where that is less." in said
+    options = ("--workers", "1", "--near-duplicates", "off", "--held-out", "0")
+    said = command("prepare", str(corpus), "--out", str(tmp_path / "b"), *options).err
+    assert "nearly the same" not in said
+    assert "a fifth" not in said
+    assert "Nothing of the documents is held out" in said
 
 
 def test_json_is_the_manifest(command: Run, corpus: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def prepare(
     if json:
         output.json(dataset.manifest.model_dump())
         return
-    _show(dataset, output)
+    _show(dataset, output, share_chosen=held_out is not None)
 
 
 def _share_or_path(text: str | None) -> tuple[float | None, str | None]:
@@ -133,7 +133,8 @@ def _resolved(text: str, output: Output) -> str | Input:
         return resolve_dataset(text, read_settings().home / "datasets", progress)
 
 
-def _show(dataset: Dataset, output: Output) -> None:
+def _show(dataset: Dataset, output: Output, *, share_chosen: bool) -> None:
+    from chatwright.text.advice import advice
     from chatwright.text.report import tables
 
     for table in tables(dataset.manifest):
@@ -141,6 +142,8 @@ def _show(dataset: Dataset, output: Output) -> None:
             output.data(f"\n{table.title}")
             output.table(table.headings, table.rows)
     output.say("")
+    for sentence in advice(dataset.manifest, share_chosen=share_chosen):
+        output.say(sentence)
     output.say(
         _(
             "The dataset is in {path}; report.html in it shows this, dropped.jsonl names what was dropped.",
