@@ -36,6 +36,19 @@ def test_gguf_and_back_is_the_same_model(folder: Path, command: Run) -> None:
     assert report["figures"]["max_abs"] < 1e-3
 
 
+def test_what_is_quantised_stays_so_unless_asked(folder: Path, command: Run) -> None:
+    assert command("quantize", str(folder), "--to", "int8", "--out", "small").code == 0
+    written = json.loads(command("export", "small", "--to", "gguf", "--out", "small.gguf", "--json").out)
+    assert written["types"]["Q8_0"] == written["kept"]
+    assert "F16" not in written["types"]
+    written = json.loads(
+        command("export", "small", "--to", "gguf", "--type", "F16", "--out", "half.gguf", "--json").out
+    )
+    assert "Q8_0" not in written["types"]
+    written = json.loads(command("export", str(folder), "--to", "gguf", "--out", "plain.gguf", "--json").out)
+    assert set(written["types"]) == {"F16", "F32"}
+
+
 def test_a_real_difference_is_exit_status_1(folder: Path, command: Run) -> None:
     assert command("export", str(folder), "--to", "hf", "--out", "other").code == 0
     config = json.loads(Path("other/config.json").read_text())

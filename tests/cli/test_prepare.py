@@ -15,7 +15,6 @@ from chatwright.text.dataset import Dataset
 from chatwright.text.work import locked
 from tests.cli.conftest import Run
 
-
 STORY = (
     "The harbour was quiet all morning, and the boats lay still while the old men mended their nets. Towards noon a wind came up"
     " from the south, the first in weeks, and within the hour every sail that could be carried was set. Only the widow's boat"

@@ -28,7 +28,8 @@ def export(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="Of gguf: F32, F16, Q8_0, Q4_0 or Q4_1; default F16. Of hf: F32, F16 or BF16; default as it is.",
+            help="Of gguf: F32, F16, Q8_0, Q4_0 or Q4_1; default F16, or what a GGUF is already."
+            " Of hf: F32, F16 or BF16; default as it is.",
             show_default=False,
         ),
     ] = None,
@@ -52,16 +53,17 @@ def export(
         raise UsageError("{model} is an adapter already; --adapter takes one for a base model.", model=model)
     source = Source.open(chosen.path, chosen.adapter if adapter is None else Path(adapter).expanduser())
     if form == "gguf":
-        _to_gguf(output, source, path, kind or "F16", as_json)
+        _to_gguf(output, source, path, kind, as_json)
     else:
         _to_hf(output, source, path, kind, as_json)
 
 
-def _to_gguf(output: Output, source: Source, path: Path, kind: str, as_json: bool) -> None:
-    from chatwright.compression.export_gguf import TYPES, export_gguf
+def _to_gguf(output: Output, source: Source, path: Path, kind: str | None, as_json: bool) -> None:
+    from chatwright.compression.export_gguf import TYPES, default_type, export_gguf
 
     with ExportProgress(output) as progress:
-        exported = export_gguf(source, path, choice(kind, "--type", *TYPES), progress)
+        wanted = default_type(source) if kind is None else choice(kind, "--type", *TYPES)
+        exported = export_gguf(source, path, wanted, progress)
     _notices(output, exported)
     if as_json:
         output.json(

@@ -154,6 +154,14 @@ def _ignored_window(config: ModelConfig) -> int | None:
     return min(windows, default=None)
 
 
+def default_type(source: Source) -> GGUFType:
+    """The type that a GGUF file calls itself, so that what is quantised stays as it is and as small; F16 for all else."""
+    if not isinstance(source.checkpoint, GGUFCheckpoint) or source.adapter is not None:
+        return "F16"
+    own = source.checkpoint.file.metadata.get("general.file_type")
+    return next((kind for kind in TYPES if int(FILE_TYPES[kind]) == own), "F16")
+
+
 def _own_types(source: Source, kind: GGUFType) -> dict[str, Type]:
     """The types of blocks that a file has chosen which calls itself what is asked for: `quantize` keeps some matrices in 8 bits."""
     if not isinstance(source.checkpoint, GGUFCheckpoint) or source.adapter is not None:
