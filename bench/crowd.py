@@ -11,7 +11,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +50,34 @@ def prompt(n: int, seed: int = 0) -> list[int]:
     return [1000 + (seed * 7919 + i * 31) % 40_000 for i in range(n)]
 
 
-async def token_times(engine: LocalEngine, name: str, ids: list[int], n_tokens: int) -> tuple[list[float], int]:
+def queued() -> dict[str, int]:
+    """Nanoseconds that each thread of this process was ready to run and had no core so far (Linux; else nothing)."""
+    found = {}
+    for folder in Path("/proc/self/task").glob("*"):
+        with suppress(OSError):  # it has ended meanwhile
+            found[folder.name] = int((folder / "schedstat").read_text().split()[1])
+    return found
+
+
+class Watch:
+    """When each token came, and how long the thread that waited longest for a core had waited since the one before."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.queued_s: list[float] = []
+        self._before = queued()
+
+    def tick(self) -> None:
+        """A token is here."""
+        now = queued()
+        self.times.append(time.perf_counter())
+        self.queued_s.append(max((now[name] - self._before.get(name, 0) for name in now), default=0) / 1e9)
+        self._before = now
+
+
+async def token_times(
+    engine: LocalEngine, name: str, ids: list[int], n_tokens: int, watch: Watch | None = None
+) -> tuple[list[float], int]:
     """When each token came, and how many of the prompt's were found in the cache."""
     times: list[float] = []
     n_reused = 0
@@ -59,6 +86,8 @@ async def token_times(engine: LocalEngine, name: str, ids: list[int], n_tokens: 
         async for event in events:
             if isinstance(event, TokenEvent):
                 times.append(time.perf_counter())
+                if watch is not None:
+                    watch.tick()
             elif isinstance(event, FinishEvent):
                 n_reused = event.reused_tokens
     return times, n_reused
@@ -66,18 +95,21 @@ async def token_times(engine: LocalEngine, name: str, ids: list[int], n_tokens: 
 
 async def long_prompt(engine: LocalEngine, n_streams: int, n_tokens: int) -> None:
     """How much longer than usual others wait for a token while a long prompt is computed."""
+    watches = [Watch() for _ in range(n_streams)]
     streams = [
-        asyncio.create_task(token_times(engine, f"{n_streams}-{i}", prompt(32, 50 + i), n_tokens))
+        asyncio.create_task(token_times(engine, f"{n_streams}-{i}", prompt(32, 50 + i), n_tokens, watches[i]))
         for i in range(n_streams)
     ]
     await asyncio.sleep(SETTLE_S)
     start = time.perf_counter()
     [first], _ = await token_times(engine, f"long-{n_streams}", prompt(LONG_PROMPT, n_streams), 1)
-    quiet, loud = [], []
-    for times, _ in await asyncio.gather(*streams):
-        for before, now in pairwise(times):
+    await asyncio.gather(*streams)
+    quiet, loud, computed = [], [], []
+    for watch in watches:
+        for (before, now), queued_s in zip(pairwise(watch.times), watch.queued_s[1:], strict=True):
             if start <= now and before <= first:
                 loud.append(now - before)
+                computed.append(now - before - queued_s)
             elif before > first or now < start:
                 quiet.append(now - before)
     usual = statistics.median(quiet)
@@ -88,6 +120,8 @@ async def long_prompt(engine: LocalEngine, n_streams: int, n_tokens: int) -> Non
         "x",
         median=round(statistics.median(loud) / usual, 2),
         p99=round(loud[int(0.99 * len(loud))] / usual, 2),
+        # without the time that a thread of the engine stood in the kernel's queue for a core, which others had
+        worst_without_queue=round(max(computed) / usual, 2),
         # what the machine does to waits without a prompt
         quiet_p99=round(sorted(quiet)[int(0.99 * len(quiet))] / usual, 2),
         quiet_worst=round(max(quiet) / usual, 2),
