@@ -45,6 +45,7 @@ ROUTES = {
     ("post", "/api/users/{user_id}/link"),
     ("get", "/api/users/{user_id}/keys"),
     ("delete", "/api/users/{user_id}/keys/{key_id}"),
+    ("post", "/api/explain"),
     ("get", "/v1/engines"),
     ("get", "/v1/engines/{name}"),
     ("post", "/v1/engines/{name}/completions"),

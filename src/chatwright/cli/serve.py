@@ -184,7 +184,7 @@ def _serve(
         beside = model.path == chosen[0].path
         output.say(loading_sentence(model) if beside else waiting_sentence(model, budget.limit_bytes))
     run_server(
-        create_app(settings, text_models, opened, accounts, database),
+        create_app(settings, text_models, opened, accounts, database, budget),
         settings,
         sock,
         on_started=lambda: _announce(url, text_models, settings, made_token, setup_token, output),

@@ -34,8 +34,9 @@ from chatwright.model.rnn import RNN
 Method = Literal["gradient", "occlusion"]
 METHODS: tuple[Method, ...] = ("gradient", "occlusion")
 
-# Texts with one token replaced that are read at a time.
-_BATCH = 16
+# Texts with one token replaced that are read at a time, and the logits that they may have together: with a large vocabulary 16
+# texts of 64 predictions each would have a gigabyte of them.
+_BATCH, _MOST_LOGITS = 16, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ def _occlusions(subject: Subject, ids: Sequence[int], predictions: Sequence[Pred
     ids_1T = torch.tensor([list(ids)], device=subject.device)
     whole_1N = _values(subject, ids_1T, predictions)
     columns = []
-    for first in range(0, len(ids), _BATCH):
-        replaced = torch.arange(first, min(first + _BATCH, len(ids)), device=subject.device)
+    batch = max(1, min(_BATCH, _MOST_LOGITS // (len(predictions) * subject.base.config.vocab_size)))
+    for first in range(0, len(ids), batch):
+        replaced = torch.arange(first, min(first + batch, len(ids)), device=subject.device)
 
         def without(x_BTD: Tensor, replaced: Tensor = replaced) -> Tensor:
             x_BTD = x_BTD.clone()

@@ -1,6 +1,6 @@
 """All that can be seen of one text in one model, as dataclasses, and as JSON.
 
-What a web app needs: `explain(subject, prompt, …)` and `Explanation.to_json`.
+`explain(subject, prompt, …)` and `Explanation.to_json` are the command; a server looks in a process of its own (`looking`, `child`).
 
 L layers, H heads, T tokens.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,7 +51,11 @@ NO_PROBABILITIES = "This model reads text and writes none, so its tokens have no
 NO_GRADIENT = "An encoder's result is a vector, not one number: its tokens are weighed by occlusion."
 NO_TAG_ATTRIBUTION = "A model that labels tokens has a label for each: input tokens are not weighed for all of them."
 FEWER_ATTRIBUTIONS = "Input tokens were weighed for the first predictions only; each takes a pass through the model."
+MEAN_ATTENTION = "Attention is the mean of each layer's heads: that of all heads would be too large to send."
+ATTENTION_LEFT_OUT = "Attention is left out: even the mean of each layer's heads would be too large to send."
 NOTES = (
+    MEAN_ATTENTION,
+    ATTENTION_LEFT_OUT,
     NO_ATTENTION,
     NO_LENS_RECURRENT,
     NO_LENS_ENCODER,
@@ -60,6 +64,10 @@ NOTES = (
     NO_TAG_ATTRIBUTION,
     FEWER_ATTRIBUTIONS,
 )
+
+
+# All heads, one mean for each layer, or nothing of it.
+ShownAttention = Literal["heads", "mean", "none"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def explain(
     answer: str | None = None,
     max_tokens: int = 16,
     chat: bool = False,
-    method: Method = "gradient",
+    method: Method | None = "gradient",
     top: int = 5,
 ) -> Explanation:
     """Looks at a prompt and its answer: the one given, or the likeliest of up to `max_tokens` tokens (0: the prompt alone).
@@ -140,7 +148,7 @@ def explain(
     check_length(subject, len(ids))
     n_prompt = len(ids)
     if subject.writes:
-        ids = ids + (_answer(subject, ids, max_tokens) if answer is None else subject.encode_answer(answer))
+        ids = ids + (likeliest_answer(subject, ids, max_tokens) if answer is None else subject.encode_answer(answer))
         check_length(subject, len(ids))
         return explain_ids(subject, ids, n_prompt, method=method, top=top)
     if answer is not None:
@@ -169,9 +177,9 @@ def check_length(subject: Subject, n_tokens: int) -> None:
 
 
 def explain_ids(
-    subject: Subject, ids: Sequence[int], n_prompt: int, *, method: Method = "gradient", top: int = 5
+    subject: Subject, ids: Sequence[int], n_prompt: int, *, method: Method | None = "gradient", top: int = 5
 ) -> Explanation:
-    """`explain` of token ids, the first `n_prompt` of which are the prompt."""
+    """`explain` of token ids, the first `n_prompt` of which are the prompt. method: None weighs no input tokens."""
     recording = record(subject, ids)
     notes: list[str] = []
     attention = np.zeros((0, 0, 0, 0), dtype=np.float32)
@@ -203,7 +211,7 @@ def explain_ids(
     predictions = [
         Prediction(position, ids[position], subject.text_of(ids[position])) for position in range(n_prompt, len(ids))
     ] or [Prediction(len(ids), next_[0].id, next_[0].text)]
-    if len(predictions) > MAX_ATTRIBUTIONS:
+    if method is not None and len(predictions) > MAX_ATTRIBUTIONS:
         predictions = predictions[:MAX_ATTRIBUTIONS]
         notes.append(FEWER_ATTRIBUTIONS)
     return Explanation(
@@ -211,14 +219,14 @@ def explain_ids(
         tokens=explained_tokens(subject, ids, n_prompt, logits_TV, top),
         next=next_,
         lens=lens,
-        attributions=attribute(subject, ids, predictions, method),
+        attributions=attribute(subject, ids, predictions, method) if method is not None else (),
         notes=notes,
     )
 
 
 @torch.no_grad()
 def _of_reader(
-    subject: Subject, ids: Sequence[int], method: Method, shared: dict[str, Any], notes: list[str]
+    subject: Subject, ids: Sequence[int], method: Method | None, shared: dict[str, Any], notes: list[str]
 ) -> Explanation:
     """A model that writes nothing: labels where it has a head for them."""
     notes += [NO_PROBABILITIES, NO_LENS_ENCODER] if subject.kind == "encoder" else [NO_PROBABILITIES]
@@ -247,18 +255,35 @@ def _of_reader(
     elif not can_have_gradient(subject):
         if method == "gradient":
             notes.append(NO_GRADIENT)
-        method = "occlusion"
+            method = "occlusion"
     return Explanation(
         **shared,
         tokens=seen_tokens(subject, ids),
-        attributions=attribute(subject, ids, predictions, method),
+        attributions=attribute(subject, ids, predictions, method) if method is not None else (),
         labels=labels,
         token_labels=token_labels,
         notes=notes,
     )
 
 
-def _answer(subject: Subject, prompt_ids: Sequence[int], max_tokens: int) -> list[int]:
+def with_attention(explanation: Explanation, shown: ShownAttention, most_weights: int) -> Explanation:
+    """The explanation with so much of its attention, and no more than `most_weights` numbers of it; where that is less than was
+    asked for, a note says so. The shape stays (L, H, T, T): a mean is one head."""
+    attention, notes = explanation.attention, list(explanation.notes)
+    if shown != "none" and attention.size:
+        if shown == "mean" or attention.size > most_weights:
+            if shown == "heads":
+                notes.append(MEAN_ATTENTION)
+            attention = attention.mean(axis=1, keepdims=True)
+        if attention.size > most_weights:
+            notes = [*explanation.notes, ATTENTION_LEFT_OUT]
+            shown = "none"
+    if shown == "none":
+        attention = np.zeros((0, 0, 0, 0), dtype=np.float32)
+    return replace(explanation, attention=attention, notes=notes)
+
+
+def likeliest_answer(subject: Subject, prompt_ids: Sequence[int], max_tokens: int) -> list[int]:
     """The likeliest answer, token by token, as far as there is room."""
     room = min(subject.context_length, MAX_TOKENS) - len(prompt_ids)
     if max_tokens < 1 or room < 1:

@@ -36,6 +36,7 @@ class AdapterShelf:
         self._folders = AdapterFolders.of(settings)
         self._changing = asyncio.Lock()
         self._sources: dict[str, str] = {}
+        self._opened = {files.name: files for files in opened}
         self._bases: dict[Path, _Base] = {}
         for files, model in sorted(zip(opened, models, strict=False), key=lambda pair: pair[0].adapter is not None):
             self._bases.setdefault(files.path, _Base(files.name, files.path, model.engine))
@@ -43,6 +44,10 @@ class AdapterShelf:
     def source_of(self, name: str) -> str | None:
         """The folder's name of an adapter that was loaded while the server ran."""
         return self._sources.get(name)
+
+    def opened_as(self, name: str) -> OpenedModel | None:
+        """The files of the model or adapter that is served as `name`."""
+        return self._opened.get(name)
 
     async def installed(self) -> list[str]:
         """The names of what could be loaded."""
@@ -76,6 +81,7 @@ class AdapterShelf:
             model = opened.with_engine(base.engine)
             self._models.append(model)
             self._sources[name] = source
+            self._opened[name] = opened
             return model
 
     async def unload(self, name: str) -> None:
@@ -102,6 +108,7 @@ class AdapterShelf:
             await model.engine.unload_adapter(model.adapter)
             self._models.remove(model)
             self._sources.pop(name, None)
+            self._opened.pop(name, None)
 
     def _base(self, written: str, asked: str | None, name: str) -> _Base:
         """The base asked for; the only one there is, whatever the adapter calls it; of several the one that it names."""

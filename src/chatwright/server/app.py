@@ -14,11 +14,13 @@ from starlette.responses import Response
 
 from chatwright import __version__
 from chatwright.engine.opened import OpenedModel
+from chatwright.engine.process.memory import MemoryBudget
 from chatwright.engine.text import TextModel
+from chatwright.inspection.looking import Looking
 from chatwright.server import health, pages
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
-from chatwright.server.console import account, session, users, welcome
+from chatwright.server.console import account, explain, session, users, welcome
 from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
@@ -40,20 +42,23 @@ def create_app(
     opened: Sequence[OpenedModel] = (),
     accounts: Accounts | None = None,
     database: Database | None = None,
+    budget: MemoryBudget | None = None,
 ) -> FastAPI:
     """The ASGI app for these models; the first one is what aliases stand for. Closing the app closes the models and the store.
 
     `opened`: what they were made of, in their order; without it no adapter can be loaded later. `accounts`: then everybody signs
-    in. `database`: the store of a server without accounts; with them it is theirs.
+    in. `database`: the store of a server without accounts; with them it is theirs. `budget`: the memory that the models' engines
+    share, which looking inside a model takes from too.
     """
     assert text_models, "a server without a model has nothing to answer with"
     models = list(text_models)
     store = accounts.database if accounts is not None else database
+    looking = Looking(settings, budget or MemoryBudget.of(settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.gather(*(model.close() for model in models))
+        await asyncio.gather(app.state.server.looking.close(), *(model.close() for model in models))
         if store is not None:
             await store.close()
 
@@ -69,7 +74,9 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), accounts, store)
+    app.state.server = ServerState(
+        settings, models, AdapterShelf(settings, models, opened), looking, accounts, store
+    )
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
@@ -87,7 +94,7 @@ def create_app(
         # openai < 1.0 is often pointed at the bare address, without /v1.
         app.include_router(router, include_in_schema=False, dependencies=[allowed])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session.router, welcome.router, account.router, own_keys.router, users.router):
+    for console in (session.router, welcome.router, account.router, own_keys.router, users.router, explain.router):
         app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 

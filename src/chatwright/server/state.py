@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
+from chatwright.inspection.looking import Looking
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
@@ -28,6 +29,7 @@ class ServerState:
     settings: Settings
     models: list[TextModel]
     adapters: AdapterShelf
+    looking: Looking
     accounts: Accounts | None = None
     database: Database | None = None
     draining: bool = False

@@ -384,13 +384,19 @@ class EngineProcess(asyncio.Protocol):
 
     def _forward_log(self) -> None:
         """What it writes is lines for the log already; the last ones are kept for when it crashes."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            text = line.decode("utf-8", "replace")
+        for text in forwarded_log(self._process):
             self.last_lines.append(text.rstrip())
-            with suppress(ValueError, OSError):  # standard error may be closed or full
-                sys.stderr.write(text)
-                sys.stderr.flush()
+
+
+def forwarded_log(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a process writes, line by line, after it was written to our standard error too. Blocks until it ends."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        text = line.decode("utf-8", "replace")
+        with suppress(ValueError, OSError):  # standard error may be closed or full
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        yield text
 
 
 def _popen(launch: Launch, sock: socket.socket) -> subprocess.Popen[bytes]:

@@ -128,6 +128,22 @@ class MemoryBudget:
             )
         self._tenants.append(tenant)
 
+    async def enter(self, tenant: Tenant) -> None:
+        """Make room, as `take` does, for what comes and goes and is no model that is served. Raises as that does, and UsageError for
+        what never can be."""
+        self.add(tenant)
+        try:
+            await self.take(tenant)
+        except BaseException:
+            self.leave(tenant)
+            raise
+
+    def leave(self, tenant: Tenant) -> None:
+        """The inverse of `enter`."""
+        self.give_back(tenant)
+        if tenant in self._tenants:
+            self._tenants.remove(tenant)
+
     @property
     def free_bytes(self) -> int:
         """What no loaded model holds."""

@@ -142,7 +142,7 @@ def _as_number(value: Any) -> int | float:
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_number)
 
 
-def frame(message: ToEngine | FromEngine) -> bytearray:
+def frame(message: Struct) -> bytearray:
     """The message with its length before it."""
     buffer = bytearray(LENGTH_BYTES)
     _encoder.encode_into(message, buffer, LENGTH_BYTES)
