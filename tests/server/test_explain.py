@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,17 +155,15 @@ def test_what_is_too_long_is_told_in_tokens_and_starts_nothing(start: StartServe
 
 
 @pytest.fixture
-def impatient(start: StartServer) -> Iterator[Callable[..., RunningServer]]:
+def impatient(start: StartServer) -> Callable[..., RunningServer]:
     """Servers whose looking is done by a command of one's own."""
 
     def serve(command: Any, **patience: float) -> RunningServer:
         server = start()
-        server.app.state.server.looking = Looking(
-            SETTINGS, MemoryBudget.of(SETTINGS), Patience(**patience), command
-        )
+        server.app.state.server.looking = Looking(SETTINGS, MemoryBudget.of(SETTINGS), Patience(**patience), command)
         return server
 
-    yield serve
+    return serve
 
 
 def ask(server: RunningServer) -> socket.socket:
@@ -286,9 +284,7 @@ class Tenant:
         raise AssertionError("it is busy")
 
 
-async def test_its_memory_is_part_of_the_budget(
-    opened: OpenedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_its_memory_is_part_of_the_budget(opened: OpenedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "ROOM_WAIT_S", 0.05)
     need = need_of(opened)
     assert need.fixed_bytes > 4 * opened.info.n_parameters

@@ -1,4 +1,4 @@
-"""The main of the process that looks inside a model: `python -m chatwright.inspection.child SOCKET PARENT`, started by a server only.
+"""The main of the process that looks inside a model: `python -m chatwright.inspection.child SOCKET PARENT`, started by a server.
 
 It loads one model in float32 on the processor, and answers one question after the other until the server ends it, which is also how
 a question is taken back: nothing stops PyTorch in the middle of a product.

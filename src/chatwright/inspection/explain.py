@@ -1,6 +1,6 @@
 """All that can be seen of one text in one model, as dataclasses, and as JSON.
 
-`explain(subject, prompt, …)` and `Explanation.to_json` are the command; a server looks in a process of its own (`looking`, `child`).
+`explain(subject, prompt, …)` and `Explanation.to_json` are the command; a server looks by a process of its own (`looking`).
 
 L layers, H heads, T tokens.
 """
@@ -252,10 +252,9 @@ def _of_reader(
         ]
         predictions = []
         notes.append(NO_TAG_ATTRIBUTION)
-    elif not can_have_gradient(subject):
-        if method == "gradient":
-            notes.append(NO_GRADIENT)
-            method = "occlusion"
+    elif method == "gradient" and not can_have_gradient(subject):
+        notes.append(NO_GRADIENT)
+        method = "occlusion"
     return Explanation(
         **shared,
         tokens=seen_tokens(subject, ids),

@@ -1,9 +1,9 @@
 """Looking inside a served model without torch in the server: one process for all of it, started when somebody looks, ended when
 nobody does.
 
-The engine's process could not do it: its weights may have 8 or 4 bits and lie in the kernels' order, and what is shown is attention,
-gradients and layers of the model itself in float32. So the model is loaded a second time. That costs memory, which is taken out of
-the budget of the served models and given back a minute after the last look; one model at a time, one question at a time.
+The engine's process could not do it: its weights may have 8 or 4 bits and lie in the kernels' order, and what is shown is
+attention, gradients and layers of the model itself in float32. So the model is loaded a second time. That costs memory, which is
+taken out of the budget of the served models and given back a minute after the last look; one model, one question at a time.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Looking:
         """
         if self._n_asked >= MOST_ASKED:
             raise OverloadedError(
-                "{n} requests to look inside a model are being answered or waiting, as many as there may be. Try again in a moment.",
+                "{n} requests to look inside a model are being answered or waiting: there is no room for more. Try again in a moment.",
                 n=self._n_asked,
             )
         self._n_asked += 1
@@ -135,7 +135,7 @@ class Looking:
             ) from None
         except (InvalidModelError, ModelNotFoundError) as error:
             await self._end()
-            log.error("%s cannot be looked into: %s", opened.name, error)  # noqa: TRY400  a user's sentence, not a bug
+            log.error("%s cannot be looked into: %s", opened.name, error)
             raise EngineError(
                 "The model {name} cannot be looked into: the log of the server says why.", name=opened.name
             ) from error

@@ -74,9 +74,7 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(
-        settings, models, AdapterShelf(settings, models, opened), looking, accounts, store
-    )
+    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), looking, accounts, store)
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)

@@ -129,8 +129,8 @@ class MemoryBudget:
         self._tenants.append(tenant)
 
     async def enter(self, tenant: Tenant) -> None:
-        """Make room, as `take` does, for what comes and goes and is no model that is served. Raises as that does, and UsageError for
-        what never can be."""
+        """Make room, as `take` does, for what comes and goes and is no model that is served. Raises as both `take` and
+        `add` do."""
         self.add(tenant)
         try:
             await self.take(tenant)

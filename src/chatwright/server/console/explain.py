@@ -37,7 +37,8 @@ class ExplainBody(Body):
     prompt: Words
     answer: Words | None = Field(None, description="An answer to look at, instead of the model's.")
     max_tokens: Annotated[int, Field(ge=0, le=64)] = Field(
-        16, description="Let the model answer with at most so many tokens; 0: the prompt alone. Of no use beside answer."
+        16,
+        description="Let the model answer with at most so many tokens; 0: the prompt alone. Of no use beside answer.",
     )
     chat: bool = Field(False, description="The prompt is a message in a conversation.")
     attribution: Literal["gradient", "occlusion", "none"] = Field(
@@ -45,7 +46,8 @@ class ExplainBody(Body):
         description="How input tokens are weighed. occlusion reads the whole text once for each of its tokens: seconds.",
     )
     attention: Literal["heads", "mean", "none"] = Field(
-        "heads", description="Attention of every head, or the mean of each layer's; the mean too where all would be too large."
+        "heads",
+        description="Attention of every head, or the mean of each layer's; the mean too where all would be too large.",
     )
     top: Annotated[int, Field(ge=1, le=20)] = Field(5, description="Alternatives and neighbours of each token.")
 
@@ -197,9 +199,7 @@ async def _look_at(body: ExplainBody, model: TextModel, most: int) -> Look:
     else:
         prompt_ids = await model.encode(body.prompt)
     if not prompt_ids:
-        raise InvalidRequestError(
-            "The prompt is empty: give a text to look at.", param="prompt", code="invalid_value"
-        )
+        raise InvalidRequestError("The prompt is empty: give a text to look at.", param="prompt", code="invalid_value")
     answer_ids = None
     if body.answer is not None:
         assert isinstance(model.tokenizer, Tokenizer), "a model that writes has one"
