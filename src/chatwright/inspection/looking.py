@@ -90,7 +90,7 @@ class Looking:
         """
         if self._n_asked >= MOST_ASKED:
             raise OverloadedError(
-                "{n} requests to look inside a model are being answered or waiting: there is no room for more. Try again in a moment.",
+                "{n} requests to look inside a model are being answered or waiting. Try again in a moment.",
                 n=self._n_asked,
             )
         self._n_asked += 1
