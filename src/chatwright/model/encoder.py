@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chatwright.model.encoder_config import EncoderConfig
+from chatwright.model.first_call import settle_mkl
 from chatwright.model.gpt import ACTIVATIONS
 from chatwright.model.pooling import Pooling
 
@@ -21,6 +22,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
         super().__init__()
+        settle_mkl()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embed = nn.Embedding(config.context_length, config.d_model)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chatwright.model.config import Activation, ModelConfig, RopeScaling
+from chatwright.model.first_call import settle_mkl
 
 # Tokens of a row. Forward and backward of 4,096 tokens and 4 heads of 64 on one core, products against torch's flash kernel: 37 and
 # 62 ms in rows of 256, 75 and 99 in rows of 512; in rows of 1,024 (8 heads) 309 and 252.
@@ -46,6 +47,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
+        settle_mkl()
         self.config = config
         self.dropout = nn.Dropout(dropout)
         self.embed = nn.Embedding(config.vocab_size, config.d_model)

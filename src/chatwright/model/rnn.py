@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chatwright.model.first_call import settle_mkl
 from chatwright.model.rnn_config import RNNConfig
 
 # h (L, B, D), and an LSTM's cell beside it, of the same shape
@@ -22,6 +23,7 @@ class RNN(nn.Module):
 
     def __init__(self, config: RNNConfig, dropout: float = 0.0) -> None:
         super().__init__()
+        settle_mkl()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.dropout = nn.Dropout(dropout)

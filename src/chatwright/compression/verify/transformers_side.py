@@ -12,6 +12,7 @@ import torch
 from chatwright.compression.verify.ours import DTYPES
 from chatwright.compression.verify.side import Logits, Message, Precision
 from chatwright.errors import InvalidModelError, ModelNotFoundError, UsageError
+from chatwright.model.first_call import settle_mkl
 
 
 class TransformersSide:
@@ -26,6 +27,7 @@ class TransformersSide:
             raise ModelNotFoundError("hf: takes a folder with config.json; {path} is none.", path=folder)
         import transformers
 
+        settle_mkl()
         library: Any = transformers
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()

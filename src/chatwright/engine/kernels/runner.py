@@ -29,6 +29,7 @@ from chatwright.errors import StorageError
 from chatwright.i18n import _
 from chatwright.model.checkpoint import open_checkpoint
 from chatwright.model.config import ModelConfig
+from chatwright.model.first_call import settle_mkl
 from chatwright.model.gpt import fixed_positions, rotary_frequencies
 
 # Rows of logits whose memory is kept from step to step; scores of a prompt can be hundreds of megabytes.
@@ -50,6 +51,7 @@ class KernelRunner:
     def __init__(
         self, kernels: Kernels, config: ModelConfig, weights: PackedWeights, *, max_step_tokens: int, n_threads: int
     ) -> None:
+        settle_mkl()  # the tables of positions are PyTorch's
         self.kernels = kernels
         self.config = config
         self.weights = weights

@@ -21,6 +21,7 @@ from chatwright.evaluation.backends.protocol import (
 )
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
+from chatwright.model.first_call import settle_mkl
 from chatwright.tokenizer.special import END_OF_TEXT
 
 
@@ -38,6 +39,7 @@ class TransformersWriter:
             raise EvaluationError(
                 "--backend transformers needs the package transformers: pip install transformers."
             ) from error
+        settle_mkl()
         torch.set_num_threads(n_threads)
         source: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
         if path.is_file():
