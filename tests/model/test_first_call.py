@@ -22,25 +22,6 @@ from tests.server.tiny import make_model_folder
 
 # Those of PyTorch that are MKL's on processors of Intel's kind.
 FUNCTIONS = {"cos", "erf", "exp", "expm1", "log", "log1p", "log2", "sin", "sqrt", "tan", "tanh"}
-    [
-        "acos",
-        "asin",
-        "atan",
-        "cos",
-        "erf",
-        "erfc",
-        "exp",
-        "expm1",
-        "log",
-        "log10",
-        "log1p",
-        "log2",
-        "sin",
-        "sqrt",
-        "tan",
-        "tanh",
-    ]
-)
 
 
 class Watch(TorchDispatchMode):

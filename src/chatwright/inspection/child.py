@@ -21,7 +21,7 @@ from chatwright.engine.process.lifeline import die_with_parent
 from chatwright.inspection.wire import Look, Looked, NotLooked
 
 # Whoever waits for an answer comes before whoever looks at one.
-NICENESS = 10
+NICENESS = 5
 # Attention weights of one answer, some six bytes of JSON each.
 MOST_WEIGHTS = 2_000_000
 
