@@ -137,7 +137,7 @@ def test_an_adapter_has_a_process_of_its_own_and_another_one_of_its_name_too(
         ({"model": MODEL, "prompt": "x", "top": 21}, 400, "top"),
         ({"model": MODEL, "prompt": "x", "attribution": "magic"}, 400, "attribution"),
         ({"model": MODEL, "prompt": "x", "attention": "some"}, 400, "attention"),
-        ({"model": MODEL, "prompt": "x", "path": "/etc/passwd"}, 400, "path"),
+        ({"model": MODEL, "prompt": "x", "folder": "/etc/passwd"}, 400, "folder"),
         ({"model": "absent", "prompt": "x"}, 404, "model"),
         ({"model": "../tiny", "prompt": "x"}, 404, "model"),
     ],
