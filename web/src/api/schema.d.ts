@@ -673,6 +673,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Explain
+         * @description Look inside a model: probabilities, attention, layers, attribution, embeddings of one text.
+         */
+        post: operations["explain_api_explain_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -773,6 +793,18 @@ export interface components {
             tools: components["schemas"]["ChosenTool"][];
         };
         /**
+         * AlternativeObject
+         * @description A token that could stand at a place.
+         */
+        AlternativeObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Probability */
+            probability: number;
+        };
+        /**
          * Annotation
          * @description A URL citation when using web search.
          */
@@ -801,6 +833,23 @@ export interface components {
             url: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * AttributionObject
+         * @description How much each token before `position` spoke for the prediction there, in nats.
+         */
+        AttributionObject: {
+            /**
+             * Method
+             * @enum {string}
+             */
+            method: "gradient" | "occlusion";
+            /** Position */
+            position: number;
+            /** Text */
+            text: string;
+            /** Scores */
+            scores: number[];
         };
         /**
          * BrowserSession
@@ -1277,6 +1326,16 @@ export interface components {
             index: number;
         };
         /**
+         * EmbeddingMapObject
+         * @description Two principal components, and the share of the variance that each shows.
+         */
+        EmbeddingMapObject: {
+            /** Points */
+            points: components["schemas"]["MapPointObject"][];
+            /** Explained */
+            explained: number[];
+        };
+        /**
          * Engine
          * @description The engine object of the API's first years.
          */
@@ -1351,6 +1410,114 @@ export interface components {
             param: string | null;
             /** Code */
             code: string | null;
+        };
+        /**
+         * ExplainBody
+         * @description A text to look at: a prompt, and an answer, which is given or the model's own.
+         */
+        ExplainBody: {
+            /** Model */
+            model: string;
+            /** Prompt */
+            prompt: string;
+            /**
+             * Answer
+             * @description An answer to look at, instead of the model's.
+             */
+            answer?: string | null;
+            /**
+             * Max Tokens
+             * @description Let the model answer with at most so many tokens; 0: the prompt alone. Of no use beside answer.
+             * @default 16
+             */
+            max_tokens: number;
+            /**
+             * Chat
+             * @description The prompt is a message in a conversation.
+             * @default false
+             */
+            chat: boolean;
+            /**
+             * Attribution
+             * @description How input tokens are weighed. occlusion reads the whole text once for each of its tokens: seconds.
+             * @default gradient
+             * @enum {string}
+             */
+            attribution: "gradient" | "occlusion" | "none";
+            /**
+             * Attention
+             * @description Attention of every head, or the mean of each layer's; the mean too where all would be too large.
+             * @default heads
+             * @enum {string}
+             */
+            attention: "heads" | "mean" | "none";
+            /**
+             * Top
+             * @description Alternatives and neighbours of each token.
+             * @default 5
+             */
+            top: number;
+        };
+        /**
+         * ExplainedTokenObject
+         * @description A token of the text. `logprob` is natural; `rank` 1 is the likeliest; all are null where the model expected nothing.
+         */
+        ExplainedTokenObject: {
+            /** Position */
+            position: number;
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Is Answer */
+            is_answer: boolean;
+            /** Is Control */
+            is_control: boolean;
+            /** Logprob */
+            logprob: number | null;
+            /** Rank */
+            rank: number | null;
+            /** Entropy Bits */
+            entropy_bits: number | null;
+            /** Alternatives */
+            alternatives: components["schemas"]["AlternativeObject"][];
+            /** Probability */
+            probability: number | null;
+        };
+        /**
+         * ExplanationObject
+         * @description The same as `chatwright explain --json`. `n_prompt`: tokens before the answer. `next`: what would come after the last token.
+         *     `attention`: layers, heads, queries, keys. `notes`: why something is missing, in English.
+         */
+        ExplanationObject: {
+            /** Model */
+            model: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "decoder" | "recurrent" | "encoder" | "classifier" | "tagger";
+            /** N Prompt */
+            n_prompt: number;
+            /** Tokens */
+            tokens: components["schemas"]["ExplainedTokenObject"][];
+            /** Next */
+            next: components["schemas"]["AlternativeObject"][];
+            /** Attention */
+            attention: number[][][][];
+            /** Lens */
+            lens: components["schemas"]["LensRowObject"][];
+            /** Attributions */
+            attributions: components["schemas"]["AttributionObject"][];
+            /** Neighbours */
+            neighbours: components["schemas"]["NeighbourhoodObject"][];
+            map: components["schemas"]["EmbeddingMapObject"] | null;
+            /** Labels */
+            labels: components["schemas"]["LabelObject"][];
+            /** Token Labels */
+            token_labels: components["schemas"]["LabelObject"][];
+            /** Notes */
+            notes: string[];
         };
         /**
          * Function
@@ -1486,6 +1653,36 @@ export interface components {
             data: components["schemas"]["KeyObject"][];
         };
         /**
+         * LabelObject
+         * @description A label of a model that has a head for them.
+         */
+        LabelObject: {
+            /** Label */
+            label: string;
+            /** Probability */
+            probability: number;
+        };
+        /**
+         * LensCellObject
+         * @description At one layer and place: the likeliest tokens, and how likely the one that really comes next is.
+         */
+        LensCellObject: {
+            /** Top */
+            top: components["schemas"]["AlternativeObject"][];
+            /** Next Probability */
+            next_probability: number | null;
+        };
+        /**
+         * LensRowObject
+         * @description What a layer would have said at each place. Layer 0 is the embedding.
+         */
+        LensRowObject: {
+            /** Layer */
+            layer: number;
+            /** Cells */
+            cells: components["schemas"]["LensCellObject"][];
+        };
+        /**
          * LinkBody
          * @description Nothing has to be said.
          */
@@ -1570,6 +1767,25 @@ export interface components {
             scopes?: ("inference" | "files" | "fine-tuning" | "admin")[] | null;
             /** Expires At */
             expires_at?: number | null;
+        };
+        /**
+         * MapPointObject
+         * @description A token on the map.
+         */
+        MapPointObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "seen" | "near" | "other";
         };
         /**
          * Message
@@ -1745,6 +1961,30 @@ export interface components {
             } | null;
             /** Strict */
             strict?: boolean | null;
+        };
+        /**
+         * NeighbourObject
+         * @description A token near another.
+         */
+        NeighbourObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Cosine */
+            cosine: number;
+        };
+        /**
+         * NeighbourhoodObject
+         * @description A token and those nearest to it.
+         */
+        NeighbourhoodObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Nearest */
+            nearest: components["schemas"]["NeighbourObject"][];
         };
         /**
          * NewKey
@@ -3665,6 +3905,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["KeyObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    explain_api_explain_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExplainBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplanationObject"];
                 };
             };
             /** @description Client Error */
