@@ -7,13 +7,17 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from chatwright.engine import FinishEvent, GenerateRequest, SamplingParams, TokenEvent
 from chatwright.engine.local import LocalEngine
-from chatwright.engine.scheduler import Scheduler
+from chatwright.engine.scheduler import Chunk, Scheduler
 
-from .test_runner import KernelRunner, kernels, save
+from .test_runner import KernelRunner, an_adapter, ids_for, kernels, runner_of, save, sequence_of
 
 N_REQUESTS = 64
 
@@ -92,3 +96,45 @@ async def _choices(folder: Path, quantization: str, n: int) -> dict[int, list[in
     answers = await answer(engine, request)
     await engine.close()
     return answers
+
+
+N_LONG = 270  # beyond a share of attention
+CUTS = st.sets(st.integers(1, N_LONG - 1), max_size=10).map(sorted)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapted")
+    an_adapter(folder, "gemma3", 1)  # some of its layers see a window only
+    return folder
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4", "bf16", "fp32"])
+def test_however_a_prompt_is_cut_beside_others_its_logits_are_the_same_bits(quantization: str, adapted: Path) -> None:
+    """How much of a prompt a step takes depends on how fast the machine is just now. Caches of 8, 16 and 32 bits, an adapter."""
+    runners = [runner_of(adapted / "base", quantization, n_threads=n) for n in (1, 3)]
+    for runner in runners:
+        runner.add_adapter("one", runner.read_adapter(adapted / "adapter-1"))
+    ids = ids_for(N_LONG, 96)
+    [expected] = runners[0].step([Chunk(sequence_of(ids, adapter="one"), 0, N_LONG)])
+    expected = expected.copy()
+
+    def logits_of(runner: KernelRunner, cuts: list[int], beside: list[int]) -> NDArray[np.float32]:
+        ours = sequence_of(ids, 3, adapter="one")
+        others = [
+            sequence_of(ids_for(n, 96, seed=i), 25 + 7 * i, adapter=[None, "one"][i % 2]) for i, n in enumerate(beside)
+        ]
+        rows = []
+        for step, (start, end) in enumerate(zip([0, *cuts], [*cuts, N_LONG], strict=True)):
+            before = [Chunk(other, 0, len(other.token_ids)) for other in others[: step % (len(others) + 1)]]
+            rows.append(runner.step([*before, Chunk(ours, start, end)])[-1].copy())
+        return np.concatenate(rows)
+
+    @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(cuts=CUTS, beside=st.lists(st.integers(1, 40), max_size=3), n=st.integers(0, 1))
+    def check(cuts: list[int], beside: list[int], n: int) -> None:
+        assert np.array_equal(logits_of(runners[n], cuts, beside), expected)
+
+    check()
+    # A token a step, as answers are written.
+    assert np.array_equal(logits_of(runners[0], list(range(1, N_LONG)), [5, 9]), expected)
