@@ -92,6 +92,21 @@ class ThrottledError(ChatwrightError):
     """Tried too often. `params["seconds"]`: when to try again."""
 
 
+class LimitReachedError(ChatwrightError):
+    """A key, a user or a model has used what it may. `code` and `kind` are OpenAI's (`kind`: what there is too much of). `retry_s`:
+    when to try again; `lasting`: there is no sense in trying before. `headers`: what else the answer's headers say."""
+
+    def __init__(
+        self, template: str, *, code: str, kind: str, retry_s: int, lasting: bool = False, **params: object
+    ) -> None:
+        super().__init__(template, **params)
+        self.code = code
+        self.kind = kind
+        self.retry_s = retry_s
+        self.lasting = lasting
+        self.headers: Mapping[str, str] = {}
+
+
 class InUseError(ChatwrightError):
     """Something is held by another process: a port, a model, a home folder."""
 

@@ -6,15 +6,14 @@ between databases. A table comes with the code that uses it, and with a migratio
 - users, sessions, api_keys, links (setup, invitation, reset), throttle;
 - conversations (user_id, title, model, …, active_message_id) and messages, a tree of rows: id, conversation_id, parent_id (of the
   same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
-- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
-  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
+- limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
 - jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Integer, MetaData, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chatwright.store.ids import ID_LENGTH
@@ -115,3 +114,65 @@ class Throttle(Base):
     tries: Mapped[int] = mapped_column(Integer)
     tried_at: Mapped[int] = mapped_column(BigInteger, index=True)
     blocked_until: Mapped[int] = mapped_column(BigInteger)
+
+
+class Limit(Base):
+    """What a key, a user or a model (one of them) may use; None: as much as they like."""
+
+    __tablename__ = "limits"
+    __table_args__ = (
+        CheckConstraint(
+            "CASE WHEN key_id IS NULL THEN 0 ELSE 1 END + CASE WHEN user_id IS NULL THEN 0 ELSE 1 END"
+            " + CASE WHEN model IS NULL THEN 0 ELSE 1 END = 1",
+            name="subject",
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), unique=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+    model: Mapped[str | None] = mapped_column(String(200), unique=True)
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    concurrent_requests: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_month: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Reservation(Base):
+    """A request that runs, at most `tokens` long, and what it has used so far. `server`: the process that answers it; `seen_at`:
+    when that last said so. No foreign keys: a user who is removed meanwhile has used it all the same."""
+
+    __tablename__ = "reservations"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    server: Mapped[str] = mapped_column(String(300))
+    user_id: Mapped[str] = mapped_column(String(ID_LENGTH))
+    key_id: Mapped[str] = mapped_column(String(ID_LENGTH))
+    model: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class Usage(Base):
+    """What ended, of requests that began in the minute from `start` on. `id`: made of what the row is about, so that a row is there
+    once. `user_id`, `key_id`: "" for nobody; no foreign keys: a row outlives whom it is about."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index(None, "user_id", "start"), Index(None, "key_id", "start"), Index(None, "model", "start"))
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, index=True)
+    user_id: Mapped[str] = mapped_column(String(ID_LENGTH))
+    key_id: Mapped[str] = mapped_column(String(ID_LENGTH))
+    model: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(16))
+    requests: Mapped[int] = mapped_column(BigInteger)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,242 @@
+"""Whether a request may run: what is left for its key, its user and its model, counted and reserved in one transaction.
+
+What was used is nowhere but in the rows of `usage`, what runs nowhere but in those of `reservations`; a limit is compared with
+their sum. So a figure that could go wrong on its own does not exist, and no race lets more through: whoever reserves holds the
+limit's lock, and whoever ends gives back no more than they had. A request belongs to the minute and the month in which it began.
+What the rows say of the future (the clock was set back) counts as now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatwright.errors import Detail, LimitReachedError
+from chatwright.store.database import one_at_a_time
+from chatwright.store.tables import Limit, Reservation, Usage
+from chatwright.store.usage.payer import Payer
+from chatwright.store.usage.times import MINUTE, minute_of, month_of, next_month
+
+# What runs ends at any time: who has too much of it may ask again soon.
+RETRY_OF_CONCURRENT_S = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request may come to: the tokens of its prompts, and for each prompt (answers, tokens of each at most).
+
+    `can_be_shorter`: nobody said how long the answers shall be, so that they may be cut to what is left.
+    """
+
+    n_prompt: int
+    answers: Sequence[tuple[int, int]] = ()
+    can_be_shorter: bool = False
+
+    def tokens(self, cap: int | None = None) -> int:
+        """All of them, with answers of `cap` tokens at most."""
+        return self.n_prompt + sum(n * (most if cap is None else min(most, cap)) for n, most in self.answers)
+
+    def cap_for(self, left: int) -> int | None:
+        """How long each answer may be so that `tokens(cap)` is within `left`; None where not even one token is."""
+        n = sum(n for n, most in self.answers if most)
+        cap = (left - self.n_prompt) // n if n and self.can_be_shorter else 0
+        return cap if cap > 0 else None
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """Of a limit of a minute: how much it is, what is left of it, and in how many seconds all of it will be again."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+
+
+@dataclass(frozen=True)
+class Admission:
+    """`cap`: how long each answer may be; None: as long as was asked for. `tokens`: what was reserved. `requests_left`,
+    `tokens_left`: of the limit of a minute that is nearest to its end, where there is one."""
+
+    tokens: int
+    cap: int | None = None
+    requests_left: Headroom | None = None
+    tokens_left: Headroom | None = None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What counts against a limit: ended and running together."""
+
+    requests_of_minute: int
+    tokens_of_minute: int
+    tokens_of_month: int
+    running: int
+
+
+async def limits_for(session: AsyncSession, payer: Payer, model: str) -> Sequence[Limit]:
+    """Those that a request has to keep to."""
+    subjects = [Limit.model == model]
+    if payer.user_id:
+        subjects.append(Limit.user_id == payer.user_id)
+    if payer.key_id:
+        subjects.append(Limit.key_id == payer.key_id)
+    return (await session.scalars(select(Limit).where(or_(*subjects)).order_by(Limit.id))).all()
+
+
+async def admit(session: AsyncSession, limits: Sequence[Limit], wanted: Wanted, now: int) -> Admission:
+    """What a request that has to keep to these limits may use. Whoever is admitted writes their reservation in this transaction.
+
+    Raises LimitReachedError.
+    """
+    for limit in limits:  # everybody in the order of ids
+        await one_at_a_time(session, f"limit {limit.id}")
+    cap: int | None = None
+    requests: list[Headroom] = []
+    tokens: list[Headroom] = []
+    wait_s = minute_of(now) + MINUTE - now
+    for limit in limits:
+        counted = await count(session, limit, now)
+        if limit.concurrent_requests is not None and counted.running >= limit.concurrent_requests:
+            raise _too_many_at_once(limit, counted)
+        if limit.requests_per_minute is not None:
+            left = limit.requests_per_minute - counted.requests_of_minute
+            requests.append(Headroom(limit.requests_per_minute, max(0, left - 1), wait_s))
+            if left < 1:
+                raise _too_many_requests(limit, counted, wait_s)
+        if limit.tokens_per_minute is not None:
+            left = limit.tokens_per_minute - counted.tokens_of_minute
+            tokens.append(Headroom(limit.tokens_per_minute, left, wait_s))
+            if wanted.tokens(cap) > left:
+                cap = wanted.cap_for(left)
+                if cap is None:
+                    raise _too_many_tokens(limit, counted, wanted, wait_s)
+        if limit.tokens_per_month is not None:
+            left = limit.tokens_per_month - counted.tokens_of_month
+            if wanted.tokens(cap) > left:
+                cap = wanted.cap_for(left)
+                if cap is None:
+                    raise _budget_is_used_up(limit, counted, wanted, next_month(now) - now)
+    taken = wanted.tokens(cap)
+    left_after = [Headroom(room.limit, room.remaining - taken, room.reset_s) for room in tokens]
+    return Admission(taken, cap, _nearest(requests), _nearest(left_after))
+
+
+async def count(session: AsyncSession, limit: Limit, now: int) -> Counted:
+    """What counts against a limit at this moment; one statement, which sees one state: what ends meanwhile is in one of the tables."""
+    minute, month = minute_of(now), month_of(now)
+    used, running = _subject(limit, Usage), _subject(limit, Reservation)
+    spent = Usage.input_tokens + Usage.output_tokens
+    row = (
+        await session.execute(
+            select(
+                _sum(Usage.requests, used, Usage.start >= minute),
+                _sum(spent, used, Usage.start >= minute),
+                _sum(spent, used, Usage.start >= month),
+                select(func.count()).where(running, Reservation.started_at >= minute).scalar_subquery(),
+                _sum(Reservation.tokens, running, Reservation.started_at >= minute),
+                _sum(Reservation.tokens, running, Reservation.started_at >= month),
+                select(func.count()).where(running).scalar_subquery(),
+            )
+        )
+    ).one()
+    ended_requests, minute_tokens, month_tokens, new, minute_reserved, month_reserved, n_running = map(int, row)
+    return Counted(ended_requests + new, minute_tokens + minute_reserved, month_tokens + month_reserved, n_running)
+
+
+def _subject(limit: Limit, table: type[Usage | Reservation]) -> ColumnElement[bool]:
+    if limit.key_id is not None:
+        return table.key_id == limit.key_id
+    if limit.user_id is not None:
+        return table.user_id == limit.user_id
+    return table.model == limit.model
+
+
+def _sum(column: Any, *conditions: ColumnElement[bool]) -> Any:
+    return select(func.coalesce(func.sum(column), 0)).where(*conditions).scalar_subquery()
+
+
+def _nearest(rooms: Sequence[Headroom]) -> Headroom | None:
+    return min(rooms, key=lambda room: room.remaining, default=None)
+
+
+def _name(limit: Limit) -> Detail:
+    if limit.key_id is not None:
+        return Detail("this API key")
+    return Detail("this user") if limit.user_id is not None else Detail("the model {name}", name=limit.model)
+
+
+def _too_many_at_once(limit: Limit, counted: Counted) -> LimitReachedError:
+    return LimitReachedError(
+        "Rate limit reached for {subject} on concurrent requests: Limit {limit}, Running {running}. Please try again in"
+        " {seconds}s.",
+        subject=_name(limit),
+        limit=limit.concurrent_requests,
+        running=counted.running,
+        seconds=RETRY_OF_CONCURRENT_S,
+        code="rate_limit_exceeded",
+        kind="requests",
+        retry_s=RETRY_OF_CONCURRENT_S,
+    )
+
+
+def _too_many_requests(limit: Limit, counted: Counted, wait_s: int) -> LimitReachedError:
+    return LimitReachedError(
+        "Rate limit reached for {subject} on requests per min (RPM): Limit {limit}, Used {used}, Requested 1. Please try again in"
+        " {seconds}s.",
+        subject=_name(limit),
+        limit=limit.requests_per_minute,
+        used=counted.requests_of_minute,
+        seconds=wait_s,
+        code="rate_limit_exceeded",
+        kind="requests",
+        retry_s=wait_s,
+    )
+
+
+def _too_many_tokens(limit: Limit, counted: Counted, wanted: Wanted, wait_s: int) -> LimitReachedError:
+    assert limit.tokens_per_minute is not None
+    least = wanted.n_prompt + 1 if wanted.can_be_shorter and wanted.answers else wanted.tokens()
+    if least > limit.tokens_per_minute:
+        return LimitReachedError(
+            "Request too large for {subject} on tokens per min (TPM): Limit {limit}, Requested {requested}. Ask for a shorter"
+            " answer, or shorten the prompt.",
+            subject=_name(limit),
+            limit=limit.tokens_per_minute,
+            requested=least,
+            code="rate_limit_exceeded",
+            kind="tokens",
+            retry_s=wait_s,
+            lasting=True,
+        )
+    return LimitReachedError(
+        "Rate limit reached for {subject} on tokens per min (TPM): Limit {limit}, Used {used}, Requested {requested}. Please try"
+        " again in {seconds}s.",
+        subject=_name(limit),
+        limit=limit.tokens_per_minute,
+        used=counted.tokens_of_minute,
+        requested=least,
+        seconds=wait_s,
+        code="rate_limit_exceeded",
+        kind="tokens",
+        retry_s=wait_s,
+    )
+
+
+def _budget_is_used_up(limit: Limit, counted: Counted, wanted: Wanted, wait_s: int) -> LimitReachedError:
+    assert limit.tokens_per_month is not None
+    return LimitReachedError(
+        "You exceeded your current quota: {subject} has {left} of {limit} tokens left for this month, and this request may need"
+        " {requested}.",
+        subject=_name(limit),
+        left=max(0, limit.tokens_per_month - counted.tokens_of_month),
+        limit=limit.tokens_per_month,
+        requested=wanted.n_prompt + 1 if wanted.can_be_shorter and wanted.answers else wanted.tokens(),
+        code="insufficient_quota",
+        kind="insufficient_quota",
+        retry_s=wait_s,
+        lasting=True,
+    )

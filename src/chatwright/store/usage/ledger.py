@@ -1,0 +1,177 @@
+"""From reservations to usage: what running requests have used so far is noted, what ended is counted, and what a dead server left
+is found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chatwright.store.ids import new_id
+from chatwright.store.tables import Reservation, Usage
+from chatwright.store.usage.payer import Kind, Payer
+from chatwright.store.usage.times import minute_of
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a request has used: tokens of prompts, those of them that were in the cache, and tokens of answers."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+
+@dataclass
+class Entry:
+    """A request in the books of the server that answers it. `reserved`: tokens that it will not exceed.
+
+    `noted`: what its row in the store says it has used; None while it has no row. `is_counted`: whether it counts as a request: not
+    when it was refused before it began.
+    """
+
+    payer: Payer
+    model: str
+    kind: Kind
+    started_at: int
+    reserved: int
+    used: Tokens = Tokens()
+    noted: Tokens | None = None
+    is_counted: bool = True
+    id: str = field(default_factory=lambda: new_id("reservation"))
+
+
+async def note(session: AsyncSession, server: str, entries: Iterable[Entry], now: int) -> list[tuple[Entry, Tokens]]:
+    """Write what running requests have used so far; what was written, for `noted` once it is committed."""
+    written = [(entry, entry.used) for entry in entries]
+    rows = [
+        {
+            "id": entry.id,
+            "server": server,
+            "user_id": entry.payer.user_id,
+            "key_id": entry.payer.key_id,
+            "model": entry.model,
+            "kind": entry.kind,
+            "started_at": entry.started_at,
+            "seen_at": now,
+            "tokens": entry.reserved,
+            "input_tokens": used.input,
+            "cached_tokens": used.cached,
+            "output_tokens": used.output,
+        }
+        for entry, used in written
+    ]
+    changing = ("seen_at", "input_tokens", "cached_tokens", "output_tokens")
+    if rows:
+        statement = _insert(session, Reservation).values(rows)
+        await session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["id"], set_={name: statement.excluded[name] for name in changing}
+            )
+        )
+    return written
+
+
+async def settle(session: AsyncSession, entries: Sequence[Entry]) -> None:
+    """Turn the reservations of requests that ended into usage."""
+    noted = [entry.id for entry in entries if entry.noted is not None]
+    gone = set(noted) - await _take(session, noted)
+    sums: dict[_Key, _Sums] = defaultdict(_Sums)
+    for entry in entries:
+        # Another server took this one for dead, and has counted what was noted: the rest is missing.
+        before = entry.noted if entry.id in gone and entry.noted is not None else Tokens()
+        requests = int(entry.is_counted and entry.id not in gone)
+        key = _Key(minute_of(entry.started_at), entry.payer, entry.model, entry.kind)
+        sums[key].add(requests, entry.used, before)
+    await _add(session, sums)
+
+
+async def settle_dead(session: AsyncSession, is_dead: Callable[[str, int], bool]) -> int:
+    """Count what requests of servers that live no more have used, as far as it was noted, and free what they had reserved.
+
+    `is_dead`: of a server's name, and when it was last seen. Returns how many there were.
+    """
+    rows = {row.id: row for row in await session.scalars(select(Reservation))}
+    dead = [row.id for row in rows.values() if is_dead(row.server, row.seen_at)]
+    sums: dict[_Key, _Sums] = defaultdict(_Sums)
+    taken = await _take(session, dead)
+    for row in (rows[row_id] for row_id in taken):
+        kind: Kind = "embeddings" if row.kind == "embeddings" else "completions"
+        key = _Key(minute_of(row.started_at), Payer(row.user_id, row.key_id), row.model, kind)
+        sums[key].add(1, Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), Tokens())
+    await _add(session, sums)
+    return len(taken)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What a row of usage is about."""
+
+    start: int
+    payer: Payer
+    model: str
+    kind: Kind
+
+    @property
+    def id(self) -> str:
+        text = "\0".join((str(self.start), self.payer.user_id, self.payer.key_id, self.model, self.kind))
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass
+class _Sums:
+    requests: int = 0
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+    def add(self, requests: int, used: Tokens, before: Tokens) -> None:
+        self.requests += requests
+        self.input += used.input - before.input
+        self.cached += used.cached - before.cached
+        self.output += used.output - before.output
+
+
+async def _take(session: AsyncSession, ids: Sequence[str]) -> set[str]:
+    """Delete reservations; those that were there."""
+    if not ids:
+        return set()
+    return set(await session.scalars(delete(Reservation).where(Reservation.id.in_(ids)).returning(Reservation.id)))
+
+
+async def _add(session: AsyncSession, sums: dict[_Key, _Sums]) -> None:
+    # In the order of ids: two servers that add to the same rows must not wait for each other.
+    for key in sorted(sums, key=lambda key: key.id):
+        more = sums[key]
+        if more == _Sums():
+            continue
+        statement = _insert(session, Usage).values(
+            id=key.id,
+            start=key.start,
+            user_id=key.payer.user_id,
+            key_id=key.payer.key_id,
+            model=key.model,
+            kind=key.kind,
+            requests=more.requests,
+            input_tokens=more.input,
+            cached_tokens=more.cached,
+            output_tokens=more.output,
+        )
+        counts = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+        await session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["id"], set_={name: getattr(Usage, name) + statement.excluded[name] for name in counts}
+            )
+        )
+
+
+def _insert(session: AsyncSession, table: type[Reservation | Usage]) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can update what is there already: both databases know it, each in its own class."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
