@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Mount, Route
 
 from chatwright.server.access import ACTOR, PUBLIC_FOLDER, is_public, require_admin
-from chatwright.store.actor import NOBODY, Actor, Scope
+from chatwright.store.actor import NOBODY, Actor, Scope, Via
 from chatwright.store.policy import RULES, Action, authorize
 
 # Routes that FastAPI makes itself.
@@ -27,7 +27,9 @@ class Permit:
     async def __call__(self, request: Request) -> Actor:
         """Raises NotSignedInError, ForbiddenError, WireError."""
         actor = actor_of(request)
-        if request.app.state.server.accounts is None and RULES[self.action].scope is Scope.ADMIN:
+        rule = RULES[self.action]
+        is_open = rule.open and actor.via is Via.OPEN
+        if request.app.state.server.accounts is None and rule.scope is Scope.ADMIN and not is_open:
             require_admin(request)  # says where the token is to be found
         authorize(actor, self.action)
         return actor

@@ -23,6 +23,11 @@ class Action(StrEnum):
     READ_KEYS_OF_USERS = "see the keys of users"
     REVOKE_KEYS_OF_USERS = "revoke keys of users"
     MAKE_KEYS_FOR_USERS = "make keys for users"
+    READ_OWN_USAGE = "see what one has used, and may use"
+    READ_USAGE = "see what everybody has used"
+    READ_LIMITS = "see limits"
+    CHANGE_LIMITS = "set limits"
+    READ_METRICS = "read metrics"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Rule:
     `person`: never by a key: a key that could make keys, or change a password, would be more than it says.
     `operator`: by the machine's operator only. A key made for somebody else acts as them: no administrator shall be able to.
     `others`: what one must be to do it to what belongs to others; None: it never can be done.
+    `open`: also without the admin token where a server is open to its own machine.
     """
 
     scope: Scope | None = None
@@ -39,6 +45,7 @@ class Rule:
     person: bool = False
     operator: bool = False
     others: Role | None = None
+    open: bool = False
 
 
 RULES: dict[Action, Rule] = {
@@ -53,6 +60,11 @@ RULES: dict[Action, Rule] = {
     Action.READ_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.REVOKE_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.MAKE_KEYS_FOR_USERS: Rule(Scope.ADMIN, Role.OWNER, operator=True, others=Role.OWNER),
+    Action.READ_OWN_USAGE: Rule(role=Role.MEMBER, person=True),
+    Action.READ_USAGE: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.READ_LIMITS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.CHANGE_LIMITS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
+    Action.READ_METRICS: Rule(Scope.ADMIN, Role.ADMIN, open=True),
 }
 
 
@@ -71,6 +83,8 @@ def authorize(actor: Actor, action: Action, resource: Resource | None = None) ->
     rule = RULES[action]
     if actor.via is Via.NOBODY:
         raise NotSignedInError("Sign in, or send an API key as 'Authorization: Bearer KEY'.")
+    if rule.open and actor.via is Via.OPEN:
+        return
     if rule.person and actor.via is not Via.SESSION:
         raise ForbiddenError("This is for signed-in users only: no key opens it.")
     if rule.operator and actor.via is not Via.OPERATOR:
