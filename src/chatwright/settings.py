@@ -112,6 +112,8 @@ class Settings(BaseSettings):
 
     language: Literal["en", "zh"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # "json": a line of JSON for each record and each request, for programs that collect logs.
+    log_format: Literal["text", "json"] = "text"
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
 

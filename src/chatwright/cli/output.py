@@ -55,6 +55,11 @@ class Output:
         """Send log records of the given level to standard error."""
         level = "DEBUG" if self.verbose else "ERROR" if self.quiet else settings.log_level.upper()
         logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if settings.log_format == "json":
+            from chatwright.cli.json_logs import JsonLines
+
+            for handler in logging.getLogger().handlers:
+                handler.setFormatter(JsonLines())
         if not self.verbose:  # what uvicorn says at start and stop, the command says better
             for name in ("uvicorn.error", "httpx", "httpx2"):
                 logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -17,15 +18,16 @@ from chatwright.engine.opened import OpenedModel
 from chatwright.engine.process.memory import MemoryBudget
 from chatwright.engine.text import TextModel
 from chatwright.inspection.looking import Looking
-from chatwright.server import health, pages
+from chatwright.server import health, pages, scrape
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
-from chatwright.server.console import account, explain, session, users, welcome
+from chatwright.server.console import account, explain, limits, session, usage, users, welcome
 from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
-from chatwright.server.openai import adapters, chat, completions, legacy
+from chatwright.server.observation import Observation
+from chatwright.server.openai import adapters, chat, completions, legacy, organization
 from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
 from chatwright.server.permission import Permit, check_policies
@@ -57,8 +59,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.server.meter.start()
         yield
         await asyncio.gather(app.state.server.looking.close(), *(model.close() for model in models))
+        await app.state.server.meter.close()
         if store is not None:
             await store.close()
 
@@ -78,9 +82,10 @@ def create_app(
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
-    app.include_router(health.router)
     # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
     key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
+    app.include_router(health.router)
+    app.include_router(scrape.router, dependencies=[key])
     for router, action in (
         (completions.router, Action.GENERATE),
         (chat.router, Action.GENERATE),
@@ -92,11 +97,21 @@ def create_app(
         # openai < 1.0 is often pointed at the bare address, without /v1.
         app.include_router(router, include_in_schema=False, dependencies=[allowed])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session.router, welcome.router, account.router, own_keys.router, users.router, explain.router):
+    app.include_router(organization.router, prefix="/v1", dependencies=[key])
+    for console in (
+        session.router,
+        welcome.router,
+        account.router,
+        own_keys.router,
+        users.router,
+        usage.router,
+        limits.router,
+        explain.router,
+    ):
         app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
-    # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
+    # The last one added is the outermost: what every request leaves, headers on every answer, then who may come in, then how much may be sent.
     app.add_middleware(BodyLimit, max_bytes=settings.body_limit_bytes, timeout_s=settings.read_timeout_s)
     if settings.cors_origins:
         app.add_middleware(
@@ -115,6 +130,8 @@ def create_app(
     )
     app.add_middleware(CrashGuard)
     app.add_middleware(ResponseHeaders)
+    level = logging.INFO if settings.log_format == "json" else logging.DEBUG
+    app.add_middleware(Observation, metrics=app.state.server.meter.metrics, level=level)
     check_policies(app)
     return app
 

@@ -25,6 +25,7 @@ from chatwright.errors import (
     EngineError,
     ForbiddenError,
     InvalidRequestError,
+    LimitReachedError,
     ModelNotFoundError,
     NotFoundError,
     NotSignedInError,
@@ -39,6 +40,8 @@ from chatwright.i18n import Language, describe_error
 log = logging.getLogger(__name__)
 
 UNION_MEMBER = re.compile(r"str|int|float|bool|constrained-\w+|(list|dict|function|nullable|lax|json)\b.*|[A-Z]\w*")
+
+ERROR_CODE = "chatwright.error_code"  # where a request's scope says which error it was answered with
 
 TYPE_BY_STATUS = {
     400: "invalid_request_error",
@@ -82,15 +85,19 @@ class WireError(HTTPException):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        kind: str | None = None,
     ) -> None:
         super().__init__(status, message, dict(headers or {}))
         self.param = param
         self.code = code
+        self.kind = kind
 
 
-def error_object(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """The body for an error of this status."""
-    kind = TYPE_BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+def error_object(
+    status: int, message: str, param: str | None = None, code: str | None = None, kind: str | None = None
+) -> dict[str, Any]:
+    """The body for an error of this status. `kind`: its type, where that is not the status' usual one."""
+    kind = kind or TYPE_BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -100,10 +107,25 @@ def error_response(
     param: str | None = None,
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
+    kind: str | None = None,
 ) -> Response:
     """The response for an error of this status."""
-    body = orjson.dumps(error_object(status, message, param, code))
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+    body = orjson.dumps(error_object(status, message, param, code, kind))
+    return ErrorResponse(body, status, dict(headers or {}), code or f"http_{status}")
+
+
+class ErrorResponse(Response):
+    """Leaves its code where it is counted."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str], code: str) -> None:
+        super().__init__(body, status, dict(headers))
+        self.code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ERROR_CODE] = self.code
+        await super().__call__(scope, receive, send)
 
 
 def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireError:
@@ -123,6 +145,11 @@ def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireErro
         case ThrottledError():
             seconds = str(error.params["seconds"])
             return WireError(429, message, code="too_many_attempts", headers={"Retry-After": seconds})
+        case LimitReachedError():
+            headers = {"Retry-After": str(error.retry_s), **error.headers}
+            if error.lasting:  # the client library would try twice more
+                headers["x-should-retry"] = "false"
+            return WireError(429, message, code=error.code, kind=error.kind, headers=headers)
         case OverloadedError():
             return WireError(503, message, code="engine_overloaded", headers={"Retry-After": "2"})
         case EngineError():
@@ -150,7 +177,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_wire_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, WireError)
-        return error_response(error.status_code, str(error.detail), error.param, error.code, error.headers)
+        return error_response(error.status_code, str(error.detail), error.param, error.code, error.headers, error.kind)
 
     async def on_core_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ChatwrightError)

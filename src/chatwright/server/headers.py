@@ -1,14 +1,16 @@
-"""Headers: how large a request's may be, what browsers may do with our pages, and ids made here and never taken over."""
+"""Headers: how large a request's may be, what browsers may do with our pages, ids made here and never taken over, and what is left
+of limits."""
 
 from __future__ import annotations
 
 import time
-import uuid
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwright.server.errors import error_response
+from chatwright.server.metering import ARRIVED_AT, HEADERS
+from chatwright.server.observation import REQUEST_ID
 
 MAX_HEADER_BYTES = 64 * 1024
 # No inline script, no foreign origin: model output that slips through the sanitiser still can neither run nor phone home.
@@ -47,15 +49,16 @@ class ResponseHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = f"req_{uuid.uuid4().hex}"
-        start = time.monotonic()
+        start = scope[ARRIVED_AT]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"] = scope[REQUEST_ID]
+                for name, value in scope.get(HEADERS, {}).items():
+                    headers.setdefault(name, value)
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - start)))
                 if scope["path"].startswith(("/v1", "/api/")):

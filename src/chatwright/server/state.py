@@ -8,10 +8,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from chatwright.engine.protocol import EngineStats
 from chatwright.engine.text import TextModel
-from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError
+from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError, StoreUnavailableError
 from chatwright.inspection.looking import Looking
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.metering import Meter
+from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
@@ -34,6 +37,10 @@ class ServerState:
     database: Database | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.database, Metrics(self.engine_stats))
 
     @property
     def is_private(self) -> bool:
@@ -64,9 +71,15 @@ class ServerState:
         bases = (other.name for other in self.models if other.engine is model.engine and other.adapter is None)
         return next(bases, None)
 
+    def engine_stats(self) -> dict[str, EngineStats]:
+        """Of each engine, by the name of its model. A model and its adapters have one engine."""
+        names = {id(model.engine): self.base_of(model) or model.name for model in self.models}
+        engines = {names[id(model.engine)]: model.engine for model in self.models}
+        return {name: engine.stats() for name, engine in engines.items()}
+
     def load(self) -> tuple[int, int]:
-        """(running, waiting) choices of all engines. A model and its adapters have one engine."""
-        stats = [engine.stats() for engine in {id(model.engine): model.engine for model in self.models}.values()]
+        """(running, waiting) choices of all engines."""
+        stats = self.engine_stats().values()
         return sum(s.running for s in stats), sum(s.waiting for s in stats)
 
     def find_model(self, name: str) -> TextModel:
@@ -90,3 +103,13 @@ def get_state(request: Request) -> ServerState:
 
 
 State = Annotated[ServerState, Depends(get_state)]
+
+
+async def need_database(state: State) -> Database:
+    """A dependency: the store. Raises StoreUnavailableError (503) where there is none."""
+    if state.database is None:
+        raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
+    return state.database
+
+
+NeedDatabase = Annotated[Database, Depends(need_database)]

@@ -26,6 +26,7 @@ from chatwright.engine.tool_grammar import json_grammar, tool_grammar
 from chatwright.engine.tool_reader import ToolReader
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import Bill, bill_of
 from chatwright.server.openai.choice import ChatChoice
 from chatwright.server.openai.generation import (
     generate_all,
@@ -62,7 +63,7 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
         return await start_stream(request, events)
@@ -108,9 +109,17 @@ class _Job:
     """One conversation, tokenised and checked."""
 
     def __init__(
-        self, body: ChatBody, name: str, model: TextModel, prompt: list[int], form: _Form, cut_off: asyncio.Event
+        self,
+        body: ChatBody,
+        name: str,
+        model: TextModel,
+        prompt: list[int],
+        form: _Form,
+        cut_off: asyncio.Event,
+        bill: Bill,
     ) -> None:
         self.body, self.model, self.n_prompt, self.form, self.cut_off = body, model, len(prompt), form, cut_off
+        self.bill = bill
         self.n = body.n or 1
         self.around_text: dict[int, tuple[str, str]] = {}
         self.head = {
@@ -119,7 +128,7 @@ class _Job:
             "model": name,
             "system_fingerprint": model.fingerprint,
         }
-        asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+        asked = self.asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         # At least one token: a conversation that fills the context is an error, not an empty answer.
         max_tokens = max(1, model.max_tokens_left(len(prompt))) if asked is None else asked
         model.check_length(len(prompt), max_tokens, param="messages")
@@ -134,7 +143,7 @@ class _Job:
         )
 
     @classmethod
-    async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
+    async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event, bill: Bill) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
         form = await _Form.asked_for(body, model)
         prompt = await model.encode_chat(
@@ -143,7 +152,7 @@ class _Job:
             tool_format=form.tool_format,
             instruction=body.response_format.instruction() if body.response_format else "",
         )
-        return cls(body, name, model, prompt, form, cut_off)
+        return cls(body, name, model, prompt, form, cut_off, bill)
 
     async def run(self) -> ChatCompletion:
         """The whole answer at once."""
@@ -206,7 +215,10 @@ class _Job:
 
     async def _events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
         """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for."""
-        async with aclosing(generate_all(self.model, [self.request], self.cut_off)) as events:
+        all_events = generate_all(
+            self.model, [self.request], self.cut_off, self.bill, can_be_shorter=self.asked is None
+        )
+        async with aclosing(all_events) as events:
             try:
                 async for _, event in events:
                     if isinstance(event, TextDelta | TextFinish):

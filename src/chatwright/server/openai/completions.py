@@ -15,9 +15,10 @@ from openai.types import Completion, CompletionChoice
 from openai.types.completion_choice import Logprobs
 from starlette.responses import Response
 
-from chatwright.engine.text import PromptText, TextDelta, TextModel, TextRequest, TokenText
+from chatwright.engine.text import PromptText, TextDelta, TextEvent, TextModel, TextRequest, TokenText
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import Bill, bill_of
 from chatwright.server.openai.aliases import is_instruct
 from chatwright.server.openai.generation import (
     generate_all,
@@ -54,7 +55,7 @@ async def complete(body: CompletionBody, model_name: str | None, request: Reques
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     if body.stream:
         events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
         return await start_stream(request, events)
@@ -101,8 +102,9 @@ class _Job:
         prompts: list[list[int]],
         texts: list[str],
         cut_off: asyncio.Event,
+        bill: Bill,
     ) -> None:
-        self.cut_off = cut_off
+        self.cut_off, self.bill = cut_off, bill
         self.body, self.name, self.model, self.prompts, self.texts = body, name, model, prompts, texts
         self.n = body.n or 1
         self.n_prompt = sum(len(prompt) for prompt in prompts)
@@ -132,7 +134,9 @@ class _Job:
             model.check_length(len(prompt), max_tokens, param="prompt")
 
     @classmethod
-    async def prepare(cls, body: CompletionBody, name: str, model: TextModel, cut_off: asyncio.Event) -> _Job:
+    async def prepare(
+        cls, body: CompletionBody, name: str, model: TextModel, cut_off: asyncio.Event, bill: Bill
+    ) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
         prompts = _as_list(body.prompt)
         if len(prompts) * max(body.n or 1, body.best_of or 1) > MAX_SEQUENCES:
@@ -160,13 +164,13 @@ class _Job:
             else:
                 ids.append(await model.encode(prompt))
         texts = [p if isinstance(p, str) else model.tokenizer.decode(p) for p in prompts]
-        return cls(body, name, model, ids, texts, cut_off)
+        return cls(body, name, model, ids, texts, cut_off, bill)
 
     async def run(self) -> Completion:
         """The whole answer at once."""
         answers = [[_Answer() for _ in range(self.best_of)] for _ in self.prompts]
         prompt_tokens: dict[int, Sequence[TokenText]] = {}
-        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
+        async with aclosing(self._events()) as events:
             async for number, event in events:
                 if isinstance(event, PromptText):
                     prompt_tokens[number] = event.tokens
@@ -208,7 +212,7 @@ class _Job:
         started: set[tuple[int, int]] = set()
         prompt_tokens: dict[int, Sequence[TokenText]] = {}
         n_completion = 0
-        async with aclosing(generate_all(self.model, self.requests, self.cut_off)) as events:
+        async with aclosing(self._events()) as events:
             async for number, event in events:
                 if isinstance(event, PromptText):
                     prompt_tokens[number] = event.tokens
@@ -229,6 +233,11 @@ class _Job:
                     yield self._chunk(choice, "", wire_reason(event), logprobs, include_usage)
         if include_usage:
             yield sse(Completion(**self.head, choices=[], usage=usage(self.n_prompt, n_completion)))
+
+    def _events(self) -> AsyncGenerator[tuple[int, TextEvent], None]:
+        return generate_all(
+            self.model, self.requests, self.cut_off, self.bill, can_be_shorter=self.body.max_tokens is None
+        )
 
     def _chunk(
         self,

@@ -15,8 +15,10 @@ from starlette.requests import Request
 from chatwright.engine.protocol import SamplingParams
 from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
+from chatwright.server.metering import Bill, Charge
 from chatwright.server.openai.requests import SamplingBody
 from chatwright.server.permission import actor_of
+from chatwright.store.usage.admission import Wanted
 
 T = TypeVar("T")
 
@@ -91,12 +93,34 @@ def usage(n_prompt: int, n_completion: int, n_reused: int | None = None) -> Comp
 
 
 async def generate_all(
-    model: TextModel, requests: Sequence[TextRequest], cut_off: asyncio.Event
+    model: TextModel,
+    requests: Sequence[TextRequest],
+    cut_off: asyncio.Event,
+    bill: Bill,
+    *,
+    can_be_shorter: bool,
 ) -> AsyncGenerator[tuple[int, TextEvent], None]:
     """Events of several prompts as they come, each with its prompt's number. Closing the iterator aborts all of them.
 
-    Raises OverloadedError when there is no room for the first prompt, or when `cut_off` is set; EngineError.
+    `bill`: on whose account it goes (`metering.bill_of`). `can_be_shorter`: nobody asked for that length, so that answers end where
+    the payer has no more tokens left. Raises LimitReachedError before anything is computed; OverloadedError when there is no room
+    for the first prompt, or when `cut_off` is set; EngineError.
     """
+    wanted = Wanted(
+        sum(len(request.prompt_ids) for request in requests),
+        [(request.n, request.sampling.max_tokens) for request in requests],
+        can_be_shorter,
+    )
+    async with bill.charge(model.name, wanted) as charge:
+        within = [charge.within(request) for request in requests]
+        async with aclosing(_events_of_all(model, within, cut_off, charge)) as events:
+            async for item in events:
+                yield item
+
+
+async def _events_of_all(
+    model: TextModel, requests: Sequence[TextRequest], cut_off: asyncio.Event, charge: Charge
+) -> AsyncGenerator[tuple[int, TextEvent], None]:
     inbox: asyncio.Queue[tuple[int, TextEvent] | Exception | None] = asyncio.Queue()
     # A client that reads slowly holds up its own events where they come from, and fills no memory here.
     room = asyncio.Event()
@@ -107,15 +131,18 @@ async def generate_all(
         try:
             async with places:
                 while True:
+                    charge.prompt(len(request.prompt_ids))
                     try:
                         async with aclosing(model.generate(request)) as events:
                             async for event in events:
+                                charge.event(number, event)
                                 inbox.put_nowait((number, event))
                                 if inbox.qsize() >= MAX_UNREAD:
                                     room.clear()
                                 await room.wait()
                         break
                     except OverloadedError:
+                        charge.prompt(-len(request.prompt_ids))
                         # The first prompt, which starts first, stands for the request: without room for it the request is
                         # refused. Later ones wait, lest a newcomer that took the place of one ruin what is half done.
                         if number == 0:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai import chat, completions
 from chatwright.server.openai.generation import (
     generate_all,
@@ -123,7 +124,8 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     async def run() -> Edit:
         texts = [""] * text_request.n
         n_completion = 0
-        async with aclosing(generate_all(model, [text_request], state.cut_off)) as events:
+        bill = bill_of(request)
+        async with aclosing(generate_all(model, [text_request], state.cut_off, bill, can_be_shorter=True)) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
                     texts[event.index] += event.text

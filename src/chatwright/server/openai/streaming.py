@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chatwright.errors import ChatwrightError
-from chatwright.server.errors import as_wire_error, error_object, log_crash
+from chatwright.server.errors import ERROR_CODE, as_wire_error, error_object, log_crash
 from chatwright.server.openai.generation import unless_client_leaves
 
 DONE = "data: [DONE]\n\n"
@@ -70,9 +70,11 @@ async def start_stream(request: Request, events: AsyncGenerator[str, None]) -> E
                 yield event
         except ChatwrightError as error:
             wire = as_wire_error(error)
+            request.scope[ERROR_CODE] = wire.code
             yield _error_event(error_object(wire.status_code, str(wire.detail), wire.param, wire.code))
         except Exception as error:  # noqa: BLE001  an edge: the status is sent, so this is the only way left to tell the client
             log_crash("a stream failed", error)
+            request.scope[ERROR_CODE] = "http_500"
             yield _error_event(error_object(500, "The server failed in the middle of this answer. Its log says where."))
         yield DONE
 

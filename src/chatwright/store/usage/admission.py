@@ -66,6 +66,17 @@ class Admission:
     requests_left: Headroom | None = None
     tokens_left: Headroom | None = None
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """As OpenAI's headers tell it."""
+        found = {}
+        for name, room in (("requests", self.requests_left), ("tokens", self.tokens_left)):
+            if room is not None:
+                found[f"x-ratelimit-limit-{name}"] = str(room.limit)
+                found[f"x-ratelimit-remaining-{name}"] = str(max(0, room.remaining))
+                found[f"x-ratelimit-reset-{name}"] = f"{room.reset_s}s"
+        return found
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -94,35 +105,53 @@ async def admit(session: AsyncSession, limits: Sequence[Limit], wanted: Wanted, 
     """
     for limit in limits:  # everybody in the order of ids
         await one_at_a_time(session, f"limit {limit.id}")
-    cap: int | None = None
-    requests: list[Headroom] = []
-    tokens: list[Headroom] = []
+    counts = [(limit, await count(session, limit, now)) for limit in limits]
     wait_s = minute_of(now) + MINUTE - now
-    for limit in limits:
-        counted = await count(session, limit, now)
-        if limit.concurrent_requests is not None and counted.running >= limit.concurrent_requests:
-            raise _too_many_at_once(limit, counted)
-        if limit.requests_per_minute is not None:
-            left = limit.requests_per_minute - counted.requests_of_minute
-            requests.append(Headroom(limit.requests_per_minute, max(0, left - 1), wait_s))
-            if left < 1:
-                raise _too_many_requests(limit, counted, wait_s)
-        if limit.tokens_per_minute is not None:
-            left = limit.tokens_per_minute - counted.tokens_of_minute
-            tokens.append(Headroom(limit.tokens_per_minute, left, wait_s))
-            if wanted.tokens(cap) > left:
-                cap = wanted.cap_for(left)
-                if cap is None:
-                    raise _too_many_tokens(limit, counted, wanted, wait_s)
-        if limit.tokens_per_month is not None:
-            left = limit.tokens_per_month - counted.tokens_of_month
-            if wanted.tokens(cap) > left:
-                cap = wanted.cap_for(left)
-                if cap is None:
-                    raise _budget_is_used_up(limit, counted, wanted, next_month(now) - now)
+    requests = [
+        Headroom(limit.requests_per_minute, limit.requests_per_minute - counted.requests_of_minute, wait_s)
+        for limit, counted in counts
+        if limit.requests_per_minute is not None
+    ]
+    tokens = [
+        Headroom(limit.tokens_per_minute, limit.tokens_per_minute - counted.tokens_of_minute, wait_s)
+        for limit, counted in counts
+        if limit.tokens_per_minute is not None
+    ]
+    cap = None
+    try:
+        for limit, counted in counts:
+            _check_requests(limit, counted, wait_s)
+            cap = _cap(limit, counted, wanted, cap, now)
+    except LimitReachedError as error:
+        error.headers = Admission(0, None, _nearest(requests, 0), _nearest(tokens, 0)).headers
+        raise
     taken = wanted.tokens(cap)
-    left_after = [Headroom(room.limit, room.remaining - taken, room.reset_s) for room in tokens]
-    return Admission(taken, cap, _nearest(requests), _nearest(left_after))
+    return Admission(taken, cap, _nearest(requests, 1), _nearest(tokens, taken))
+
+
+def _check_requests(limit: Limit, counted: Counted, wait_s: int) -> None:
+    """Raise LimitReachedError where one more is one too many."""
+    if limit.concurrent_requests is not None and counted.running >= limit.concurrent_requests:
+        raise _too_many_at_once(limit, counted)
+    if limit.requests_per_minute is not None and counted.requests_of_minute >= limit.requests_per_minute:
+        raise _too_many_requests(limit, counted, wait_s)
+
+
+def _cap(limit: Limit, counted: Counted, wanted: Wanted, cap: int | None, now: int) -> int | None:
+    """How long answers may be, that were to be `cap` long, so that their tokens keep to the limit. Raises LimitReachedError."""
+    if limit.tokens_per_minute is not None:
+        left = limit.tokens_per_minute - counted.tokens_of_minute
+        if wanted.tokens(cap) > left:
+            cap = wanted.cap_for(left)
+            if cap is None:
+                raise _too_many_tokens(limit, counted, wanted, minute_of(now) + MINUTE - now)
+    if limit.tokens_per_month is not None:
+        left = limit.tokens_per_month - counted.tokens_of_month
+        if wanted.tokens(cap) > left:
+            cap = wanted.cap_for(left)
+            if cap is None:
+                raise _budget_is_used_up(limit, counted, wanted, next_month(now) - now)
+    return cap
 
 
 async def count(session: AsyncSession, limit: Limit, now: int) -> Counted:
@@ -159,7 +188,9 @@ def _sum(column: Any, *conditions: ColumnElement[bool]) -> Any:
     return select(func.coalesce(func.sum(column), 0)).where(*conditions).scalar_subquery()
 
 
-def _nearest(rooms: Sequence[Headroom]) -> Headroom | None:
+def _nearest(rooms: Sequence[Headroom], taken: int) -> Headroom | None:
+    """The one with the least left, after so much is taken of each."""
+    rooms = [Headroom(room.limit, room.remaining - taken, room.reset_s) for room in rooms]
     return min(rooms, key=lambda room: room.remaining, default=None)
 
 

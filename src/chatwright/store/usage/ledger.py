@@ -79,8 +79,8 @@ async def note(session: AsyncSession, server: str, entries: Iterable[Entry], now
 
 async def settle(session: AsyncSession, entries: Sequence[Entry]) -> None:
     """Turn the reservations of requests that ended into usage."""
-    noted = [entry.id for entry in entries if entry.noted is not None]
-    gone = set(noted) - await _take(session, noted)
+    taken = await _take(session, [entry.id for entry in entries])
+    gone = {entry.id for entry in entries if entry.noted is not None} - taken
     sums: dict[_Key, _Sums] = defaultdict(_Sums)
     for entry in entries:
         # Another server took this one for dead, and has counted what was noted: the rest is missing.

@@ -105,9 +105,7 @@ async def remove_limit_of(session: AsyncSession, actor: Actor, subject: Subject)
 
 
 async def _find(session: AsyncSession, subject: Subject) -> Limit | None:
-    conditions = [
-        getattr(Limit, name) == value for name, value in vars(subject).items() if value is not None
-    ]
+    conditions = [getattr(Limit, name) == value for name, value in vars(subject).items() if value is not None]
     limit: Limit | None = await session.scalar(select(Limit).where(*conditions))
     return limit
 
