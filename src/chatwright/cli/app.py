@@ -23,6 +23,7 @@ from chatwright.cli import (
     evaluate,
     explain,
     keys,
+    limits,
     models,
     plan,
     prepare,
@@ -31,6 +32,7 @@ from chatwright.cli import (
     tokenizer,
     train,
     tune,
+    usage,
     users,
 )
 from chatwright.cli.export import export
@@ -120,6 +122,12 @@ keys_app.command("ls", cls=_Command)(keys.ls)
 keys_app.command("add", cls=_Command)(keys.add)
 keys_app.command("revoke", cls=_Command)(keys.revoke)
 app.add_typer(keys_app, name="keys")
+limits_app = typer.Typer(cls=_Group, help="What keys, users and models may use.", no_args_is_help=True)
+limits_app.command("ls", cls=_Command)(limits.ls)
+limits_app.command("set", cls=_Command)(limits.set_)
+limits_app.command("rm", cls=_Command)(limits.rm)
+app.add_typer(limits_app, name="limits")
+app.command("usage", cls=_Command)(usage.usage)
 db_app = typer.Typer(cls=_Group, help="Look after the database of accounts.", no_args_is_help=True)
 db_app.command("upgrade", cls=_Command)(db.upgrade)
 db_app.command("backup", cls=_Command)(db.backup)

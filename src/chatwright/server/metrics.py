@@ -1,7 +1,7 @@
 """What Prometheus reads (`scrape`). Names follow vLLM's. Labels are bounded: served models, route templates, codes of our own.
 
-Tokens and requests of models are counted when a request ends, at the moment when it is entered into the usage tables: their sums are
-the same.
+Tokens and requests of models are counted when a request ends, at the moment when it is entered into the usage tables: their sums
+are the same.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from openai.types.admin.organization.usage_completions_response import (
     DataResultOrganizationUsageEmbeddingsResult,
     UsageCompletionsResponse,
 )
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from chatwright.errors import InvalidRequestError
@@ -50,8 +51,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(BaseModel):
     """The parameters that all of these have. Lists come as `models=a&models=b` or, from the official client, `models[]=a&…`."""
 
     start_time: Annotated[int, Query(ge=0, le=END_OF_TIME)]

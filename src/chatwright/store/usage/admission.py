@@ -155,7 +155,7 @@ def _cap(limit: Limit, counted: Counted, wanted: Wanted, cap: int | None, now: i
 
 
 async def count(session: AsyncSession, limit: Limit, now: int) -> Counted:
-    """What counts against a limit at this moment; one statement, which sees one state: what ends meanwhile is in one of the tables."""
+    """What counts against a limit now. One statement, which sees one state: what ends meanwhile is in one of the two tables."""
     minute, month = minute_of(now), month_of(now)
     used, running = _subject(limit, Usage), _subject(limit, Reservation)
     spent = Usage.input_tokens + Usage.output_tokens

@@ -30,7 +30,8 @@ def next_month(now: int) -> int:
 class SteadyClock:
     """Unix time that goes on while the process lives, also where somebody sets the machine's clock back.
 
-    That would open no budget (what was counted in the future counts too), but close those of a minute until the clock has caught up.
+    That would open no budget, as what was counted in the future counts too, but close those of a minute until the clock has caught
+    up.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
