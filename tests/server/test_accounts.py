@@ -107,6 +107,11 @@ MAY: dict[Action | None, set[str]] = {
     Action.CHANGE_USERS: ADMINS,
     Action.READ_KEYS_OF_USERS: ADMINS,
     Action.REVOKE_KEYS_OF_USERS: ADMINS,
+    Action.READ_OWN_USAGE: PERSONS,
+    Action.READ_USAGE: ADMINS,
+    Action.READ_LIMITS: ADMINS,
+    Action.CHANGE_LIMITS: ADMINS,
+    Action.READ_METRICS: ADMINS,
 }
 
 
@@ -519,6 +524,9 @@ def test_no_route_gives_away_what_has_an_id(own: tuple[RunningServer, People]) -
     with browser(server, "member") as member:
         [row] = [row for row in member.get("/api/account/sessions").json()["data"] if row["current"]]
     ids = {"user_id": people.ids["member"], "key_id": people.key_ids["inference key"], "session_id": row["id"]}
+    with browser(server, "admin") as admin:
+        limit = admin.put("/api/limits", json={"user_id": people.ids["member"], "tokens_per_month": 10**9})
+        ids["limit_id"] = limit.json()["id"]
     seen = 0
     with browser(server, "other") as other, server.http(headers=bearer(people.keys["files key"])) as key:
         for policy in route_policies(server.app):

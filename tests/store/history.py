@@ -65,6 +65,51 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
         "throttle": [{"subject": "d" * 64, "tries": 3, "tried_at": 1_700_000_007, "blocked_until": 0}],
     },
+    "0004": {
+        "limits": [
+            {
+                "id": "limit-1",
+                "key_id": "key-1",
+                "user_id": None,
+                "model": None,
+                "requests_per_minute": 60,
+                "tokens_per_minute": None,
+                "concurrent_requests": 0,
+                "tokens_per_month": 10**15,
+                "created_at": 1_700_000_020,
+            }
+        ],
+        "reservations": [
+            {
+                "id": "reservation-1",
+                "server": "host/1/1700000000/server-1",
+                "user_id": "user-1",
+                "key_id": "key-1",
+                "model": "smollm2:135m",
+                "kind": "completions",
+                "started_at": 1_700_000_021,
+                "seen_at": 1_700_000_022,
+                "tokens": 2048,
+                "input_tokens": 7,
+                "cached_tokens": 3,
+                "output_tokens": 20,
+            }
+        ],
+        "usage": [
+            {
+                "id": "e" * 40,
+                "start": 1_700_000_040,
+                "user_id": "user-of-long-ago",
+                "key_id": "",
+                "model": "李雷的模型",
+                "kind": "embeddings",
+                "requests": 2,
+                "input_tokens": 2**40,
+                "cached_tokens": 0,
+                "output_tokens": 0,
+            }
+        ],
+    },
 }
 
 

@@ -47,6 +47,11 @@ MAY: dict[Action, set[str]] = {
     Action.READ_KEYS_OF_USERS: ADMINS,
     Action.REVOKE_KEYS_OF_USERS: ADMINS,
     Action.MAKE_KEYS_FOR_USERS: {"operator"},
+    Action.READ_OWN_USAGE: PERSONS,
+    Action.READ_USAGE: ADMINS,
+    Action.READ_LIMITS: ADMINS,
+    Action.CHANGE_LIMITS: ADMINS,
+    Action.READ_METRICS: ADMINS | {"open"},
 }
 
 

@@ -49,7 +49,7 @@ class UsageDay(BaseModel):
 
 
 class OwnLimit(LimitObject):
-    """A limit, with what counts against it at this moment: requests and tokens of this minute and this month, what runs included."""
+    """A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included."""
 
     requests_of_minute: int
     tokens_of_minute: int
