@@ -149,9 +149,8 @@ def test_an_exception_in_the_log_says_where_and_not_what() -> None:
     try:
         raise ValueError(CANARY)
     except ValueError as error:
-        record = logging.LogRecord(
-            "x", logging.ERROR, __file__, 1, "it failed: %s", ("here",), (type(error), error, error.__traceback__)
-        )
+        exception = (type(error), error, error.__traceback__)
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "it failed: %s", ("here",), exception)
     line = JsonLines().format(record)
     assert CANARY not in json.dumps({**json.loads(line), "traceback": ""})
     entry = json.loads(line)

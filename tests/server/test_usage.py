@@ -1,4 +1,4 @@
-"""Limits and usage of a running server: what answers say is what is counted, whatever becomes of them, and no budget is exceeded."""
+"""Limits and usage of a running server: what answers say is counted, whatever becomes of them, and no budget is exceeded."""
 
 from __future__ import annotations
 

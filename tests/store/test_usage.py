@@ -75,8 +75,7 @@ async def test_fifty_at_once_get_not_one_token_more_than_there_are(database: Dat
             try:
                 entry, admission = await begin(database, wanted, payer=payer)
             except LimitReachedError as error:
-                assert error.code == "insufficient_quota"
-                return 0, 0
+                return (0, 0) if error.code == "insufficient_quota" else (10**9, 0)
             used = min(admission.tokens, 3 + number % 28)
             await end(database, entry, Tokens(3, 0, used - 3))
             return used, admission.tokens
@@ -148,7 +147,9 @@ async def test_tokens_of_a_minute(database: Database) -> None:
     await limit(database, {"tokens_per_minute": 100})
     entry, admission = await begin(database, Wanted(10, [(1, 30)]))
     assert admission.headers["x-ratelimit-remaining-tokens"] == "60"
-    with pytest.raises(LimitReachedError, match="Limit 100, Used 40, Requested 61. Please try again in 40s") as refused:
+    with pytest.raises(
+        LimitReachedError, match=r"Limit 100, Used 40, Requested 61\. Please try again in 40s"
+    ) as refused:
         await begin(database, Wanted(11, [(1, 50)]))
     assert (refused.value.kind, refused.value.lasting) == ("tokens", False)
     with pytest.raises(LimitReachedError, match="Request too large") as never:

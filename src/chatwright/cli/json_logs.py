@@ -10,8 +10,8 @@ from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, and the `fields` that a record brings. Of an exception its kind and where it happened: its
-    own text could repeat what a user wrote."""
+    """`time`, `level`, `logger`, `message`, and the `fields` that a record brings. Of an exception its kind and where it happened:
+    its own text could repeat what a user wrote."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""

@@ -111,7 +111,7 @@ def create_app(
         app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
-    # The last one added is the outermost: what every request leaves, headers on every answer, who may come in, how much may be sent.
+    # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.
     app.add_middleware(BodyLimit, max_bytes=settings.body_limit_bytes, timeout_s=settings.read_timeout_s)
     if settings.cors_origins:
         app.add_middleware(
