@@ -15,6 +15,7 @@ from chatwright.store.accounts import keys, users
 from chatwright.store.actor import OPERATOR, Role, Scope
 from chatwright.store.database import Database
 from chatwright.store.tables import Limit, Reservation, Usage
+from chatwright.store.usage import ledger
 from chatwright.store.usage.admission import Admission, Wanted, admit, count, limits_for
 from chatwright.store.usage.ledger import Entry, Tokens, note, settle, settle_dead
 from chatwright.store.usage.limits import Figure, Subject, list_limits, own_limits, remove_limit, set_limit
@@ -338,6 +339,40 @@ async def test_usage_is_told_by_time_and_by_whose_it_is(database: Database) -> N
         assert [(row.user_id, row.requests) for row in mine] == [(ann.id, 4)]
         with pytest.raises(ForbiddenError):
             await usage_of_all(session, signed_in(ann), Question(0, NOW))
+
+
+async def test_old_minutes_become_hours_and_their_sums_stay(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FOLD_AT_ONCE", 7)
+    await limit(database, {"tokens_per_month": 10**6})
+    hour = NOW - NOW % 3600
+    starts = [hour - 2 * DAY + offset for offset in (-7200, -7140, -3660, -3600, -1, 0, 60, DAY)]
+    entries = [
+        Entry(Payer(user, ""), "m", "completions", start, 9, Tokens(3, 1, 2)) for start in starts for user in ("a", "b")
+    ]
+    async with database.write() as session:
+        await settle(session, entries)
+
+    async def fold_all() -> int:
+        n = 0
+        while True:
+            async with database.write() as session:
+                folded = await ledger.fold(session, NOW)
+            n += folded
+            if not folded:
+                return n
+
+    by_hour = Question(0, NOW + DAY, 3600, by=["user_id"])
+    async with database.read() as session:
+        before = await usage_of_all(session, OPERATOR, by_hour)
+    assert sum(await asyncio.gather(fold_all(), fold_all(), fold_all())) == 6, "each minute by one of them"
+    async with database.read() as session:
+        assert await usage_of_all(session, OPERATOR, by_hour) == before
+        left = sorted(await session.scalars(select(Usage.start).where(Usage.user_id == "a")))
+        [row] = await list_limits(session, OPERATOR)
+        assert (await count(session, row, NOW)).tokens_of_month == 80
+    assert [start - hour + 2 * DAY for start in left] == [-7200, -3600, 0, 60, DAY]
 
 
 async def test_setting_limits(database: Database) -> None:

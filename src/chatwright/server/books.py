@@ -21,13 +21,14 @@ from chatwright.errors import StorageError, StoreError, StoreUnavailableError
 from chatwright.server.errors import log_crash
 from chatwright.store.database import Database
 from chatwright.store.ids import new_id
-from chatwright.store.usage.ledger import Entry, Tokens, note, settle, settle_dead
+from chatwright.store.usage.ledger import Entry, Tokens, fold, note, settle, settle_dead
 
 log = logging.getLogger(__name__)
 
 NOTE_EVERY_S = 1.0
 # How often a server without work looks after reservations of dead ones.
 SWEEP_EVERY_S = 60.0
+FOLD_EVERY_S = 3600
 # A server on another machine is dead when it said nothing for so long.
 SILENCE_S = 180
 FAILURES = (StoreError, StoreUnavailableError, StorageError)
@@ -46,6 +47,7 @@ class Books:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._swept_at = 0.0
+        self._folded_at = 0
         self._closed = False
 
     def begin(self, entry: Entry) -> None:
@@ -133,6 +135,10 @@ class Books:
         try:
             async with self.database.write() as session:
                 n_dead = await settle_dead(session, lambda server, seen_at: is_dead(server, seen_at, now))
+            while now - self._folded_at >= FOLD_EVERY_S:
+                async with self.database.write() as session:
+                    if not await fold(session, now):
+                        self._folded_at = now
         except FAILURES as error:
             log.warning("what dead servers left can not be looked for, it will be tried again: %s", error)
         except Exception as error:  # noqa: BLE001  as above

@@ -15,7 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from chatwright.store.ids import new_id
 from chatwright.store.tables import Reservation, Usage
 from chatwright.store.usage.payer import Kind, Payer
-from chatwright.store.usage.times import minute_of
+from chatwright.store.usage.times import DAY, minute_of
+
+COUNTS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+HOUR = 3600
+MINUTES_KEPT_S = 2 * DAY
+FOLD_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,24 @@ async def settle_dead(session: AsyncSession, is_dead: Callable[[str, int], bool]
     return len(taken)
 
 
+async def fold(session: AsyncSession, now: int) -> int:
+    """Put the minutes of each hour together that ended some days ago: a year by the minute would be millions of rows.
+
+    Returns how many minutes were put away; more may be left.
+    """
+    border = now - now % HOUR - MINUTES_KEPT_S
+    old = select(Usage.id).where(Usage.start < border, Usage.start % HOUR != 0).order_by(Usage.id).limit(FOLD_AT_ONCE)
+    ids = (await session.scalars(old)).all()
+    columns = [getattr(Usage, name) for name in ("start", "user_id", "key_id", "model", "kind", *COUNTS)]
+    rows = (await session.execute(delete(Usage).where(Usage.id.in_(ids)).returning(*columns))).all()
+    sums: dict[_Key, _Sums] = defaultdict(_Sums)
+    for start, user_id, key_id, model, kind, requests, *tokens in rows:
+        key = _Key(start - start % HOUR, Payer(user_id, key_id), model, kind)
+        sums[key].add(requests, Tokens(*tokens), Tokens())
+    await _add(session, sums)
+    return len(rows)
+
+
 @dataclass(frozen=True)
 class _Key:
     """What a row of usage is about."""
@@ -162,10 +185,9 @@ async def _add(session: AsyncSession, sums: dict[_Key, _Sums]) -> None:
             cached_tokens=more.cached,
             output_tokens=more.output,
         )
-        counts = ("requests", "input_tokens", "cached_tokens", "output_tokens")
         await session.execute(
             statement.on_conflict_do_update(
-                index_elements=["id"], set_={name: getattr(Usage, name) + statement.excluded[name] for name in counts}
+                index_elements=["id"], set_={name: getattr(Usage, name) + statement.excluded[name] for name in COUNTS}
             )
         )
 
