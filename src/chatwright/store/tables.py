@@ -160,8 +160,8 @@ class Reservation(Base):
 
 
 class Usage(Base):
-    """What ended, of requests that began in the minute from `start` on; after some days, in the hour. `id`: made of what the row is about, so that a row is there
-    once. `user_id`, `key_id`: "" for nobody; no foreign keys: a row outlives whom it is about."""
+    """What ended, of requests that began in the minute from `start` on; after some days, in the hour. `id`: made of what the row is
+    about, so that a row is there once. `user_id`, `key_id`: "" for nobody; no foreign keys: a row outlives whom it is about."""
 
     __tablename__ = "usage"
     __table_args__ = (Index(None, "user_id", "start"), Index(None, "key_id", "start"), Index(None, "model", "start"))

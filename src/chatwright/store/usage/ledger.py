@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from chatwright.store.database import one_at_a_time
 from chatwright.store.ids import new_id
 from chatwright.store.tables import Reservation, Usage
 from chatwright.store.usage.payer import Kind, Payer
@@ -118,6 +119,7 @@ async def fold(session: AsyncSession, now: int) -> int:
 
     Returns how many minutes were put away; more may be left.
     """
+    await one_at_a_time(session, "old usage")
     border = now - now % HOUR - MINUTES_KEPT_S
     old = select(Usage.id).where(Usage.start < border, Usage.start % HOUR != 0).order_by(Usage.id).limit(FOLD_AT_ONCE)
     ids = (await session.scalars(old)).all()
