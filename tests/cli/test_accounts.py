@@ -36,7 +36,10 @@ def say(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 def actor_of(home: Path, key: str) -> Actor:
     async def look() -> Actor:
         async with opened(Settings(home=home), create=False) as database:
-            return await Accounts(database).actor_of_key(key)
+            accounts = Accounts(database)
+            actor = await accounts.actor_of_key(key)
+            await accounts.written()
+            return actor
 
     return asyncio.run(look())
 

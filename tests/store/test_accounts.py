@@ -29,8 +29,10 @@ from tests.store.people import PASSWORD, make_user, quick_accounts, set_clock, s
 
 
 @pytest.fixture
-def accounts(database: Database) -> Accounts:
-    return quick_accounts(database)
+async def accounts(database: Database) -> AsyncIterator[Accounts]:
+    accounts = quick_accounts(database)
+    yield accounts
+    await accounts.written()
 
 
 async def all_of(accounts: Accounts, table: Any) -> list[Any]:
@@ -454,6 +456,7 @@ async def test_sessions_end_by_themselves(accounts: Accounts, monkeypatch: pytes
     while now.now + 86_400 < start + sessions.LIFE_S:
         now.now += 86_400
         assert (await accounts.actor_of_session(used)).user_id == user.id
+        await accounts.written()
     now.now += 86_400
     assert await accounts.actor_of_session(used) is NOBODY
 

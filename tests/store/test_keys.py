@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import AsyncIterator
 from types import ModuleType
 
 import pytest
@@ -18,8 +19,10 @@ from tests.store.people import make_user, quick_accounts, set_clock, signed_in
 
 
 @pytest.fixture
-def accounts(database: Database) -> Accounts:
-    return quick_accounts(database)
+async def accounts(database: Database) -> AsyncIterator[Accounts]:
+    accounts = quick_accounts(database)
+    yield accounts
+    await accounts.written()
 
 
 async def make(
@@ -35,6 +38,7 @@ async def test_a_key_is_its_user_with_less(accounts: Accounts) -> None:
     actor = await accounts.actor_of_key(key)
     assert actor == Actor(Via.KEY, user.id, Role.ADMIN, frozenset({Scope.INFERENCE, Scope.FILES}), row.id)
     assert key.startswith(f"sk-cw-{row.prefix}-")
+    await accounts.written()
     async with accounts.database.read() as session:
         [listed] = await keys.list_own_keys(session, signed_in(user))
     assert listed.used_at is not None
@@ -173,6 +177,7 @@ async def test_a_database_that_takes_no_writes_keeps_no_key_out(accounts: Accoun
     with pytest.raises(StoreUnavailableError):  # but what can not be looked up opens nothing
         async with accounts.database.write():
             await impatient.setup_token()
+    await impatient.written()
     await impatient.database.close()
 
 

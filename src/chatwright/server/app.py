@@ -63,6 +63,8 @@ def create_app(
         yield
         await asyncio.gather(app.state.server.looking.close(), *(model.close() for model in models))
         await app.state.server.meter.close()
+        if accounts is not None:
+            await accounts.written()
         if store is not None:
             await store.close()
 

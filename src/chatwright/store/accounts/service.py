@@ -3,6 +3,7 @@ transaction is open while a password is hashed."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from sqlalchemy import delete, exists, select
@@ -26,18 +27,24 @@ class Accounts:
     def __init__(self, database: Database, passwords: Passwords | None = None) -> None:
         self.database = database
         self._passwords = passwords or Passwords()
+        # Credential → the note of its use that is on its way to the store.
+        self._notes: dict[str | None, asyncio.Task[None]] = {}
 
     async def actor_of_key(self, text: str) -> Actor:
         """Who sends this key, or NOBODY."""
         async with self.database.read() as session:
             found = await recognise.by_key(session, text)
-        return await self._noted(found)
+        return self._noted(found)
 
     async def actor_of_session(self, token: str) -> Actor:
         """Who has this session, or NOBODY."""
         async with self.database.read() as session:
             found = await recognise.by_session(session, token)
-        return await self._noted(found)
+        return self._noted(found)
+
+    async def written(self) -> None:
+        """Wait until the uses of keys and sessions so far are written down."""
+        await asyncio.gather(*self._notes.values())
 
     async def has_users(self) -> bool:
         """Whether there is an account at all."""
@@ -136,10 +143,16 @@ class Accounts:
             await session.flush()
             await links.use_link(session, token, hashed, None, None)
 
-    async def _noted(self, found: Recognised) -> Actor:
-        if found.actor is not NOBODY and found.is_stale:
-            # Only a figure: a database that can not be written keeps nobody out.
-            with suppress(StoreError, StoreUnavailableError, StorageError):
-                async with self.database.write() as session:
-                    await recognise.note_use(session, found.actor)
+    def _noted(self, found: Recognised) -> Actor:
+        credential = found.actor.credential
+        if found.actor is not NOBODY and found.is_stale and credential not in self._notes:
+            # Beside the request, which waits for no writer.
+            task = self._notes[credential] = asyncio.create_task(self._note(found.actor))
+            task.add_done_callback(lambda _: self._notes.pop(credential))
         return found.actor
+
+    async def _note(self, actor: Actor) -> None:
+        # Only a figure: a database that can not be written keeps nobody out.
+        with suppress(StoreError, StoreUnavailableError, StorageError):
+            async with self.database.write() as session:
+                await recognise.note_use(session, actor)
