@@ -218,7 +218,7 @@ async def _usage(asked: Filter, actor: Actor, database: Any, kind: Kind, result:
     return span.answer(results)
 
 
-def _names(used: Used) -> dict[str, str | None]:
+def _names(used: Used) -> dict[str, Any]:
     return {"user_id": used.user_id or None, "api_key_id": used.key_id or None, "model": used.model or None}
 
 
