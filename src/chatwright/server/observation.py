@@ -58,7 +58,7 @@ class Observation:
     def _note(self, scope: Scope, status: int) -> None:
         seconds = time.monotonic() - scope[ARRIVED_AT]
         method = scope["method"] if scope["method"] in METHODS else OTHER
-        route = getattr(scope.get("route"), "path_format", OTHER)
+        route = _template(scope)
         self.metrics.http_requests.labels(method, route, str(status)).inc()
         self.metrics.http_seconds.labels(route).observe(seconds)
         if (code := scope.get(ERROR_CODE)) is not None:
@@ -66,6 +66,13 @@ class Observation:
         if log.isEnabledFor(self.level):
             fields = _fields(scope, method, route, status, seconds)
             log.log(self.level, "%s %s %d", method, route, status, extra={"fields": fields})
+
+
+def _template(scope: Scope) -> str:
+    """The route's path as it is declared, with the prefix under which it is included: that FastAPI keeps in a place of its own."""
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    found: str | None = getattr(included or scope.get("route"), "path_format", None)
+    return found or OTHER
 
 
 def _fields(scope: Scope, method: str, route: str, status: int, seconds: float) -> dict[str, Any]:
