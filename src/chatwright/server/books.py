@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 NOTE_EVERY_S = 1.0
 # How often a server without work looks after reservations of dead ones.
 SWEEP_EVERY_S = 60.0
+CLOCK_SLACK_S = 3
 FOLD_EVERY_S = 3600
 # A server on another machine is dead when it said nothing for so long.
 SILENCE_S = 180
@@ -46,12 +47,16 @@ class Books:
         self._tried: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._noted_at = 0.0
         self._swept_at = 0.0
         self._folded_at = 0
         self._closed = False
 
     def begin(self, entry: Entry) -> None:
         """A request runs."""
+        if not self._running:  # the task sleeps long while nothing runs
+            self._noted_at = asyncio.get_running_loop().time()
+            self._wake.set()
         self._running[entry.id] = entry
         self.start()
 
@@ -84,20 +89,19 @@ class Books:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        noted_at = loop.time()
         while not self._closed:
             if loop.time() - self._swept_at >= SWEEP_EVERY_S or not self._swept_at:
                 self._swept_at = loop.time()
                 await self._sweep()
             wait_s = SWEEP_EVERY_S
             if self._running:
-                wait_s = max(0.0, noted_at + NOTE_EVERY_S - loop.time())
+                wait_s = max(0.0, self._noted_at + NOTE_EVERY_S - loop.time())
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait_s)
             self._wake.clear()
-            noting = loop.time() - noted_at >= NOTE_EVERY_S
+            noting = loop.time() - self._noted_at >= NOTE_EVERY_S
             if noting:
-                noted_at = loop.time()
+                self._noted_at = loop.time()
             if not await self._write(noting=noting):
                 await asyncio.sleep(NOTE_EVERY_S)
                 self._wake.set()
@@ -161,6 +165,7 @@ def is_dead(server: str, seen_at: int, now: int) -> bool:
         return now - seen_at > SILENCE_S
     pid, began, *_ = rest.split("/")
     try:
-        return int(psutil.Process(int(pid)).create_time()) != int(began)
+        # Roughly: the time since which it runs is computed of the machine's, which may have been corrected.
+        return abs(psutil.Process(int(pid)).create_time() - int(began)) > CLOCK_SLACK_S
     except psutil.Error:
         return True
