@@ -45,6 +45,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Metrics
+         * @description What was counted since the server started, for Prometheus. For administrators, and for everybody where a server is open.
+         */
+        get: operations["read_metrics_metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/completions": {
         parameters: {
             query?: never;
@@ -365,6 +385,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/organization/usage/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Usage Of Completions
+         * @description Tokens and requests of everything that writes text.
+         */
+        get: operations["usage_of_completions_v1_organization_usage_completions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Usage Of Embeddings
+         * @description Tokens and requests of embeddings.
+         */
+        get: operations["usage_of_embeddings_v1_organization_usage_embeddings_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/costs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Costs
+         * @description What it cost: nothing, as models of one's own do.
+         */
+        get: operations["costs_v1_organization_costs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/session": {
         parameters: {
             query?: never;
@@ -673,7 +753,51 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/explain": {
+    "/api/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Own Usage
+         * @description One's own usage of the last days, today included.
+         */
+        get: operations["get_own_usage_api_usage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Limits
+         * @description All limits.
+         */
+        get: operations["get_limits_api_limits_get"];
+        /**
+         * Put Limit
+         * @description Set figures of the limit of a key, a user or a model.
+         */
+        put: operations["put_limit_api_limits_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/limits/{limit_id}": {
         parameters: {
             query?: never;
             header?: never;
@@ -682,12 +806,12 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        post?: never;
         /**
-         * Explain
-         * @description Look inside a model: probabilities, attention, layers, attribution, embeddings of one text.
+         * Delete Limit
+         * @description Take all figures of a limit away.
          */
-        post: operations["explain_api_explain_post"];
-        delete?: never;
+        delete: operations["delete_limit_api_limits__limit_id__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -793,18 +917,6 @@ export interface components {
             tools: components["schemas"]["ChosenTool"][];
         };
         /**
-         * AlternativeObject
-         * @description A token that could stand at a place.
-         */
-        AlternativeObject: {
-            /** Id */
-            id: number;
-            /** Text */
-            text: string;
-            /** Probability */
-            probability: number;
-        };
-        /**
          * Annotation
          * @description A URL citation when using web search.
          */
@@ -833,23 +945,6 @@ export interface components {
             url: string;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * AttributionObject
-         * @description How much each token before `position` spoke for the prediction there, in nats.
-         */
-        AttributionObject: {
-            /**
-             * Method
-             * @enum {string}
-             */
-            method: "gradient" | "occlusion";
-            /** Position */
-            position: number;
-            /** Text */
-            text: string;
-            /** Scores */
-            scores: number[];
         };
         /**
          * BrowserSession
@@ -1263,6 +1358,338 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        /** Data */
+        Data: {
+            /** End Time */
+            end_time: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "bucket";
+            /** Results */
+            results: (components["schemas"]["DataResultOrganizationUsageCompletionsResult"] | components["schemas"]["DataResultOrganizationUsageEmbeddingsResult"] | components["schemas"]["DataResultOrganizationUsageModerationsResult"] | components["schemas"]["DataResultOrganizationUsageImagesResult"] | components["schemas"]["DataResultOrganizationUsageAudioSpeechesResult"] | components["schemas"]["DataResultOrganizationUsageAudioTranscriptionsResult"] | components["schemas"]["DataResultOrganizationUsageVectorStoresResult"] | components["schemas"]["DataResultOrganizationUsageCodeInterpreterSessionsResult"] | components["schemas"]["DataResultOrganizationUsageFileSearchesResult"] | components["schemas"]["DataResultOrganizationUsageWebSearchesResult"] | components["schemas"]["DataResultOrganizationCostsResult"])[];
+            /** Start Time */
+            start_time: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationCostsResult
+         * @description The aggregated costs details of the specific time bucket.
+         */
+        DataResultOrganizationCostsResult: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.costs.result";
+            amount?: components["schemas"]["DataResultOrganizationCostsResultAmount"] | null;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Line Item */
+            line_item?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Quantity */
+            quantity?: number | null;
+            /** Quantity Unit */
+            quantity_unit?: string | ("tokens" | "1000_tokens" | "duration_seconds" | "duration_minutes" | "duration_hours" | "gibibyte_hours" | "images" | "characters") | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationCostsResultAmount
+         * @description The monetary value in its associated currency.
+         */
+        DataResultOrganizationCostsResultAmount: {
+            /** Currency */
+            currency?: string | null;
+            /** Value */
+            value?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageAudioSpeechesResult
+         * @description The aggregated audio speeches usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageAudioSpeechesResult: {
+            /** Characters */
+            characters: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.audio_speeches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageAudioTranscriptionsResult
+         * @description The aggregated audio transcriptions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageAudioTranscriptionsResult: {
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.audio_transcriptions.result";
+            /** Seconds */
+            seconds: number;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageCodeInterpreterSessionsResult
+         * @description The aggregated code interpreter sessions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageCodeInterpreterSessionsResult: {
+            /** Num Sessions */
+            num_sessions: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.code_interpreter_sessions.result";
+            /** Project Id */
+            project_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageCompletionsResult
+         * @description The aggregated completions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageCompletionsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.completions.result";
+            /** Output Tokens */
+            output_tokens: number;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Batch */
+            batch?: boolean | null;
+            /** Input Audio Tokens */
+            input_audio_tokens?: number | null;
+            /** Input Cache Write 12H Tokens */
+            input_cache_write_12h_tokens?: number | null;
+            /** Input Cache Write 30M Tokens */
+            input_cache_write_30m_tokens?: number | null;
+            /** Input Cache Write Tokens */
+            input_cache_write_tokens?: number | null;
+            /** Input Cached Audio Tokens */
+            input_cached_audio_tokens?: number | null;
+            /** Input Cached Image Tokens */
+            input_cached_image_tokens?: number | null;
+            /** Input Cached Text Tokens */
+            input_cached_text_tokens?: number | null;
+            /** Input Cached Tokens */
+            input_cached_tokens?: number | null;
+            /** Input Image Tokens */
+            input_image_tokens?: number | null;
+            /** Input Text Tokens */
+            input_text_tokens?: number | null;
+            /** Input Uncached Tokens */
+            input_uncached_tokens?: number | null;
+            /** Model */
+            model?: string | null;
+            /** Output Audio Tokens */
+            output_audio_tokens?: number | null;
+            /** Output Image Tokens */
+            output_image_tokens?: number | null;
+            /** Output Text Tokens */
+            output_text_tokens?: number | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageEmbeddingsResult
+         * @description The aggregated embeddings usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageEmbeddingsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.embeddings.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageFileSearchesResult
+         * @description The aggregated file search calls usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageFileSearchesResult: {
+            /** Num Requests */
+            num_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.file_searches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+            /** Vector Store Id */
+            vector_store_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageImagesResult
+         * @description The aggregated images usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageImagesResult: {
+            /** Images */
+            images: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.images.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Size */
+            size?: string | null;
+            /** Source */
+            source?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageModerationsResult
+         * @description The aggregated moderations usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageModerationsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.moderations.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageVectorStoresResult
+         * @description The aggregated vector stores usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageVectorStoresResult: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.vector_stores.result";
+            /** Usage Bytes */
+            usage_bytes: number;
+            /** Project Id */
+            project_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageWebSearchesResult
+         * @description The aggregated web search calls usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageWebSearchesResult: {
+            /** Num Model Requests */
+            num_model_requests: number;
+            /** Num Requests */
+            num_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.web_searches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Context Level */
+            context_level?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
         /**
          * Deleted
          * @description It is gone.
@@ -1324,16 +1751,6 @@ export interface components {
             text: string;
             /** Index */
             index: number;
-        };
-        /**
-         * EmbeddingMapObject
-         * @description Two principal components, and the share of the variance that each shows.
-         */
-        EmbeddingMapObject: {
-            /** Points */
-            points: components["schemas"]["MapPointObject"][];
-            /** Explained */
-            explained: number[];
         };
         /**
          * Engine
@@ -1410,114 +1827,6 @@ export interface components {
             param: string | null;
             /** Code */
             code: string | null;
-        };
-        /**
-         * ExplainBody
-         * @description A text to look at: a prompt, and an answer, which is given or the model's own.
-         */
-        ExplainBody: {
-            /** Model */
-            model: string;
-            /** Prompt */
-            prompt: string;
-            /**
-             * Answer
-             * @description An answer to look at, instead of the model's.
-             */
-            answer?: string | null;
-            /**
-             * Max Tokens
-             * @description Let the model answer with at most so many tokens; 0: the prompt alone. Of no use beside answer.
-             * @default 16
-             */
-            max_tokens: number;
-            /**
-             * Chat
-             * @description The prompt is a message in a conversation.
-             * @default false
-             */
-            chat: boolean;
-            /**
-             * Attribution
-             * @description How input tokens are weighed. occlusion reads the whole text once for each of its tokens: seconds.
-             * @default gradient
-             * @enum {string}
-             */
-            attribution: "gradient" | "occlusion" | "none";
-            /**
-             * Attention
-             * @description Attention of every head, or the mean of each layer's; the mean too where all would be too large.
-             * @default heads
-             * @enum {string}
-             */
-            attention: "heads" | "mean" | "none";
-            /**
-             * Top
-             * @description Alternatives and neighbours of each token.
-             * @default 5
-             */
-            top: number;
-        };
-        /**
-         * ExplainedTokenObject
-         * @description A token of the text. `logprob` is natural; `rank` 1 is the likeliest; all are null where the model expected nothing.
-         */
-        ExplainedTokenObject: {
-            /** Position */
-            position: number;
-            /** Id */
-            id: number;
-            /** Text */
-            text: string;
-            /** Is Answer */
-            is_answer: boolean;
-            /** Is Control */
-            is_control: boolean;
-            /** Logprob */
-            logprob: number | null;
-            /** Rank */
-            rank: number | null;
-            /** Entropy Bits */
-            entropy_bits: number | null;
-            /** Alternatives */
-            alternatives: components["schemas"]["AlternativeObject"][];
-            /** Probability */
-            probability: number | null;
-        };
-        /**
-         * ExplanationObject
-         * @description The same as `chatwright explain --json`. `n_prompt`: tokens before the answer. `next`: what would come after the last token.
-         *     `attention`: layers, heads, queries, keys. `notes`: why something is missing, in English.
-         */
-        ExplanationObject: {
-            /** Model */
-            model: string;
-            /**
-             * Kind
-             * @enum {string}
-             */
-            kind: "decoder" | "recurrent" | "encoder" | "classifier" | "tagger";
-            /** N Prompt */
-            n_prompt: number;
-            /** Tokens */
-            tokens: components["schemas"]["ExplainedTokenObject"][];
-            /** Next */
-            next: components["schemas"]["AlternativeObject"][];
-            /** Attention */
-            attention: number[][][][];
-            /** Lens */
-            lens: components["schemas"]["LensRowObject"][];
-            /** Attributions */
-            attributions: components["schemas"]["AttributionObject"][];
-            /** Neighbours */
-            neighbours: components["schemas"]["NeighbourhoodObject"][];
-            map: components["schemas"]["EmbeddingMapObject"] | null;
-            /** Labels */
-            labels: components["schemas"]["LabelObject"][];
-            /** Token Labels */
-            token_labels: components["schemas"]["LabelObject"][];
-            /** Notes */
-            notes: string[];
         };
         /**
          * Function
@@ -1653,34 +1962,48 @@ export interface components {
             data: components["schemas"]["KeyObject"][];
         };
         /**
-         * LabelObject
-         * @description A label of a model that has a head for them.
+         * LimitObject
+         * @description What one key, one user or one model (the two others are null) may use; null: as much as they like.
          */
-        LabelObject: {
-            /** Label */
-            label: string;
-            /** Probability */
-            probability: number;
+        LimitObject: {
+            /**
+             * Object
+             * @default limit
+             * @constant
+             */
+            object: "limit";
+            /** Id */
+            id: string;
+            /** Key Id */
+            key_id: string | null;
+            /** User Id */
+            user_id: string | null;
+            /** Model */
+            model: string | null;
+            /** Requests Per Minute */
+            requests_per_minute: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute: number | null;
+            /** Concurrent Requests */
+            concurrent_requests: number | null;
+            /** Tokens Per Month */
+            tokens_per_month: number | null;
+            /** Created At */
+            created_at: number;
         };
         /**
-         * LensCellObject
-         * @description At one layer and place: the likeliest tokens, and how likely the one that really comes next is.
+         * LimitObjects
+         * @description The oldest first.
          */
-        LensCellObject: {
-            /** Top */
-            top: components["schemas"]["AlternativeObject"][];
-            /** Next Probability */
-            next_probability: number | null;
-        };
-        /**
-         * LensRowObject
-         * @description What a layer would have said at each place. Layer 0 is the embedding.
-         */
-        LensRowObject: {
-            /** Layer */
-            layer: number;
-            /** Cells */
-            cells: components["schemas"]["LensCellObject"][];
+        LimitObjects: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["LimitObject"][];
         };
         /**
          * LinkBody
@@ -1767,25 +2090,6 @@ export interface components {
             scopes?: ("inference" | "files" | "fine-tuning" | "admin")[] | null;
             /** Expires At */
             expires_at?: number | null;
-        };
-        /**
-         * MapPointObject
-         * @description A token on the map.
-         */
-        MapPointObject: {
-            /** Id */
-            id: number;
-            /** Text */
-            text: string;
-            /** X */
-            x: number;
-            /** Y */
-            y: number;
-            /**
-             * Kind
-             * @enum {string}
-             */
-            kind: "seen" | "near" | "other";
         };
         /**
          * Message
@@ -1963,30 +2267,6 @@ export interface components {
             strict?: boolean | null;
         };
         /**
-         * NeighbourObject
-         * @description A token near another.
-         */
-        NeighbourObject: {
-            /** Id */
-            id: number;
-            /** Text */
-            text: string;
-            /** Cosine */
-            cosine: number;
-        };
-        /**
-         * NeighbourhoodObject
-         * @description A token and those nearest to it.
-         */
-        NeighbourhoodObject: {
-            /** Id */
-            id: number;
-            /** Text */
-            text: string;
-            /** Nearest */
-            nearest: components["schemas"]["NeighbourObject"][];
-        };
-        /**
          * NewKey
          * @description `key`: the key itself, told this once.
          */
@@ -2015,6 +2295,64 @@ export interface components {
             used_at: number | null;
             /** Key */
             key: string;
+        };
+        /**
+         * OwnLimit
+         * @description A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included.
+         */
+        OwnLimit: {
+            /**
+             * Object
+             * @default limit
+             * @constant
+             */
+            object: "limit";
+            /** Id */
+            id: string;
+            /** Key Id */
+            key_id: string | null;
+            /** User Id */
+            user_id: string | null;
+            /** Model */
+            model: string | null;
+            /** Requests Per Minute */
+            requests_per_minute: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute: number | null;
+            /** Concurrent Requests */
+            concurrent_requests: number | null;
+            /** Tokens Per Month */
+            tokens_per_month: number | null;
+            /** Created At */
+            created_at: number;
+            /** Requests Of Minute */
+            requests_of_minute: number;
+            /** Tokens Of Minute */
+            tokens_of_minute: number;
+            /** Tokens Of Month */
+            tokens_of_month: number;
+            /** Running */
+            running: number;
+        };
+        /**
+         * OwnUsage
+         * @description Days on which something was used, the oldest first, and the limits of oneself and one's keys.
+         */
+        OwnUsage: {
+            /**
+             * Object
+             * @default usage
+             * @constant
+             */
+            object: "usage";
+            /** Start Time */
+            start_time: number;
+            /** End Time */
+            end_time: number;
+            /** Data */
+            data: components["schemas"]["UsageDay"][];
+            /** Limits */
+            limits: components["schemas"]["OwnLimit"][];
         };
         /**
          * PasswordBody
@@ -2143,6 +2481,26 @@ export interface components {
             csrf_token: string | null;
         };
         /**
+         * SetLimitBody
+         * @description Of whom, and what. A figure that is not given stays; null takes it away.
+         */
+        SetLimitBody: {
+            /** Key Id */
+            key_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Requests Per Minute */
+            requests_per_minute?: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute?: number | null;
+            /** Concurrent Requests */
+            concurrent_requests?: number | null;
+            /** Tokens Per Month */
+            tokens_per_month?: number | null;
+        };
+        /**
          * SignInBody
          * @description Who one is, and the proof.
          */
@@ -2225,6 +2583,48 @@ export interface components {
              * @description What the adapter is called as a model.
              */
             lora_name: string;
+        };
+        /** UsageCompletionsResponse */
+        UsageCompletionsResponse: {
+            /** Data */
+            data: components["schemas"]["Data"][];
+            /** Has More */
+            has_more: boolean;
+            /** Next Page */
+            next_page?: string | null;
+            /**
+             * Object
+             * @constant
+             */
+            object: "page";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * UsageDay
+         * @description What a key used of a model on a day (of UTC, from `day` on). `key_id`: null for what was used signed in.
+         */
+        UsageDay: {
+            /**
+             * Object
+             * @default usage_day
+             * @constant
+             */
+            object: "usage_day";
+            /** Day */
+            day: number;
+            /** Model */
+            model: string;
+            /** Key Id */
+            key_id: string | null;
+            /** Requests */
+            requests: number;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Cached Tokens */
+            cached_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
         };
         /**
          * UserObject
@@ -2379,6 +2779,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    read_metrics_metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Counters, histograms and gauges. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": unknown;
                 };
             };
             /** @description Client Error */
@@ -3054,6 +3492,171 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AdapterUnloaded"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    usage_of_completions_v1_organization_usage_completions_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    usage_of_embeddings_v1_organization_usage_embeddings_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    costs_v1_organization_costs_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
                 };
             };
             /** @description Client Error */
@@ -3927,7 +4530,85 @@ export interface operations {
             };
         };
     };
-    explain_api_explain_post: {
+    get_own_usage_api_usage_get: {
+        parameters: {
+            query?: {
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OwnUsage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_limits_api_limits_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitObjects"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    put_limit_api_limits_put: {
         parameters: {
             query?: never;
             header?: never;
@@ -3936,7 +4617,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ExplainBody"];
+                "application/json": components["schemas"]["SetLimitBody"];
             };
         };
         responses: {
@@ -3946,7 +4627,47 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ExplanationObject"];
+                    "application/json": components["schemas"]["LimitObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_limit_api_limits__limit_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                limit_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
                 };
             };
             /** @description Client Error */
