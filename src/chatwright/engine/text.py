@@ -26,11 +26,15 @@ from chatwright.engine.protocol import (
 )
 from chatwright.engine.stopping import StopMatcher
 from chatwright.engine.tool_format import Tool, ToolFormat, as_chat, tool_format_of
-from chatwright.errors import EngineError, InvalidRequestError
+from chatwright.errors import EngineError, InvalidRequestError, OverloadedError
 from chatwright.tokenizer.chat import ChatTemplate, encode_chat
 from chatwright.tokenizer.fim import FimTokens
 from chatwright.tokenizer.stream import StreamDecoder
 from chatwright.tokenizer.tokenizer import Tokenizer
+
+# Texts of one call of `embed` that are in the engine at the same time: they fill batches, and leave others room in the queue.
+TEXTS_AT_ONCE = 32
+FULL_QUEUE_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,16 +235,55 @@ class TextModel:
         before = encoded[0] if isinstance(prompt, str) else prompt
         return self.fim.prompt(before, encoded[-1])
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Vectors of texts (see `Engine.embed`), those of an encoder in batches. Raises InvalidRequestError for a text that is too
-        long: nothing is ever cut."""
-        prompts = []
+    async def embed(self, inputs: Sequence[str | Sequence[int]], *, max_tokens: int | None = None) -> Embeddings:
+        """Vectors of texts, or of texts in token ids (see `Engine.embed`), those of an encoder in batches. Raises
+        InvalidRequestError for a text that is too long, nothing is ever cut, and for more than `max_tokens` together."""
+        prompts = await self._embedding_ids(inputs)
+        n_tokens = sum(map(len, prompts))
+        if max_tokens is not None and n_tokens > max_tokens:
+            raise InvalidRequestError(
+                "The inputs have {n} tokens together, and one request may have {limit}. Send them in several.",
+                n=n_tokens,
+                limit=max_tokens,
+                param="input",
+                code="invalid_value",
+            )
+        places = asyncio.Semaphore(TEXTS_AT_ONCE)
+
+        async def embed_one(number: int, ids: Sequence[int]) -> list[float]:
+            async with places:
+                while True:
+                    try:
+                        return await self.engine.embed(ids)
+                    except OverloadedError:
+                        # The first text stands for all: without room for it they are refused, later ones wait.
+                        if number == 0:
+                            raise
+                        await asyncio.sleep(FULL_QUEUE_PAUSE_S)
+
+        tasks = [asyncio.create_task(embed_one(number, ids)) for number, ids in enumerate(prompts)]
+        try:
+            vectors = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return Embeddings(tuple(vectors), n_tokens)
+
+    async def _embedding_ids(self, inputs: Sequence[str | Sequence[int]]) -> list[list[int]]:
+        """Token ids of each, checked."""
+        texts = [text for text in inputs if isinstance(text, str)]
         for text in texts:
             self._refuse_hopeless([text], "input")
-            prompts.append(await asyncio.to_thread(self.tokenizer.encode, text))
-            self.check_length(len(prompts[-1]), 0, param="input")
-        vectors = await asyncio.gather(*(self.engine.embed(ids) for ids in prompts))
-        return Embeddings(tuple(vectors), sum(map(len, prompts)))
+        encoded = iter(await asyncio.to_thread(lambda: [self.tokenizer.encode(text) for text in texts]))
+        prompts = [next(encoded) if isinstance(given, str) else self._as_encoded(given) for given in inputs]
+        for prompt in prompts:
+            self.check_length(len(prompt), 0, param="input")
+        return prompts
+
+    def _as_encoded(self, ids: Sequence[int]) -> list[int]:
+        """Ids of a text as `encode` would give them."""
+        return list(ids)
 
     def max_tokens_left(self, n_prompt: int) -> int:
         """The longest answer that still fits after a prompt of `n_prompt` tokens."""

@@ -15,7 +15,7 @@ from chatwright.inspection.looking import Looking
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
-from chatwright.server.openai.aliases import is_alias
+from chatwright.server.openai.aliases import is_alias, is_embedding_alias
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
@@ -23,7 +23,7 @@ from chatwright.store.database import Database
 
 @dataclass
 class ServerState:
-    """One per app. The first model is the one that aliases stand for.
+    """One per app. The first model that writes text is the one that aliases stand for.
 
     `database`: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
@@ -87,8 +87,11 @@ class ServerState:
         for model in self.models:
             if model.name == name:
                 return model
+        if is_embedding_alias(name):
+            # An encoder where there is one; a decoder embeds too, if less well.
+            return next((model for model in self.models if not model.writes_text), self.models[0])
         if is_alias(name):
-            return self.models[0]
+            return next((model for model in self.models if model.writes_text), self.models[0])
         raise ModelNotFoundError(
             "The model '{name}' does not exist here. Served: {served}.",
             name=name[:100],

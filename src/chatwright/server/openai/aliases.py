@@ -1,4 +1,4 @@
-"""Names of OpenAI's models that existing programs ask for. They answer with the served model, under the name asked for."""
+"""Names of OpenAI's models that existing programs ask for. They answer with a served model, under the name asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ OTHER = re.compile(
     r"|(gpt-(3\.?5-turbo|4|4o|4\.1|5)|chatgpt-4o|o[134])([-.][a-z0-9.-]+)?"
 )
 
+# Embedding models, of today and of 2022.
+EMBEDDING = re.compile(
+    r"text-embedding-(ada-002|3-small|3-large)"
+    r"|(text-similarity|text-search|code-search)-(ada|babbage|curie|davinci)(-(doc|query|code|text))?-\d{3}"
+)
+
 
 def is_instruct(name: str) -> bool:
     """Whether a plain string prompt to this model is an instruction."""
@@ -21,3 +27,8 @@ def is_instruct(name: str) -> bool:
 def is_alias(name: str) -> bool:
     """Whether the name stands for whatever model is served."""
     return is_instruct(name) or OTHER.fullmatch(name) is not None
+
+
+def is_embedding_alias(name: str) -> bool:
+    """Whether the name stands for the encoder that is served."""
+    return EMBEDDING.fullmatch(name) is not None

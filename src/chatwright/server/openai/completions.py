@@ -21,6 +21,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import Bill, bill_of
 from chatwright.server.openai.aliases import is_instruct
 from chatwright.server.openai.generation import (
+    check_ids,
     generate_all,
     on_behalf_of,
     owner_of,
@@ -154,7 +155,7 @@ class _Job:
                 if not prompt and not body.suffix:
                     raise InvalidRequestError("The prompt is empty.", param="prompt", code="invalid_value")
             else:
-                _check_ids(prompt, model)
+                check_ids(prompt, model, param="prompt")
             if body.suffix:
                 ids.append(await model.encode_between(prompt, body.suffix))
             elif not isinstance(prompt, str):
@@ -287,15 +288,3 @@ def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> li
     if isinstance(prompt[0], int):
         return [prompt]
     return prompt  # type: ignore[return-value]
-
-
-def _check_ids(ids: list[int], model: TextModel) -> None:
-    """Raise InvalidRequestError for an id that is no token."""
-    if max(ids) >= model.tokenizer.vocab_size:
-        raise InvalidRequestError(
-            "The prompt has the token id {id}, but this model's ids end at {last}.",
-            id=max(ids),
-            last=model.tokenizer.vocab_size - 1,
-            param="prompt",
-            code="invalid_value",
-        )

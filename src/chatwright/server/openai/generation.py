@@ -13,7 +13,7 @@ from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import Request
 
 from chatwright.engine.protocol import SamplingParams
-from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
+from chatwright.engine.text import Embeddings, TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.metering import Bill, Charge
 from chatwright.server.openai.requests import SamplingBody
@@ -174,6 +174,39 @@ async def _events_of_all(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def embed_all(
+    model: TextModel, inputs: Sequence[str | Sequence[int]], cut_off: asyncio.Event, *, max_tokens: int
+) -> Embeddings:
+    """Vectors of texts and of texts in token ids, in their order.
+
+    Raises InvalidRequestError, OverloadedError when there is no room for the first text, or when `cut_off` is set; EngineError.
+    """
+    work = asyncio.ensure_future(model.embed(inputs, max_tokens=max_tokens))
+    ended = asyncio.create_task(cut_off.wait())
+    try:
+        await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise OverloadedError("The server is shutting down and ended this answer early. Send it again.")
+        return work.result()
+    finally:
+        for task in (work, ended):
+            task.cancel()
+        await asyncio.gather(work, ended, return_exceptions=True)
+
+
+def check_ids(ids: Sequence[int], model: TextModel, *, param: str) -> None:
+    """Raise InvalidRequestError for an id that is no token."""
+    if max(ids) >= model.tokenizer.vocab_size:
+        raise InvalidRequestError(
+            "The field {field} has the token id {id}, but this model's ids end at {last}: every model has a vocabulary of its own.",
+            field=param,
+            id=max(ids),
+            last=model.tokenizer.vocab_size - 1,
+            param=param,
+            code="invalid_value",
+        )
 
 
 async def unless_client_leaves(request: Request, work: Awaitable[T]) -> T:

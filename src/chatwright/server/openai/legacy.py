@@ -14,7 +14,7 @@ from starlette.responses import Response
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
-from chatwright.server.openai import chat, completions
+from chatwright.server.openai import chat, completions, embeddings
 from chatwright.server.openai.generation import (
     generate_all,
     on_behalf_of,
@@ -79,6 +79,13 @@ async def chat_of_engine(name: str, body: ChatBody, request: Request, state: Sta
 async def complete_with_engine(name: str, body: CompletionBody, request: Request, state: State) -> Response:
     """Continue prompts with the engine named in the path."""
     return await completions.complete(body, name, request, state)
+
+
+@router.post("/engines/{name:path}/embeddings", response_model=None, responses=embeddings.ANSWERS)
+@router.post("/openai/deployments/{name:path}/embeddings", response_model=None, responses=embeddings.ANSWERS)
+async def embed_with_engine(name: str, body: embeddings.EmbeddingBody, request: Request, state: State) -> Response:
+    """Turn texts into vectors with the engine named in the path."""
+    return await embeddings.embed(body, name, request, state)
 
 
 @router.post("/engines/{name:path}/edits", response_model_exclude_none=True)
