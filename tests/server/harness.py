@@ -90,15 +90,18 @@ def start_server(
     send_buffer: int | None = None,
     accounts: Accounts | None = None,
     database: Database | None = None,
+    beside: Mapping[str, Path] | None = None,
     **settings: Any,
 ) -> RunningServer:
-    """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine."""
+    """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine. `beside`: models that
+    are served after it."""
     chosen = Settings(threads=1, device="cpu", **settings)
-    opened = open_model(folder, MODEL, chosen)
-    model = opened.with_engine(load_engine(folder, MODEL, chosen))
+    opened = [open_model(path, name, chosen) for name, path in {MODEL: folder, **(beside or {})}.items()]
+    models = [files.with_engine(load_engine(files.path, files.name, chosen)) for files in opened]
+    model = models[0]
     if slow_step_s:
         slow_down(model, slow_step_s)
-    app = create_app(chosen, [model], [opened], accounts, database)
+    app = create_app(chosen, models, opened, accounts, database)
     sock = socket.socket()
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)

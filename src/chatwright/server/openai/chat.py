@@ -37,7 +37,7 @@ from chatwright.server.openai.generation import (
     usage,
 )
 from chatwright.server.openai.requests import ChatBody, conversation
-from chatwright.server.openai.streaming import json_text, sse, start_stream
+from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
 from chatwright.server.openai.tools import ToolUse
 from chatwright.server.state import ServerState, State
 
@@ -65,8 +65,7 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     if body.stream:
-        events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
-        return await start_stream(request, events)
+        return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
@@ -232,8 +231,11 @@ class _Job:
     ) -> str:
         if logprobs is None and reason is None and delta.content and delta.model_fields_set == {"content"}:
             before, after = self._around_text(index, extra)
-            return before + json_text(delta.content) + after
-        return self._sse([ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason)], extra)
+            text = json_text(delta.content)
+            event = before + text + after
+            return obfuscated(event, len(text.encode())) if self.body.obfuscate else event
+        event = self._sse([ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=reason)], extra)
+        return obfuscated(event) if self.body.obfuscate else event
 
     def _around_text(self, index: int, extra: dict[str, Any]) -> tuple[str, str]:
         """What stands before and after the text in the chunks that are nothing but text, most of them: made once."""

@@ -31,7 +31,7 @@ from chatwright.server.openai.generation import (
     wire_reason,
 )
 from chatwright.server.openai.requests import MAX_SEQUENCES, CompletionBody
-from chatwright.server.openai.streaming import sse, start_stream
+from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
 from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["completions"])
@@ -58,8 +58,7 @@ async def complete(body: CompletionBody, model_name: str | None, request: Reques
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     if body.stream:
-        events = job.stream(include_usage=bool(body.stream_options and body.stream_options.include_usage))
-        return await start_stream(request, events)
+        return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
@@ -250,7 +249,10 @@ class _Job:
     ) -> str:
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
         choice = _ChunkChoice(finish_reason=reason, index=index, text=text, logprobs=logprobs)
-        return sse(_Chunk(**self.head, choices=[choice], **no_usage))
+        event = sse(_Chunk(**self.head, choices=[choice], **no_usage))
+        if not self.body.obfuscate:
+            return event
+        return obfuscated(event, len(json_text(text).encode()) if logprobs is None else None)
 
     def _logprobs(self, tokens: Sequence[TokenText], offset: int) -> Logprobs | None:
         """OpenAI's 2020 format; `offset` is where the first token begins, in characters from the start of the prompt."""

@@ -115,6 +115,16 @@ class SamplingBody(BaseModel):
         return self
 
     @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the counts of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def obfuscate(self) -> bool:
+        """Whether a stream hides the sizes of its pieces: unless the client trusts its network, and wants the bytes saved."""
+        return self.stream_options is None or self.stream_options.include_obfuscation is not False
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Stop strings, however they were written."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,6 +17,10 @@ from chatwright.server.errors import ERROR_CODE, as_wire_error, error_object, lo
 from chatwright.server.openai.generation import unless_client_leaves
 
 DONE = "data: [DONE]\n\n"
+# Nearly all tokens are shorter; longer ones, and several at once, take the next multiple.
+TEXT_BLOCK = 32
+# Events with calls or probabilities are some hundred bytes long, in much that differs.
+EVENT_BLOCK = 256
 # Valid in JSON strings, but line ends to readers that split text by Unicode's rules.
 LINE_SEPARATORS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\u0085": "\\u0085"})
 
@@ -32,6 +37,18 @@ def json_text(text: str) -> str:
     """A text as a JSON string that `sse` would write."""
     written = orjson.dumps(text).decode()
     return written if written.isascii() else written.translate(LINE_SEPARATORS)
+
+
+def obfuscated(event: str, n_bytes: int | None = None) -> str:
+    """The event with OpenAI's field `obfuscation`: random characters which make its size tell nothing of the token in it, that a
+    listener to an encrypted line could read off packets (Weiss et al. 2024; "Whisper Leak", 2025).
+
+    n_bytes: how many of its bytes differ from those of other events of its kind; they are filled up to a multiple of TEXT_BLOCK.
+    Where that is not known, the whole is filled up to one of EVENT_BLOCK.
+    """
+    size, block = (len(event.encode()), EVENT_BLOCK) if n_bytes is None else (n_bytes, TEXT_BLOCK)
+    n_fill = -size % block
+    return f'{event[:-3]},"obfuscation":"{secrets.token_urlsafe(n_fill)[:n_fill]}"}}\n\n'
 
 
 class EventStream(StreamingResponse):
