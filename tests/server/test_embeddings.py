@@ -112,7 +112,8 @@ def test_dimensions_keep_the_beginning(served: RunningServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002", "text-similarity-davinci-001"]
+    "name",
+    ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002", "text-similarity-davinci-001"],
 )
 def test_openais_names_stand_for_the_encoder(served: RunningServer, name: str) -> None:
     answer = embed(served, TEXTS[0], model=name)

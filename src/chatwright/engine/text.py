@@ -80,6 +80,7 @@ class TextFinish:
 
     `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
     is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its cache.
+    `stop`: the stop string that ended it, if one did.
     """
 
     index: int
@@ -87,6 +88,7 @@ class TextFinish:
     n_tokens: int
     end_token: TokenText | None = None
     reused_tokens: int = 0
+    stop: str | None = None
 
 
 TextEvent = PromptText | TextDelta | TextFinish
@@ -338,7 +340,13 @@ class TextModel:
                 if choice.stopped:
                     # The engine's own end of it, a step later at most, knows what came from the cache.
                     if isinstance(event, FinishEvent):
-                        yield TextFinish(event.index, "stop", choice.n_tokens, reused_tokens=event.reused_tokens)
+                        yield TextFinish(
+                            event.index,
+                            "stop",
+                            choice.n_tokens,
+                            reused_tokens=event.reused_tokens,
+                            stop=choice.matcher.found,
+                        )
                     continue
                 if isinstance(event, TokenEvent):
                     text_token = self._token_text(event.token_id, choice.decoder.push(event.token_id), event.scores)

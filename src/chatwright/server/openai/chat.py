@@ -64,6 +64,8 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
+    prompt = await ChatPrompt.of(body, model)
+    job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
@@ -104,8 +106,9 @@ class _Form:
         return ChatChoice(reader, legacy=self.use is not None and self.use.legacy)
 
 
-class _Job:
-    """One conversation, tokenised and checked."""
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation as the model reads it, and the form that its answer has to have."""
 
     def __init__(
         self,
@@ -119,6 +122,30 @@ class _Job:
     ) -> None:
         self.body, self.model, self.n_prompt, self.form, self.cut_off = body, model, len(prompt), form, cut_off
         self.bill = bill
+
+    ids: list[int]
+    form: _Form
+
+    @classmethod
+    async def of(cls, body: ChatBody, model: TextModel) -> ChatPrompt:
+        """Tokenised. Raises InvalidRequestError."""
+        form = await _Form.asked_for(body, model)
+        ids = await model.encode_chat(
+            conversation(body.messages),
+            tools=form.use.tools if form.use else (),
+            tool_format=form.tool_format,
+            instruction=body.response_format.instruction() if body.response_format else "",
+        )
+        return cls(ids, form)
+
+
+class ChatJob:
+    """One conversation to be continued, whoever asks and in whatever form the answer is wanted: `events` are what the model says,
+    `form.choice()` tells text from calls. Raises InvalidRequestError."""
+
+    def __init__(self, body: ChatBody, name: str, model: TextModel, prompt: ChatPrompt, cut_off: asyncio.Event) -> None:
+        self.body, self.model, self.form, self.cut_off = body, model, prompt.form, cut_off
+        self.n_prompt = n_prompt = len(prompt.ids)
         self.n = body.n or 1
         self.around_text: dict[int, tuple[str, str]] = {}
         self.head = {
@@ -129,16 +156,16 @@ class _Job:
         }
         asked = self.asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         # At least one token: a conversation that fills the context is an error, not an empty answer.
-        max_tokens = max(1, model.max_tokens_left(len(prompt))) if asked is None else asked
-        model.check_length(len(prompt), max_tokens, param="messages")
+        max_tokens = max(1, model.max_tokens_left(n_prompt)) if asked is None else asked
+        model.check_length(n_prompt, max_tokens, param="messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         self.request = TextRequest(
-            prompt_ids=prompt,
+            prompt_ids=prompt.ids,
             sampling=sampling_params(body, model, max_tokens=max_tokens, logprobs=logprobs),
             stop=body.stops,
             n=self.n,
             owner=owner_of(body),
-            grammar=form.grammar,
+            grammar=self.form.grammar,
         )
 
     @classmethod
@@ -159,7 +186,7 @@ class _Job:
         tokens: list[list[TokenText]] = [[] for _ in range(self.n)]
         reasons: list[Any] = [None] * self.n
         n_completion = n_reused = 0
-        async with aclosing(self._events()) as events:
+        async with aclosing(self.events()) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     answers[event.index].push(event.text)
@@ -190,7 +217,7 @@ class _Job:
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
         answers = [self.form.choice() for _ in range(self.n)]
         n_completion = n_reused = 0
-        async with aclosing(self._events()) as events:
+        async with aclosing(self.events()) as events:
             async for event in events:
                 answer = answers[event.index]
                 if isinstance(event, TextDelta):
@@ -212,7 +239,7 @@ class _Job:
         if include_usage:
             yield self._sse([], {"usage": usage(self.n_prompt, n_completion, n_reused)})
 
-    async def _events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
+    async def events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
         """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for."""
         all_events = generate_all(
             self.model, [self.request], self.cut_off, self.bill, can_be_shorter=self.asked is None

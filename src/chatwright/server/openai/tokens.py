@@ -1,0 +1,107 @@
+"""`/v1/tokenize` and `/v1/detokenize`, in the form of vLLM: texts and conversations as the model's tokens, and back.
+
+Nothing is generated: the model need not be loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from chatwright.engine.text import TextModel
+from chatwright.errors import InvalidRequestError
+from chatwright.server.json_body import JsonRoute
+from chatwright.server.openai.chat import ChatPrompt
+from chatwright.server.openai.generation import check_ids
+from chatwright.server.openai.requests import MAX_MESSAGES, MAX_PROMPT_TOKENS, ChatBody, Message, TokenId
+from chatwright.server.openai.tools import Tools
+from chatwright.server.state import ServerState, State
+
+# Counting the tokens of a text that fits into no context is legitimate; a second of work is enough for it.
+MAX_CHARACTERS = 2**20
+
+router = APIRouter(route_class=JsonRoute, tags=["tokens"])
+
+ModelName = Annotated[str, StringConstraints(max_length=200)]
+
+
+class TokenizeBody(BaseModel):
+    """`POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first one served."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: ModelName | None = None
+    prompt: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)] | None = None
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] | None = None
+    tools: Tools | None = None
+    add_special_tokens: bool = Field(
+        True, description="Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too."
+    )
+    return_token_strs: bool = Field(False, description="Whether the text of each token is wanted as well.")
+
+    @model_validator(mode="after")
+    def _check_one(self) -> TokenizeBody:
+        if (self.prompt is None) == (self.messages is None):
+            raise InvalidRequestError(
+                "Send either prompt, a text, or messages, a conversation.", param="prompt", code="invalid_value"
+            )
+        return self
+
+
+class Tokenized(BaseModel):
+    """`count` ids in `tokens`; `max_model_len`: how many fit into the model's context."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeBody(BaseModel):
+    """`POST /v1/detokenize`."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: ModelName | None = None
+    tokens: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_PROMPT_TOKENS)]
+
+
+class Detokenized(BaseModel):
+    """The text of the tokens; control tokens have none."""
+
+    prompt: str
+
+
+@router.post("/tokenize", response_model_exclude_none=True)
+async def tokenize(body: TokenizeBody, state: State) -> Tokenized:
+    """The tokens of a text or a conversation."""
+    model = _model(state, body.model)
+    if body.messages is not None:
+        ids = (await ChatPrompt.of(ChatBody(messages=body.messages, tools=body.tools), model)).ids
+    else:
+        assert body.prompt is not None
+        text = body.prompt
+        ids = await asyncio.to_thread(_encode, model, text, marks=body.add_special_tokens)
+    strings = [model.token_label(token_id) for token_id in ids] if body.return_token_strs else None
+    return Tokenized(count=len(ids), max_model_len=model.context_length, tokens=ids, token_strs=strings)
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeBody, state: State) -> Detokenized:
+    """The text of tokens."""
+    model = _model(state, body.model)
+    if body.tokens:
+        check_ids(body.tokens, model, param="tokens")
+    return Detokenized(prompt=await asyncio.to_thread(model.tokenizer.decode, body.tokens))
+
+
+def _model(state: ServerState, name: str | None) -> TextModel:
+    state.check_open()
+    return state.find_model(name) if name else state.models[0]
+
+
+def _encode(model: TextModel, text: str, *, marks: bool) -> list[int]:
+    return model.tokenizer.encode(text) if marks else model.tokenizer.encode_prompts([[text]])[0]
