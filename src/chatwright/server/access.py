@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatwright.errors import ChatwrightError
 from chatwright.server.credentials import CSRF_HEADER, bearer, has_csrf_token, session_token
-from chatwright.server.errors import WireError, as_wire_error, error_response
+from chatwright.server.errors import WireError, as_wire_error, error_response, speaks_anthropic
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.actor import NOBODY, OPEN, OPERATOR, SERVER_KEY, Actor
 
@@ -54,6 +54,14 @@ def sends(headers: Headers, secret: SecretStr | None) -> bool:
     digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
     wanted = secret.get_secret_value() if secret is not None else ""
     return hmac.compare_digest(digest, hashlib.sha256(wanted.encode()).digest()) and secret is not None
+
+
+def with_bearer(headers: Headers) -> Headers:
+    """The headers, with the key where everybody has it: Anthropic's clients send theirs as `x-api-key`."""
+    keys = headers.getlist("x-api-key")
+    if len(keys) != 1 or "authorization" in headers:
+        return headers
+    return Headers(raw=[*headers.raw, (b"authorization", b"Bearer " + keys[0].encode("latin-1"))])
 
 
 def require_admin(request: Request) -> None:
@@ -106,6 +114,8 @@ class AccessControl:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if speaks_anthropic(scope["path"]):
+            headers = with_bearer(headers)
         try:
             scope[ACTOR] = await self._actor(scope["method"], scope["path"], headers)
         except WireError as error:

@@ -21,6 +21,7 @@ from chatwright.inspection.looking import Looking
 from chatwright.server import health, pages, scrape
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.anthropic import messages
 from chatwright.server.console import account, explain, limits, session, usage, users, welcome
 from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
@@ -100,6 +101,7 @@ def create_app(
         app.include_router(router, prefix="/v1", dependencies=[key, allowed])
         # openai < 1.0 is often pointed at the bare address, without /v1.
         app.include_router(router, include_in_schema=False, dependencies=[allowed])
+    app.include_router(messages.router, prefix="/v1", dependencies=[key, Depends(Permit(Action.GENERATE))])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
     app.include_router(organization.router, prefix="/v1", dependencies=[key])
     for console in (

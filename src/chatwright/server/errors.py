@@ -10,7 +10,7 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import FastAPI, HTTPException, Request
@@ -59,6 +59,18 @@ TYPE_BY_STATUS = {
 }
 
 
+# Paths whose clients are Anthropic's: they look for the kind of an error, and its sentence, in another place.
+ANTHROPIC_PATH = "/v1/messages"
+ANTHROPIC_TYPE_BY_STATUS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
 class ErrorDetail(BaseModel):
     """What went wrong, and where."""
 
@@ -72,6 +84,20 @@ class ErrorBody(BaseModel):
     """The body of every answer that is not 2xx."""
 
     error: ErrorDetail
+
+
+class AnthropicErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(BaseModel):
+    """The body of every answer that is not 2xx, to Anthropic's clients."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicErrorDetail
 
 
 class WireError(HTTPException):
@@ -101,6 +127,36 @@ def error_object(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def anthropic_error_object(status: int, message: str) -> dict[str, Any]:
+    """The same for Anthropic's clients."""
+    kind = ANTHROPIC_TYPE_BY_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether who asks there is a client of Anthropic's API."""
+    return path == ANTHROPIC_PATH or path.startswith(ANTHROPIC_PATH + "/")
+
+
+class ErrorResponse(Response):
+    """An error, whoever answers with it, in the shape that clients of the path look for."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None, code: str | None, headers: Mapping[str, str] | None
+    ) -> None:
+        body = orjson.dumps(error_object(status, message, param, code))
+        super().__init__(body, status, dict(headers or {}), media_type="application/json")
+        self._message, self._given_headers = message, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not speaks_anthropic(scope["path"]):
+            await super().__call__(scope, receive, send)
+            return
+        body = orjson.dumps(anthropic_error_object(self.status_code, self._message))
+        headers = dict(self._given_headers or {})
+        await Response(body, self.status_code, headers, media_type="application/json")(scope, receive, send)
+
+
 def error_response(
     status: int,
     message: str,
@@ -126,6 +182,8 @@ class ErrorResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[ERROR_CODE] = self.code
         await super().__call__(scope, receive, send)
+
+    return ErrorResponse(status, message, param, code, headers)
 
 
 def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireError:

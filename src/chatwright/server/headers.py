@@ -40,7 +40,7 @@ SECURITY_HEADERS = {
 
 
 class ResponseHeaders:
-    """ASGI middleware adding security headers, `x-request-id` and OpenAI's `openai-…` headers."""
+    """ASGI middleware adding security headers, `x-request-id` (`request-id` to Anthropic's clients) and OpenAI's `openai-…` headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,6 +59,7 @@ class ResponseHeaders:
                 headers["x-request-id"] = scope[REQUEST_ID]
                 for name, value in scope.get(HEADERS, {}).items():
                     headers.setdefault(name, value)
+                headers["x-request-id"] = headers["request-id"] = request_id
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - start)))
                 if scope["path"].startswith(("/v1", "/api/")):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 import orjson
 from pydantic import BaseModel
@@ -27,16 +27,21 @@ LINE_SEPARATORS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\u00
 
 def sse(item: BaseModel) -> str:
     """One event with the fields that were set."""
-    text = item.model_dump_json(exclude_unset=True)
-    if not text.isascii():
-        text = text.translate(LINE_SEPARATORS)
-    return f"data: {text}\n\n"
+    return f"data: {_one_line(item.model_dump_json(exclude_unset=True))}\n\n"
+
+
+def named_sse(name: str, item: BaseModel) -> str:
+    """One event with a name and all fields, as Anthropic writes them."""
+    return f"event: {name}\ndata: {_one_line(item.model_dump_json())}\n\n"
 
 
 def json_text(text: str) -> str:
     """A text as a JSON string that `sse` would write."""
-    written = orjson.dumps(text).decode()
-    return written if written.isascii() else written.translate(LINE_SEPARATORS)
+    return _one_line(orjson.dumps(text).decode())
+
+
+def _one_line(text: str) -> str:
+    return text if text.isascii() else text.translate(LINE_SEPARATORS)
 
 
 def obfuscated(event: str, n_bytes: int | None = None) -> str:
@@ -71,9 +76,24 @@ class EventStream(StreamingResponse):
             await self.source.aclose()
 
 
-async def start_stream(request: Request, events: AsyncGenerator[str, None]) -> EventStream:
+@dataclass(frozen=True)
+class Dialect:
+    """How a stream says that it failed, by (status, sentence, param, code), and that it is over."""
+
+    failed: Callable[[int, str, str | None, str | None], str]
+    end: str
+
+
+def _failed(status: int, message: str, param: str | None, code: str | None) -> str:
+    return f"data: {orjson.dumps(error_object(status, message, param, code)).decode()}\n\n"
+
+
+OPENAI = Dialect(_failed, DONE)
+
+
+async def start_stream(request: Request, events: AsyncGenerator[str, None], dialect: Dialect = OPENAI) -> EventStream:
     """The response for `events`. The first one is awaited here: what fails before it still gets a status of its own.
-    What fails later becomes an error event, then [DONE]."""
+    What fails later becomes an error event; then comes the end, [DONE] at OpenAI."""
     try:
         first = await unless_client_leaves(request, anext(events))
     except BaseException:
@@ -94,9 +114,10 @@ async def start_stream(request: Request, events: AsyncGenerator[str, None]) -> E
             request.scope[ERROR_CODE] = "http_500"
             yield _error_event(error_object(500, "The server failed in the middle of this answer. Its log says where."))
         yield DONE
+            yield dialect.failed(wire.status_code, str(wire.detail), wire.param, wire.code)
+            message = "The server failed in the middle of this answer. Its log says where."
+            yield dialect.failed(500, message, None, None)
+        if dialect.end:
+            yield dialect.end
 
     return EventStream(rest(), events)
-
-
-def _error_event(body: dict[str, Any]) -> str:
-    return f"data: {orjson.dumps(body).decode()}\n\n"
