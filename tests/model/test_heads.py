@@ -171,7 +171,11 @@ def test_labels_are_distinct_and_some(labels: tuple[str, ...]) -> None:
 def test_a_model_of_labels_is_not_taken_for_one_that_writes(tmp_path: Path) -> None:
     save_head(head_over("qwen3", TextClassifier), tmp_path / "head")
     with pytest.raises(InvalidModelError, match=r"labels texts \(Qwen3ForSequenceClassification\) and writes none"):
-        describe_model(tmp_path / "head")
+        load_model(tmp_path / "head")
+    info = describe_model(tmp_path / "head")
+    assert (info.labels, info.writes_text, info.tags, info.has_chat_template) == (LABELS, False, False, False)
+    save_head(head_over("qwen3", TokenTagger), tmp_path / "tagger")
+    assert describe_model(tmp_path / "tagger").tags
     base = BASES["bert"]()
     assert isinstance(base, Encoder)
     write_encoder(base, tmp_path / "encoder")
@@ -180,7 +184,10 @@ def test_a_model_of_labels_is_not_taken_for_one_that_writes(tmp_path: Path) -> N
         load_model(tmp_path / "encoder")
     save_head(head_over("bert", TextClassifier), tmp_path / "labels")
     with pytest.raises(InvalidModelError, match=r"labels texts \(BertForSequenceClassification\)"):
-        describe_model(tmp_path / "labels")
+        load_model(tmp_path / "labels")
+    assert describe_model(tmp_path / "labels").n_parameters == sum(
+        weight.numel() for weight in load_file(tmp_path / "labels" / "model.safetensors").values()
+    )
 
 
 def change_config(**changes: Any) -> Callable[[Path], None]:

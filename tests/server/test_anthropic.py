@@ -40,14 +40,13 @@ EVENT = TypeAdapter(RawMessageStreamEvent)
 @pytest.fixture
 def claude(server: RunningServer) -> Iterator[anthropic.Anthropic]:
     """Anthropic's official client."""
-    yield from official(server.url, api_key="whatever")
-
-
-def official(url: str, **options: Any) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(
-        base_url=url, max_retries=0, http_client=httpx.Client(trust_env=False, timeout=30), **options
-    ) as client:
+    with official(server.url, api_key="whatever") as client:
         yield client
+
+
+def official(url: str, **options: Any) -> anthropic.Anthropic:
+    http = httpx.Client(trust_env=False, timeout=30)
+    return anthropic.Anthropic(base_url=url, max_retries=0, http_client=http, **options)
 
 
 def send(server: RunningServer, path: str = "messages", **body: Any) -> httpx.Response:
@@ -458,10 +457,9 @@ def test_the_key_comes_in_its_clients_header(keyed: RunningServer) -> None:
 
 def test_a_key_of_the_official_client(start: StartServer) -> None:
     server = start(api_key="sk-ascii-1234567890")
-    [good] = official(server.url, api_key="sk-ascii-1234567890")
-    assert good.messages.create(model=MODEL, max_tokens=2, messages=HELLO).role == "assistant"
-    [wrong] = official(server.url, api_key="sk-wrong")
-    with pytest.raises(anthropic.AuthenticationError):
+    with official(server.url, api_key="sk-ascii-1234567890") as good:
+        assert good.messages.create(model=MODEL, max_tokens=2, messages=HELLO).role == "assistant"
+    with official(server.url, api_key="sk-wrong") as wrong, pytest.raises(anthropic.AuthenticationError):
         wrong.messages.create(model=MODEL, max_tokens=2, messages=HELLO)
 
 

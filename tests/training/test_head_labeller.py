@@ -9,10 +9,11 @@ import torch
 
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.errors import InvalidModelError
+from chatwright.model.head_checkpoint import is_head
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.model.load import load_model
-from chatwright.training.head_labeller import HeadLabeller, has_head
+from chatwright.training.head_labeller import HeadLabeller
 from tests.server.tiny import TEXT, make_model_folder
 
 
@@ -30,8 +31,8 @@ def test_labels_are_those_of_the_head_in_whatever_batch(base: Path, tmp_path: Pa
     head = TextClassifier(load_model(base), ["a", "b", "c"], pad_id=0, seed=3).eval()
     torch.nn.init.normal_(head.score.weight)
     folder = saved(head, base, tmp_path / "head")
-    assert has_head(folder)
-    assert not has_head(base)
+    assert is_head(folder)
+    assert not is_head(base)
     labeller = HeadLabeller(folder, "head")
     texts = [text[:20] for text in TEXT] + ["the"]
     with torch.no_grad():

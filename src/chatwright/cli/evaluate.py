@@ -183,14 +183,15 @@ def _ask_model(
     from chatwright.evaluation.backends.transformers import TransformersWriter
     from chatwright.evaluation.run import answer_with_labeller
     from chatwright.hub import ModelsFolder
-    from chatwright.training.head_labeller import HeadLabeller, has_head
+    from chatwright.model.head_checkpoint import is_head
+    from chatwright.training.head_labeller import HeadLabeller
 
     folder = ModelsFolder(settings.models_dir)
     chosen = resolve_model(model, folder)
     progress.say(_("Loading {name}…", name=chosen.name))
     held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))
     with held if folder.owns(chosen.path) else nullcontext():
-        if has_head(chosen.path):
+        if is_head(chosen.path):
             labeller = HeadLabeller(chosen.path, chosen.name, find_device(settings.device))
             return answer_with_labeller(labeller, prepared, journal, progress)
         writer: Writer

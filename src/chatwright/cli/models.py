@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chatwright.hub.catalogue import Terms
 
 JSON_HELP = "Print JSON."
+MAX_LABELS_SHOWN = 20
 
 
 def pull(
@@ -103,7 +104,7 @@ def show(
         output.json(details)
         return
     template, writes_text = details.pop("chat_template"), details["writes_text"]
-    files = details.pop("files")
+    files, gives = details.pop("files"), details.pop("labels")
     labels = {
         "name": _("Name"),
         "path": _("Path"),
@@ -136,6 +137,8 @@ def show(
     output.table(["", ""], rows)
     if template is None and writes_text:
         template = _("none: this is a base model, it continues text")
+    elif template is None and gives:
+        template = _("none: this model gives texts labels: {labels}", labels=", ".join(gives[:MAX_LABELS_SHOWN]))
     elif template is None:
         template = _("none: this is an encoder, it turns texts into vectors")
     output.data("\n" + _("Chat template") + "\n" + template)
@@ -227,6 +230,7 @@ def _details(name: str, models: ModelsFolder) -> dict[str, Any]:
         "context_length": info.context_length,
         "vocabulary": info.config.vocab_size,
         "writes_text": info.writes_text,
+        "labels": list(info.labels),
         "size_bytes": _bytes_on_disk(path),
         "files": {file: entry.model_dump() for file, entry in known.files.items()},
         "chat_template": _chat_template(path) if info.has_chat_template else None,

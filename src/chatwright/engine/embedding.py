@@ -29,10 +29,8 @@ class EmbeddingModel(TextModel):
         super().__init__(name, engine, tokenizer, None, languages=languages, created=created, fingerprint=fingerprint)
 
     def _as_encoded(self, ids: Sequence[int]) -> list[int]:
-        """With [CLS] and [SEP] around them where they are missing, so that ids and text give the same vector."""
-        first, last = self.tokenizer.special_ids["[CLS]"], self.tokenizer.special_ids["[SEP]"]
-        whole = list(ids)
-        return [*([] if whole[:1] == [first] else [first]), *whole, *([] if whole[-1:] == [last] else [last])]
+        assert isinstance(self.tokenizer, EncoderTokenizer)
+        return self.tokenizer.marked(ids)
 
     def _chat_template(self) -> NoReturn:
         raise self._writes_none()

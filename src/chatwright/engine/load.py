@@ -10,6 +10,7 @@ from chatwright.engine.device import find_device, loading, weights_dtype
 from chatwright.engine.encoder_engine import EncoderEngine
 from chatwright.engine.encoder_runner import EncoderRunner
 from chatwright.engine.grammar import GrammarCompiler
+from chatwright.engine.head_runner import HeadRunner
 from chatwright.engine.kernels.library import Kernels, Unavailable, load_kernels
 from chatwright.engine.kernels.runner import KernelRunner, unsupported
 from chatwright.engine.local import LocalEngine
@@ -58,9 +59,12 @@ def load_engine(
     device = find_device(settings.device)
     if device.type == "cuda":
         log.warning("%s runs on %s: experimental, Chatwright was never tested on a GPU", name, device)
-    # Encoders and recurrent models are always float32.
-    kind = settings.quantization if isinstance(info.config, ModelConfig) else "fp32"
+    # Encoders, recurrent models and heads for labels are always float32.
+    kind = settings.quantization if isinstance(info.config, ModelConfig) and not info.labels else "fp32"
     with loading(path, info.n_parameters * weights_dtype(device, kind).itemsize, device):
+        if info.labels:
+            head = HeadRunner.load(path, device=settings.device, n_threads=settings.n_threads)
+            return EncoderEngine(head, max_context=info.context_length, max_queue=settings.max_queue)
         if isinstance(info.config, EncoderConfig):
             embedder = EncoderRunner.load(path, device=settings.device, n_threads=settings.n_threads)
             return EncoderEngine(embedder, max_context=info.context_length, max_queue=settings.max_queue)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from chatwright import __version__
+from chatwright.engine.classifier import ClassifierModel
 from chatwright.engine.embedding import EmbeddingModel
 from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.protocol import Engine
@@ -22,6 +23,7 @@ from chatwright.model.config import ModelConfig
 from chatwright.model.describe import ModelInfo, describe_model
 from chatwright.model.encoder_checkpoint import EncoderCheckpoint, is_encoder, open_encoder
 from chatwright.model.encoder_config import EncoderConfig
+from chatwright.model.head_checkpoint import HeadCheckpoint, is_head, open_head
 from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
 from chatwright.model.rnn_config import RNNConfig
 from chatwright.settings import Settings
@@ -47,7 +49,18 @@ class OpenedModel:
     fingerprint: str
 
     def with_engine(self, engine: Engine) -> TextModel:
-        """The model that talks, or only embeds, when this engine runs it."""
+        """The model that talks, or only embeds or labels, when this engine runs it."""
+        if self.info.labels:
+            return ClassifierModel(
+                self.name,
+                engine,
+                self.tokenizer,
+                labels=self.info.labels,
+                several=self.info.several,
+                languages=self.info.languages,
+                created=self.created,
+                fingerprint=self.fingerprint,
+            )
         if isinstance(self.tokenizer, EncoderTokenizer):
             return EmbeddingModel(
                 self.name,
@@ -83,15 +96,26 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
         weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
     checked = None
     if adapter is not None:
+        if info.labels:
+            raise InvalidModelError(
+                "A model with a head for labels cannot have the adapter in {folder}.", folder=adapter
+            )
         checked = _checked_adapter(adapter, info.config)
         weights.append(checked.weights)
     folder = path if path.is_dir() else path.parent
-    if isinstance(checkpoint, EncoderCheckpoint):
+    if isinstance(checkpoint, HeadCheckpoint) and checkpoint.kind == "Token":
+        raise InvalidModelError(
+            "{path} labels the tokens of texts, which cannot be served yet: only models that label whole texts can.",
+            path=path,
+        )
+    if isinstance(info.config, EncoderConfig):
         tokenizer: Tokenizer | EncoderTokenizer = EncoderTokenizer.load(folder)
         template = None
     else:
         tokenizer = load_tokenizer(folder, metadata)
-        template = load_chat_template(folder, metadata, adapter=checked.path if checked else None)
+        template = None
+        if not info.labels:
+            template = load_chat_template(folder, metadata, adapter=checked.path if checked else None)
         if checked is not None:  # a format that it taught a base model has an end of its own
             tokenizer.eos_ids |= {i for i in eos_ids_of_model(checked.path) if i < tokenizer.vocab_size}
     if tokenizer.vocab_size > info.config.vocab_size:
@@ -113,9 +137,13 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
     )
 
 
-def _opened(path: Path) -> SafetensorsCheckpoint | GGUFCheckpoint | RecurrentCheckpoint | EncoderCheckpoint:
+def _opened(
+    path: Path,
+) -> SafetensorsCheckpoint | GGUFCheckpoint | RecurrentCheckpoint | EncoderCheckpoint | HeadCheckpoint:
     if is_recurrent(path):
         return open_rnn(path)
+    if is_head(path):
+        return open_head(path)
     return open_encoder(path) if is_encoder(path) else open_checkpoint(path)
 
 

@@ -140,10 +140,12 @@ class TextModel:
 
     adapter: the name of the engine's adapter that answers, or None for the model as it is.
     fim: the control tokens of fill-in-the-middle, for a model that was trained with them. writes_text: whether it does more than
-    embed.
+    embed or label. embeds: whether its vectors are of any use. labels: those that it gives texts.
     """
 
     writes_text = True
+    embeds = True
+    labels: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -240,6 +242,10 @@ class TextModel:
     async def embed(self, inputs: Sequence[str | Sequence[int]], *, max_tokens: int | None = None) -> Embeddings:
         """Vectors of texts, or of texts in token ids (see `Engine.embed`), those of an encoder in batches. Raises
         InvalidRequestError for a text that is too long, nothing is ever cut, and for more than `max_tokens` together."""
+        return await self._embedded(inputs, max_tokens)
+
+    async def _embedded(self, inputs: Sequence[str | Sequence[int]], max_tokens: int | None) -> Embeddings:
+        """What the engine makes of each text."""
         prompts = await self._embedding_ids(inputs)
         n_tokens = sum(map(len, prompts))
         if max_tokens is not None and n_tokens > max_tokens:

@@ -169,6 +169,7 @@ def _finish(manifest: Manifest, folder: Path) -> None:
     Raises InvalidModelError, ModelNotFoundError.
     """
     from chatwright.model.describe import describe_model
+    from chatwright.model.encoder_config import EncoderConfig
     from chatwright.model.gguf import GGUFFile
     from chatwright.tokenizer import load_chat_template, load_tokenizer
     from chatwright.tokenizer.wordpiece import load_wordpiece
@@ -181,10 +182,10 @@ def _finish(manifest: Manifest, folder: Path) -> None:
         )
     info = describe_model(path)
     metadata = GGUFFile.open(path).metadata if path.is_file() else None
-    if info.writes_text:
-        load_tokenizer(folder, metadata)
-    else:
+    if isinstance(info.config, EncoderConfig):
         load_wordpiece(folder)
+    else:
+        load_tokenizer(folder, metadata)
     if template := load_chat_template(folder, metadata):
         template.close()
     files = {

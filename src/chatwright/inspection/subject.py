@@ -13,12 +13,12 @@ from torch import nn
 
 from chatwright.engine.opened import open_model
 from chatwright.errors import InvalidModelError, UsageError
-from chatwright.model.checkpoint import CONFIG, read_json_object
 from chatwright.model.encoder import Encoder
 from chatwright.model.encoder_checkpoint import is_encoder
 from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.gpt import GPT
-from chatwright.model.head_folder import head_architecture, load_head
+from chatwright.model.head_checkpoint import is_head
+from chatwright.model.head_folder import load_head
 from chatwright.model.heads import Head, TextClassifier
 from chatwright.model.load import load_language_model
 from chatwright.model.lora import load_adapter, merge_lora
@@ -137,7 +137,7 @@ def open_subject(
 
     Raises ModelNotFoundError, InvalidModelError, among them for a weight that is not a number.
     """
-    subject = _open_head(path, name, device) if _has_head(path) else _open(path, name, settings, adapter, device)
+    subject = _open_head(path, name, device) if is_head(path) else _open(path, name, settings, adapter, device)
     check_finite(subject.model, path)
     return subject
 
@@ -152,12 +152,6 @@ def check_finite(model: nn.Module, path: Path) -> None:
                 path=path,
                 parameter=parameter_name,
             )
-
-
-def _has_head(path: Path) -> bool:
-    return (
-        path.is_dir() and (path / CONFIG).is_file() and head_architecture(read_json_object(path / CONFIG)) is not None
-    )
 
 
 def _open_head(path: Path, name: str, device: torch.device | str) -> Subject:

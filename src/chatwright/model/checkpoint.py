@@ -162,7 +162,7 @@ def _check_writes_text(folder: Path, raw: Mapping[str, Any]) -> None:
     architecture = str(named[0])[:60] if isinstance(named, list) and named else ""
     if architecture.endswith(("ForSequenceClassification", "ForTokenClassification")):
         raise InvalidModelError(
-            "{folder} labels texts ({architecture}) and writes none. Load it with Transformers, or name the model that it was"
+            "{folder} labels texts ({architecture}) and writes none. Serve it and ask /v1/classify, or name the model that it was"
             " made from.",
             folder=folder,
             architecture=architecture,

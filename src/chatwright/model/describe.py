@@ -21,6 +21,7 @@ from chatwright.model.checkpoint import (
 from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.encoder_checkpoint import EncoderCheckpoint, is_encoder, open_encoder
 from chatwright.model.encoder_config import EncoderConfig, encoder_parameter_count
+from chatwright.model.head_checkpoint import HeadCheckpoint, is_head, open_head
 from chatwright.model.layout import Shape
 from chatwright.model.pooling import read_pooling
 from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
@@ -34,6 +35,7 @@ class ModelInfo:
     """What a model is. `size_bytes` counts the weight files; `quantization` is the number format of most of the weights
     ("Q4_1", "BF16"); `languages` are codes as the model's author gave them ("en", "zh"), empty when not told; `fills_in`: it was
     trained here to write what belongs between two texts; `longest_text`: tokens of the longest text of an encoder's training.
+    `labels`: those that it gives texts, or tokens where it `tags`; a text can have `several` at once.
     """
 
     config: ModelConfig | RNNConfig | EncoderConfig
@@ -47,6 +49,9 @@ class ModelInfo:
     has_chat_template: bool
     fills_in: bool = False
     longest_text: int | None = None
+    labels: tuple[str, ...] = ()
+    tags: bool = False
+    several: bool = False
 
     @property
     def context_length(self) -> int:
@@ -55,8 +60,8 @@ class ModelInfo:
 
     @property
     def writes_text(self) -> bool:
-        """An encoder turns texts into vectors instead."""
-        return not isinstance(self.config, EncoderConfig)
+        """An encoder turns texts into vectors instead, a model with a head gives labels."""
+        return not isinstance(self.config, EncoderConfig) and not self.labels
 
 
 def describe_model(path: Path) -> ModelInfo:
@@ -67,6 +72,8 @@ def describe_model(path: Path) -> ModelInfo:
     if is_recurrent(Path(path)):
         recurrent = open_rnn(Path(path))
         return _of_folder(recurrent, rnn_parameter_count(recurrent.config))
+    if is_head(Path(path)):
+        return _of_head(open_head(Path(path)))
     if is_encoder(Path(path)):
         encoder = open_encoder(Path(path))
         most = encoder.config.context_length
@@ -77,6 +84,19 @@ def describe_model(path: Path) -> ModelInfo:
         _of_gguf(checkpoint)
         if isinstance(checkpoint, GGUFCheckpoint)
         else _of_folder(checkpoint, parameter_count(checkpoint.config))
+    )
+
+
+def _of_head(checkpoint: HeadCheckpoint) -> ModelInfo:
+    config = checkpoint.config
+    base = encoder_parameter_count(config) if isinstance(config, EncoderConfig) else parameter_count(config)
+    info = _of_folder(checkpoint, base + sum(math.prod(tensor.shape) for tensor in checkpoint.head.values()))
+    return replace(
+        info,
+        has_chat_template=False,  # the base's, with which nothing can be said any more
+        labels=checkpoint.labels,
+        tags=checkpoint.kind == "Token",
+        several=checkpoint.several,
     )
 
 
@@ -98,7 +118,7 @@ def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
 
 
 def _of_folder(
-    checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint | EncoderCheckpoint, n_parameters: int
+    checkpoint: SafetensorsCheckpoint | RecurrentCheckpoint | EncoderCheckpoint | HeadCheckpoint, n_parameters: int
 ) -> ModelInfo:
     folder = checkpoint.path
     card = _read_card(folder / "README.md")

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from chatwright.errors import UsageError
 from chatwright.model.encoder import Encoder
 from chatwright.model.gpt import GPT, CausalAttention
+from chatwright.model.head_checkpoint import MAX_LABELS
 from chatwright.model.init import STD
-
-MAX_LABELS = 10_000
 
 
 class Head(nn.Module):

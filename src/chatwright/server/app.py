@@ -28,7 +28,17 @@ from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handle
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
 from chatwright.server.observation import Observation
-from chatwright.server.openai import adapters, chat, completions, embeddings, legacy, organization, tokens
+from chatwright.server.openai import (
+    adapters,
+    chat,
+    classify,
+    completions,
+    embeddings,
+    legacy,
+    organization,
+    rerank,
+    tokens,
+)
 from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
 from chatwright.server.permission import Permit, check_policies
@@ -94,6 +104,8 @@ def create_app(
         (chat.router, Action.GENERATE),
         (embeddings.router, Action.GENERATE),
         (tokens.router, Action.GENERATE),
+        (classify.router, Action.GENERATE),
+        (rerank.router, Action.GENERATE),
         (served.router, Action.READ_MODELS),
         (legacy.router, Action.GENERATE),
     ):

@@ -89,7 +89,7 @@ class ServerState:
                 return model
         if is_embedding_alias(name):
             # An encoder where there is one; a decoder embeds too, if less well.
-            return next((model for model in self.models if not model.writes_text), self.models[0])
+            return next((model for model in self.models if model.embeds and not model.writes_text), self.models[0])
         if is_alias(name):
             return next((model for model in self.models if model.writes_text), self.models[0])
         raise ModelNotFoundError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +36,18 @@ class EncoderTokenizer:
         """Ids of `text`, marks included. Raises InvalidRequestError on lone surrogates, which no UTF-8 can hold."""
         check_text(text)
         return self._wordpiece.ids(text)
+
+    def encode_pair(self, first: str, second: str) -> list[int]:
+        """Ids of two texts that are read together, the second behind the first one's [SEP]."""
+        check_text(first)
+        check_text(second)
+        return self._wordpiece.encode(first, second).ids
+
+    def marked(self, ids: Sequence[int]) -> list[int]:
+        """Ids of a text with [CLS] and [SEP] around them, also where they came without, so that ids and text are the same."""
+        first, last = self.special_ids["[CLS]"], self.special_ids["[SEP]"]
+        whole = list(ids)
+        return [*([] if whole[:1] == [first] else [first]), *whole, *([] if whole[-1:] == [last] else [last])]
 
     def encode_prompts(self, prompts: Iterable[Iterable[str | int]]) -> list[list[int]]:
         """Ids of texts given in pieces, ids among them."""

@@ -10,19 +10,13 @@ import torch
 
 from chatwright.errors import InvalidModelError
 from chatwright.evaluation.labels import Entity
-from chatwright.model.checkpoint import CONFIG, read_json_object
 from chatwright.model.encoder import Encoder
-from chatwright.model.head_folder import head_architecture, load_head
+from chatwright.model.head_folder import load_head
 from chatwright.model.heads import TextClassifier, TokenTagger
 from chatwright.training.base_model import BaseModel
 from chatwright.training.head_rows import Frame, windows_of
 from chatwright.training.head_tuning import groups_of, padded
 from chatwright.training.spans import OUTSIDE, Range, spans_of
-
-
-def has_head(path: Path) -> bool:
-    """Whether the folder holds a model that labels texts or tokens."""
-    return (path / CONFIG).is_file() and head_architecture(read_json_object(path / CONFIG)) is not None
 
 
 class HeadLabeller:

@@ -69,7 +69,8 @@ class MemoryNeed:
 
 def _precision(info: ModelInfo, settings: Settings) -> tuple[float, float]:
     """Bytes of a weight, and of a number in the cache."""
-    on_kernels = isinstance(load_kernels(), Kernels) and isinstance(info.config, ModelConfig)
+    # Encoders, recurrent models and heads for labels are float32, on PyTorch.
+    on_kernels = isinstance(load_kernels(), Kernels) and isinstance(info.config, ModelConfig) and not info.labels
     if not on_kernels or settings.device not in ("auto", "cpu"):
         return FLOAT_BYTES, FLOAT_BYTES
     kind = settings.quantization

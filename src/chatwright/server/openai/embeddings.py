@@ -16,10 +16,10 @@ from openai.types.create_embedding_response import Usage
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
-from chatwright.engine.text import Embeddings
+from chatwright.engine.text import Embeddings, TextModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
-from chatwright.server.openai.generation import check_ids, embed_all, unless_client_leaves
+from chatwright.server.openai.generation import check_ids, computed
 from chatwright.server.openai.requests import TokenIds
 from chatwright.server.state import ServerState, State
 
@@ -90,6 +90,8 @@ async def embed(body: EmbeddingBody, model_name: str | None, request: Request, s
         if not isinstance(given, str):
             check_ids(given, model, param="input")
     embedded = await unless_client_leaves(request, embed_all(model, inputs, state.cut_off, max_tokens=MAX_TOKENS))
+    inputs = as_inputs(body.input, model)
+    embedded = await computed(request, model.embed(inputs, max_tokens=MAX_TOKENS), state.cut_off)
     width = len(embedded.vectors[0])
     if body.dimensions is not None and body.dimensions > width:
         raise InvalidRequestError(
@@ -106,11 +108,15 @@ async def embed(body: EmbeddingBody, model_name: str | None, request: Request, s
     return Response(text, media_type="application/json")
 
 
-def as_inputs(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
-    """The texts of a request, each a string or a list of token ids."""
-    if isinstance(given, str):
-        return [given]
-    return [given] if isinstance(given[0], int) else given  # type: ignore[list-item,return-value]
+def as_inputs(given: str | list[str] | list[int] | list[list[int]], model: TextModel) -> list[str | list[int]]:
+    """The texts of a request, each a string or a list of token ids. Raises InvalidRequestError for an id that is no token."""
+    inputs: list[str | list[int]]
+    single = isinstance(given, str) or isinstance(given[0], int)
+    inputs = [given] if single else given  # type: ignore[list-item,assignment]
+    for text in inputs:
+        if not isinstance(text, str):
+            check_ids(text, model, param="input")
+    return inputs
 
 
 def unit_vector(vector: Sequence[float], dimensions: int) -> array[float]:

@@ -13,7 +13,7 @@ from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import Request
 
 from chatwright.engine.protocol import SamplingParams
-from chatwright.engine.text import Embeddings, TextEvent, TextFinish, TextModel, TextRequest, random_seed
+from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.metering import Bill, Charge
 from chatwright.server.openai.requests import SamplingBody
@@ -176,24 +176,22 @@ async def _events_of_all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def embed_all(
-    model: TextModel, inputs: Sequence[str | Sequence[int]], cut_off: asyncio.Event, *, max_tokens: int
-) -> Embeddings:
-    """Vectors of texts and of texts in token ids, in their order.
+async def computed(request: Request, work: Awaitable[T], cut_off: asyncio.Event) -> T:
+    """The result of what a model computes without writing text: vectors, labels, scores. When the client hangs up it is cancelled.
 
-    Raises InvalidRequestError, OverloadedError when there is no room for the first text, or when `cut_off` is set; EngineError.
+    Raises ClientGoneError, OverloadedError when `cut_off` is set, and what `work` raises.
     """
-    work = asyncio.ensure_future(model.embed(inputs, max_tokens=max_tokens))
+    task = asyncio.ensure_future(work)
     ended = asyncio.create_task(cut_off.wait())
     try:
-        await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        await unless_client_leaves(request, asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED))
+        if not task.done():
             raise OverloadedError("The server is shutting down and ended this answer early. Send it again.")
-        return work.result()
+        return task.result()
     finally:
-        for task in (work, ended):
-            task.cancel()
-        await asyncio.gather(work, ended, return_exceptions=True)
+        for pending in (task, ended):
+            pending.cancel()
+        await asyncio.gather(task, ended, return_exceptions=True)
 
 
 def check_ids(ids: Sequence[int], model: TextModel, *, param: str) -> None:

@@ -15,12 +15,13 @@ router = APIRouter(tags=["models"])
 
 
 class ServedModel(Model):
-    """OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
-    the model that an adapter is put on (vLLM's name for it)."""
+    """OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `labels`:
+    those that a model for /v1/classify gives; `parent`: the model that an adapter is put on (vLLM's name for it)."""
 
     context_length: int
     languages: list[str]
     chat: bool
+    labels: list[str] | None = None
     parent: str | None = None
 
 
@@ -53,5 +54,6 @@ def model_object(state: ServerState, model: TextModel, name: str) -> ServedModel
         context_length=model.context_length,
         languages=list(model.languages),
         chat=model.template is not None,
+        labels=list(model.labels) or None,
         parent=state.base_of(model),
     )
