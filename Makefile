@@ -104,8 +104,9 @@ web-test: web
 bench: install-dev .venv/.installed-bench  ## our engine beside llama.cpp and Transformers: speed, start, memory, perplexity
 	$(BIN)/python -m bench.engine $(ARGS)
 
-docs: install-dev  ## write docs/*/cli.md anew from --help
+docs: install-dev  ## write docs/*/cli.md and docs/*/endpoints.md anew
 	$(BIN)/python -m chatwright.cli.reference docs
+	$(BIN)/python scripts/make_endpoints.py docs
 
 clean:  ## remove everything that was built or fetched
 	rm -rf .venv .cache src/chatwright/web_dist web/node_modules

@@ -20,6 +20,13 @@ ROUTES = {
     ("get", "/metrics"),
     ("post", "/v1/completions"),
     ("post", "/v1/chat/completions"),
+    ("post", "/v1/embeddings"),
+    ("post", "/v1/tokenize"),
+    ("post", "/v1/detokenize"),
+    ("post", "/v1/classify"),
+    ("post", "/v1/rerank"),
+    ("post", "/v1/messages"),
+    ("post", "/v1/messages/count_tokens"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{name}"),
     ("get", "/v1/lora_adapters"),
@@ -60,6 +67,8 @@ ROUTES = {
     ("post", "/v1/engines/{name}/generate"),
     ("post", "/v1/engines/{name}/chat/completions"),
     ("post", "/v1/engines/{name}/edits"),
+    ("post", "/v1/engines/{name}/embeddings"),
+    ("post", "/v1/openai/deployments/{name}/embeddings"),
     ("post", "/v1/edits"),
     ("post", "/v1/openai/deployments/{name}/completions"),
     ("post", "/v1/openai/deployments/{name}/chat/completions"),
@@ -68,7 +77,7 @@ ROUTES = {
 
 MOST_USED = ("/v1/completions", "/v1/chat/completions")
 # The same bodies and the same code as above, under names of other ages: writing requests for each takes schemathesis seconds.
-TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions")
+TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions", "/{name}/embeddings")
 
 
 def description(server: RunningServer) -> dict[str, Any]:
@@ -94,13 +103,14 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
                 continue
             good = answers["200"]["content"]["application/json"]["schema"]
             assert "$ref" in good, (where, "an untyped answer")
-            assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), where
+            shape = "/AnthropicErrorBody" if path.startswith("/v1/messages") else "/ErrorBody"
+            assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith(shape), where
             assert operation["summary"]
             if method == "post":
                 body = operation["requestBody"]["content"]
                 assert list(body) == ["application/json"]
                 assert "$ref" in body["application/json"]["schema"]
-            if path.endswith(("completions", "generate")):
+            if path.endswith(("completions", "generate", "/messages")):
                 assert "text/event-stream" in answers["200"]["content"], where
     ids = Counter(operation["operationId"] for methods in api["paths"].values() for operation in methods.values())
     assert set(ids.values()) == {1}

@@ -303,6 +303,7 @@ class ChatBody(SamplingBody):
     unsupported = {
         "audio": (),
         "modalities": (["text"],),
+        "moderation": (),
         "store": (False,),
         "web_search_options": (),
         "chat_template": (),
