@@ -1,6 +1,6 @@
 """How good a model's vectors are: Spearman's correlation with graded pairs of sentences, English and Chinese.
 
-    python -m bench.embeddings MODEL…     a folder, a .gguf file, or a model's name
+python -m bench.embeddings MODEL…     a folder, a .gguf file, or a model's name
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write docs/*/endpoints.md: every endpoint and parameter of the APIs that clients know, and whether it is there.
 
-Which paths are served is read from web/openapi.json, which fields official clients can send from their own types, and what becomes of
-them from the bodies of the server. api_surface.toml adds how far, and why not.
+Which paths are served is read from web/openapi.json, which fields official clients can send from their own types, and what
+becomes of them from the bodies of the server. api_surface.toml adds how far, and why not.
 """
 
 from __future__ import annotations
@@ -52,13 +52,15 @@ WORDS: dict[Language, dict[str, str]] = {
         "note": "",
         "own paths": "Chatwright's own",
         "parameters": "Parameters of `{path}`",
-        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. *no*: a 404 for a path, a 400 "
+        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. *no*: a 404 for a path, "
+        "a 400 "
         "`unsupported_parameter` for a field that asks for something. *also here*: the original does not have it. Any other field is "
         "ignored.",
     },
     "zh": {
         "title": "接口与参数一览",
-        "intro": "本页由 `make docs` 根据服务器自身的描述与官方客户端的类型生成，请勿手工编辑。[API](api.md) 说明如何使用，本页列出有哪些。",
+        "intro": "本页由 `make docs` 根据服务器自身的描述与官方客户端的类型生成，请勿手工编辑。"
+        "[API](api.md) 说明如何使用，本页列出有哪些。",
         "yes": "支持",
         "partly": "部分支持",
         "no": "不支持",
@@ -88,9 +90,13 @@ class Surface:
         """From the files."""
         api = json.loads((ROOT / "web" / "openapi.json").read_text(encoding="utf-8"))
         served = {
-            f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}" for path, methods in api["paths"].items() for method in methods
+            f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}"
+            for path, methods in api["paths"].items()
+            for method in methods
         }
-        return cls(frozenset(served), tomllib.loads((ROOT / "scripts" / "api_surface.toml").read_text(encoding="utf-8")))
+        return cls(
+            frozenset(served), tomllib.loads((ROOT / "scripts" / "api_surface.toml").read_text(encoding="utf-8"))
+        )
 
     def fate_of_path(self, path: str) -> Fate:
         """Of a path of some API."""

@@ -24,7 +24,9 @@ def test_it_is_the_correlation_of_ranks(pairs: list[tuple[int, int]]) -> None:
         assert np.isnan(found)
         return
     # By the definition, rank by rank.
-    ranks = [[(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values] for values in (first, second)]
+    ranks = [
+        [(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values] for values in (first, second)
+    ]
     assert found == pytest.approx(np.corrcoef(ranks)[0, 1], abs=1e-9)
     assert spearman(first, -second) == pytest.approx(-found, abs=1e-9)
     assert spearman(first, np.exp(second)) == pytest.approx(found, abs=1e-9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,10 @@ def heads(minilm: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def served(start: StartServer, heads: dict[str, Path], minilm: Path) -> Iterator[RunningServer]:
+def served(start: StartServer, heads: dict[str, Path], minilm: Path) -> RunningServer:
     """All but the tagger, beside a language model and an encoder."""
     folders = {name: path for name, path in heads.items() if name != "tagger"}
-    yield start(beside={**folders, "minilm": minilm})
+    return start(beside={**folders, "minilm": minilm})
 
 
 @torch.no_grad()

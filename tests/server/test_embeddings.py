@@ -51,6 +51,17 @@ def embed(server: RunningServer, given: Any, **body: Any) -> CreateEmbeddingResp
     return answer
 
 
+def vectors(data: Any) -> list[list[float]]:
+    return [list(item.embedding) for item in data]
+
+
+def same(first: list[list[float]], second: list[list[float]]) -> bool:
+    """But for the last bits, which depend on what a text shared its batch with."""
+    return len(first) == len(second) and all(
+        a == pytest.approx(b, abs=1e-6) for a, b in zip(first, second, strict=True)
+    )
+
+
 def cosine(a: list[float], b: list[float]) -> float:
     return math.sumprod(a, b) if hasattr(math, "sumprod") else sum(x * y for x, y in zip(a, b, strict=True))
 
@@ -66,7 +77,7 @@ def test_the_client_gets_the_same_vectors_whether_they_travel_as_floats_or_base6
 ) -> None:
     default = official.embeddings.create(model="minilm", input=TEXTS)
     floats = official.embeddings.create(model="minilm", input=TEXTS, encoding_format="float")
-    assert [list(item.embedding) for item in default.data] == [item.embedding for item in floats.data]
+    assert same(vectors(default.data), vectors(floats.data))
     assert default.usage == floats.usage
     assert default.usage.prompt_tokens == default.usage.total_tokens == sum(len(tokens(served, t)) for t in TEXTS)
     assert (default.object, default.model, {item.object for item in default.data}) == ("list", "minilm", {"embedding"})
@@ -75,7 +86,7 @@ def test_the_client_gets_the_same_vectors_whether_they_travel_as_floats_or_base6
     assert cosine(cat, kitten) > 0.5 > cosine(cat, market)
     raw = served.post("/v1/embeddings", {"model": "minilm", "input": TEXTS[0], "encoding_format": "base64"}).json()
     packed = base64.b64decode(raw["data"][0]["embedding"], validate=True)
-    assert list(struct.unpack("<384f", packed)) == cat
+    assert list(struct.unpack("<384f", packed)) == pytest.approx(cat, abs=1e-6)
 
 
 def test_every_vector_has_length_one_also_a_decoders(served: RunningServer) -> None:
@@ -197,10 +208,10 @@ def test_more_texts_than_the_queue_has_places_are_one_request(start: StartServer
 
 
 def test_the_client_of_2023_and_azures_paths(served: RunningServer) -> None:
-    expected = embed(served, TEXTS[:2]).data
+    expected = vectors(embed(served, TEXTS[:2]).data)
     for path in ("/engines/minilm/embeddings", "/v1/openai/deployments/minilm/embeddings?api-version=2024-02-01"):
         response = served.post(path, {"input": TEXTS[:2]})
-        assert CreateEmbeddingResponse.model_validate(response.json(), strict=True).data == expected
+        assert same(vectors(CreateEmbeddingResponse.model_validate(response.json(), strict=True).data), expected)
     assert OLD_CLIENT.is_dir(), "openai 0.28.1 is not installed: run `make install-dev`"
     code = "import json, openai; " + (
         f"print(json.dumps(openai.Embedding.create(engine='text-embedding-ada-002', input={TEXTS[:2]!r})))"
@@ -220,4 +231,4 @@ def test_the_client_of_2023_and_azures_paths(served: RunningServer) -> None:
         timeout=120,
     )
     answer = json.loads(ran.stdout)
-    assert [item["embedding"] for item in answer["data"]] == [item.embedding for item in expected]
+    assert same([item["embedding"] for item in answer["data"]], expected)

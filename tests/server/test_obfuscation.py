@@ -45,7 +45,7 @@ def test_texts_of_all_lengths_come_in_events_of_one_size(server: RunningServer, 
     open_events, open_sizes = stream(server, path, stream_options={"include_obfuscation": False})
     assert all("obfuscation" not in event for event in open_events)
     assert [said(event) for event in open_events] == [said(event) for event in events]
-    assert len({size for event, size in zip(open_events, open_sizes, strict=True) if said(event)}) == len(lengths)
+    assert len({size for event, size in zip(open_events, open_sizes, strict=True) if said(event)}) >= len(lengths)
 
 
 @pytest.mark.parametrize("path", BODIES)

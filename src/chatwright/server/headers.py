@@ -40,7 +40,7 @@ SECURITY_HEADERS = {
 
 
 class ResponseHeaders:
-    """ASGI middleware adding security headers, `x-request-id` (`request-id` to Anthropic's clients) and OpenAI's `openai-…` headers."""
+    """ASGI middleware adding security headers, `x-request-id`, which Anthropic calls `request-id`, and OpenAI's `openai-…`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -212,7 +212,7 @@ def _written(event: StreamEvent) -> str:
 
 
 def _room(n_prompt: int, model: TextModel) -> int:
-    """Tokens that an answer can have. Raises InvalidRequestError, in Anthropic's words, which clients look for, where it is none."""
+    """Tokens that an answer can have. Raises InvalidRequestError, in Anthropic's own words, where it is none."""
     left = model.max_tokens_left(n_prompt)
     if left < 1:
         raise InvalidRequestError(

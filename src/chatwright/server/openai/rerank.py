@@ -75,8 +75,8 @@ class RankedDocument(BaseModel):
 
 
 class Ranked(BaseModel):
-    """Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder says, 0
-    to 1. Scores of different models can not be compared."""
+    """Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder
+    says, 0 to 1. Scores of different models can not be compared."""
 
     index: int
     relevance_score: float

@@ -29,7 +29,7 @@ ModelName = Annotated[str, StringConstraints(max_length=200)]
 
 
 class TokenizeBody(BaseModel):
-    """`POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first one served."""
+    """`POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first."""
 
     model_config = ConfigDict(strict=True)
 
