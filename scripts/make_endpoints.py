@@ -105,7 +105,7 @@ class Surface:
         return "partly" if path in self.notes["partly"] else "yes"
 
     def fates_of_fields(self, path: str) -> dict[str, Fate]:
-        """Of every field that an official client can send there, and of those that there are beside."""
+        """Of every field that an official client can send there, and of those that are known beside."""
         official, body = BODIES[path]
         known = {*get_type_hints(official), "stream"} - ({"stream"} if "stream" not in body.model_fields else set())
         described = self.notes["parameters"].get(path, {})
@@ -115,7 +115,8 @@ class Surface:
                 fates[name] = "partly" if name in described else "yes"
             else:
                 fates[name] = "no" if name in getattr(body, "unsupported", {}) else "ignored"
-        return fates | dict.fromkeys(sorted(set(body.model_fields) - known), "own")
+        refused = sorted(set(getattr(body, "unsupported", {})) - known)
+        return fates | dict.fromkeys(sorted(set(body.model_fields) - known), "own") | dict.fromkeys(refused, "no")
 
     def note_on_field(self, path: str, name: str, fate: Fate) -> Mapping[str, str]:
         """What is written about it. Raises KeyError where something that is refused or ignored has no reason."""

@@ -55,7 +55,7 @@ def heads(minilm: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFac
     return {
         "encoder": saved_over_minilm(minilm, home / "encoder", LABELS),
         "several": saved_over_minilm(minilm, home / "several", LABELS, problem_type="multi_label_classification"),
-        "pairs": saved_over_minilm(minilm, home / "pairs", ("relevant",)),
+        "pairs": saved_over_minilm(minilm, home / "pairs", ("relevant",), problem_type="regression"),
         "decoder": home / "decoder",
         "tagger": home / "tagger",
     }
@@ -96,7 +96,7 @@ def test_the_probabilities_are_those_of_transformers(served: RunningServer, head
         assert (item["index"], item["num_classes"]) == (index, len(LABELS))
         if name != "several":
             assert sum(item["probs"]) == pytest.approx(1)
-    assert len({item["label"] for item in answer["data"]}) > 1
+    assert len({tuple(round(p, 3) for p in item["probs"]) for item in answer["data"]}) > 2
     with served.http() as http:
         assert http.get(f"/v1/models/{name}").json()["labels"] == list(LABELS)
 
@@ -183,11 +183,19 @@ def test_a_cross_encoder_reads_both_together(served: RunningServer, heads: dict[
 
 def test_options_of_ranking(served: RunningServer) -> None:
     whole = rerank(served)
-    assert rerank(served, top_n=2) == whole[:2]
-    assert rerank(served, top_n=10) == whole
-    assert rerank(served, documents=[{"text": text} for text in DOCUMENTS]) == whole
+
+    def same(results: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+        """But for the last bits, which depend on what a text shared its batch with."""
+        return len(results) == len(expected) and all(
+            (a["index"], a["relevance_score"]) == (b["index"], pytest.approx(b["relevance_score"], abs=1e-5))
+            for a, b in zip(results, expected, strict=True)
+        )
+
+    assert same(rerank(served, top_n=2), whole[:2])
+    assert same(rerank(served, top_n=10), whole)
+    assert same(rerank(served, documents=[{"text": text} for text in DOCUMENTS]), whole)
     bare = rerank(served, return_documents=False)
-    assert [(r["index"], r["relevance_score"]) for r in bare] == [(r["index"], r["relevance_score"]) for r in whole]
+    assert same(bare, whole)
     assert all("document" not in result for result in bare)
     assert {result["index"] for result in rerank(served, model=MODEL)} == {0, 1, 2}
 

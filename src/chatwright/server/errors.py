@@ -313,5 +313,5 @@ def describe_validation(errors: Any) -> tuple[str, str | None]:
 
 def _field_path(loc: Sequence[str | int]) -> list[str]:
     """Names and positions of a place in the body, without the names that Pydantic gives the members of a union."""
-    parts = [str(part) for part in loc if part not in ("body", "query", "path")]
+    parts = [str(part) for part in (loc[1:] if loc[:1] and loc[0] in ("body", "query", "path") else loc)]
     return [part for part in parts if not UNION_MEMBER.fullmatch(part)]

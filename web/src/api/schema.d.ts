@@ -45,26 +45,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/metrics": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Read Metrics
-         * @description What was counted since the server started, for Prometheus. For administrators, and for everybody where a server is open.
-         */
-        get: operations["read_metrics_metrics_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/completions": {
         parameters: {
             query?: never;
@@ -99,6 +79,106 @@ export interface paths {
          * @description Continue a conversation.
          */
         post: operations["create_chat_completion_v1_chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Embeddings
+         * @description Turn texts into vectors.
+         */
+        post: operations["create_embeddings_v1_embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tokenize
+         * @description The tokens of a text or a conversation.
+         */
+        post: operations["tokenize_v1_tokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/detokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Detokenize
+         * @description The text of tokens.
+         */
+        post: operations["detokenize_v1_detokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/classify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Classify
+         * @description Label texts.
+         */
+        post: operations["classify_v1_classify_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rerank": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rerank
+         * @description Order documents by how well they answer a query.
+         */
+        post: operations["rerank_v1_rerank_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -245,6 +325,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/openai/deployments/{name}/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed With Engine
+         * @description Turn texts into vectors with the engine named in the path.
+         */
+        post: operations["embed_with_engine_v1_openai_deployments__name__embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed With Engine
+         * @description Turn texts into vectors with the engine named in the path.
+         */
+        post: operations["embed_with_engine_v1_engines__name__embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/engines/{name}/edits": {
         parameters: {
             query?: never;
@@ -325,6 +445,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Message
+         * @description Continue a conversation, in Anthropic's form.
+         */
+        post: operations["create_message_v1_messages_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/messages/count_tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Count Tokens
+         * @description How many tokens a conversation has, as the model would read it. Nothing is generated.
+         */
+        post: operations["count_tokens_v1_messages_count_tokens_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/lora_adapters": {
         parameters: {
             query?: never;
@@ -379,66 +539,6 @@ export interface paths {
          * @description Take an adapter away. New requests are refused from now on, answers under way end with it.
          */
         post: operations["unload_adapter_v1_unload_lora_adapter_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/organization/usage/completions": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Usage Of Completions
-         * @description Tokens and requests of everything that writes text.
-         */
-        get: operations["usage_of_completions_v1_organization_usage_completions_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/organization/usage/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Usage Of Embeddings
-         * @description Tokens and requests of embeddings.
-         */
-        get: operations["usage_of_embeddings_v1_organization_usage_embeddings_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/organization/costs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Costs
-         * @description What it cost: nothing, as models of one's own do.
-         */
-        get: operations["costs_v1_organization_costs_get"];
-        put?: never;
-        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -753,70 +853,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/usage": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Own Usage
-         * @description One's own usage of the last days, today included.
-         */
-        get: operations["get_own_usage_api_usage_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/limits": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Limits
-         * @description All limits.
-         */
-        get: operations["get_limits_api_limits_get"];
-        /**
-         * Put Limit
-         * @description Set figures of the limit of a key, a user or a model.
-         */
-        put: operations["put_limit_api_limits_put"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/limits/{limit_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /**
-         * Delete Limit
-         * @description Take all figures of a limit away.
-         */
-        delete: operations["delete_limit_api_limits__limit_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -945,6 +981,29 @@ export interface components {
             url: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * AnthropicErrorBody
+         * @description The body of every answer that is not 2xx, to Anthropic's clients.
+         */
+        AnthropicErrorBody: {
+            /**
+             * Type
+             * @default error
+             * @constant
+             */
+            type: "error";
+            error: components["schemas"]["AnthropicErrorDetail"];
+        };
+        /**
+         * AnthropicErrorDetail
+         * @description What went wrong.
+         */
+        AnthropicErrorDetail: {
+            /** Type */
+            type: string;
+            /** Message */
+            message: string;
         };
         /**
          * BrowserSession
@@ -1223,6 +1282,51 @@ export interface components {
             function: components["schemas"]["ChosenFunction"];
         };
         /**
+         * Classification
+         * @description A text's likeliest label, and the probabilities of all, in the order of the model's own `labels` (GET /v1/models/NAME).
+         */
+        Classification: {
+            /** Index */
+            index: number;
+            /** Label */
+            label: string;
+            /** Probs */
+            probs: number[];
+            /** Num Classes */
+            num_classes: number;
+        };
+        /**
+         * Classifications
+         * @description One for each text.
+         */
+        Classifications: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            /** Data */
+            data: components["schemas"]["Classification"][];
+            usage: components["schemas"]["CompletionUsage"];
+        };
+        /**
+         * ClassifyBody
+         * @description `POST /v1/classify`.
+         */
+        ClassifyBody: {
+            /** Model */
+            model?: string | null;
+            /** Input */
+            input: string | string[] | number[] | number[][];
+        };
+        /**
          * Completion
          * @description Represents a completion response from the API.
          *
@@ -1347,6 +1451,38 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * CountBody
+         * @description `POST /v1/messages/count_tokens`: what has to do with the prompt.
+         */
+        CountBody: {
+            /** Model */
+            model: string;
+            /** Messages */
+            messages: components["schemas"]["MessageParam"][];
+            /** System */
+            system?: string | components["schemas"]["TextBlock"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolParam"][] | null;
+            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
+            thinking?: components["schemas"]["Thinking"] | null;
+            output_config?: components["schemas"]["OutputConfig"] | null;
+        };
+        /** CreateEmbeddingResponse */
+        CreateEmbeddingResponse: {
+            /** Data */
+            data: components["schemas"]["Embedding"][];
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            usage: components["schemas"]["Usage"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -1355,338 +1491,6 @@ export interface components {
             input: string;
             /** Name */
             name: string;
-        } & {
-            [key: string]: unknown;
-        };
-        /** Data */
-        Data: {
-            /** End Time */
-            end_time: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "bucket";
-            /** Results */
-            results: (components["schemas"]["DataResultOrganizationUsageCompletionsResult"] | components["schemas"]["DataResultOrganizationUsageEmbeddingsResult"] | components["schemas"]["DataResultOrganizationUsageModerationsResult"] | components["schemas"]["DataResultOrganizationUsageImagesResult"] | components["schemas"]["DataResultOrganizationUsageAudioSpeechesResult"] | components["schemas"]["DataResultOrganizationUsageAudioTranscriptionsResult"] | components["schemas"]["DataResultOrganizationUsageVectorStoresResult"] | components["schemas"]["DataResultOrganizationUsageCodeInterpreterSessionsResult"] | components["schemas"]["DataResultOrganizationUsageFileSearchesResult"] | components["schemas"]["DataResultOrganizationUsageWebSearchesResult"] | components["schemas"]["DataResultOrganizationCostsResult"])[];
-            /** Start Time */
-            start_time: number;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationCostsResult
-         * @description The aggregated costs details of the specific time bucket.
-         */
-        DataResultOrganizationCostsResult: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.costs.result";
-            amount?: components["schemas"]["DataResultOrganizationCostsResultAmount"] | null;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Source */
-            api_source?: ("agents_api" | "unlabeled") | null;
-            /** Line Item */
-            line_item?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** Quantity */
-            quantity?: number | null;
-            /** Quantity Unit */
-            quantity_unit?: string | ("tokens" | "1000_tokens" | "duration_seconds" | "duration_minutes" | "duration_hours" | "gibibyte_hours" | "images" | "characters") | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationCostsResultAmount
-         * @description The monetary value in its associated currency.
-         */
-        DataResultOrganizationCostsResultAmount: {
-            /** Currency */
-            currency?: string | null;
-            /** Value */
-            value?: number | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageAudioSpeechesResult
-         * @description The aggregated audio speeches usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageAudioSpeechesResult: {
-            /** Characters */
-            characters: number;
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.audio_speeches.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageAudioTranscriptionsResult
-         * @description The aggregated audio transcriptions usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageAudioTranscriptionsResult: {
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.audio_transcriptions.result";
-            /** Seconds */
-            seconds: number;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageCodeInterpreterSessionsResult
-         * @description The aggregated code interpreter sessions usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageCodeInterpreterSessionsResult: {
-            /** Num Sessions */
-            num_sessions: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.code_interpreter_sessions.result";
-            /** Project Id */
-            project_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageCompletionsResult
-         * @description The aggregated completions usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageCompletionsResult: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.completions.result";
-            /** Output Tokens */
-            output_tokens: number;
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Source */
-            api_source?: ("agents_api" | "unlabeled") | null;
-            /** Batch */
-            batch?: boolean | null;
-            /** Input Audio Tokens */
-            input_audio_tokens?: number | null;
-            /** Input Cache Write 12H Tokens */
-            input_cache_write_12h_tokens?: number | null;
-            /** Input Cache Write 30M Tokens */
-            input_cache_write_30m_tokens?: number | null;
-            /** Input Cache Write Tokens */
-            input_cache_write_tokens?: number | null;
-            /** Input Cached Audio Tokens */
-            input_cached_audio_tokens?: number | null;
-            /** Input Cached Image Tokens */
-            input_cached_image_tokens?: number | null;
-            /** Input Cached Text Tokens */
-            input_cached_text_tokens?: number | null;
-            /** Input Cached Tokens */
-            input_cached_tokens?: number | null;
-            /** Input Image Tokens */
-            input_image_tokens?: number | null;
-            /** Input Text Tokens */
-            input_text_tokens?: number | null;
-            /** Input Uncached Tokens */
-            input_uncached_tokens?: number | null;
-            /** Model */
-            model?: string | null;
-            /** Output Audio Tokens */
-            output_audio_tokens?: number | null;
-            /** Output Image Tokens */
-            output_image_tokens?: number | null;
-            /** Output Text Tokens */
-            output_text_tokens?: number | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** Service Tier */
-            service_tier?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageEmbeddingsResult
-         * @description The aggregated embeddings usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageEmbeddingsResult: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.embeddings.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageFileSearchesResult
-         * @description The aggregated file search calls usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageFileSearchesResult: {
-            /** Num Requests */
-            num_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.file_searches.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-            /** Vector Store Id */
-            vector_store_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageImagesResult
-         * @description The aggregated images usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageImagesResult: {
-            /** Images */
-            images: number;
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.images.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** Size */
-            size?: string | null;
-            /** Source */
-            source?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageModerationsResult
-         * @description The aggregated moderations usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageModerationsResult: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Num Model Requests */
-            num_model_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.moderations.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageVectorStoresResult
-         * @description The aggregated vector stores usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageVectorStoresResult: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.vector_stores.result";
-            /** Usage Bytes */
-            usage_bytes: number;
-            /** Project Id */
-            project_id?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * DataResultOrganizationUsageWebSearchesResult
-         * @description The aggregated web search calls usage details of the specific time bucket.
-         */
-        DataResultOrganizationUsageWebSearchesResult: {
-            /** Num Model Requests */
-            num_model_requests: number;
-            /** Num Requests */
-            num_requests: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "organization.usage.web_searches.result";
-            /** Api Key Id */
-            api_key_id?: string | null;
-            /** Api Source */
-            api_source?: ("agents_api" | "unlabeled") | null;
-            /** Context Level */
-            context_level?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Project Id */
-            project_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -1703,6 +1507,24 @@ export interface components {
              * @constant
              */
             deleted: true;
+        };
+        /**
+         * DetokenizeBody
+         * @description `POST /v1/detokenize`.
+         */
+        DetokenizeBody: {
+            /** Model */
+            model?: string | null;
+            /** Tokens */
+            tokens: number[];
+        };
+        /**
+         * Detokenized
+         * @description The text of the tokens; control tokens have none.
+         */
+        Detokenized: {
+            /** Prompt */
+            prompt: string;
         };
         /**
          * Edit
@@ -1751,6 +1573,39 @@ export interface components {
             text: string;
             /** Index */
             index: number;
+        };
+        /**
+         * Embedding
+         * @description Represents an embedding vector returned by embedding endpoint.
+         */
+        Embedding: {
+            /** Embedding */
+            embedding: number[];
+            /** Index */
+            index: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "embedding";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * EmbeddingBody
+         * @description `POST /v1/embeddings`.
+         */
+        EmbeddingBody: {
+            /** Model */
+            model?: string | null;
+            /** Input */
+            input: string | string[] | number[] | number[][];
+            /** Encoding Format */
+            encoding_format?: ("float" | "base64") | null;
+            /** Dimensions */
+            dimensions?: number | null;
+            /** User */
+            user?: string | null;
         };
         /**
          * Engine
@@ -1962,50 +1817,6 @@ export interface components {
             data: components["schemas"]["KeyObject"][];
         };
         /**
-         * LimitObject
-         * @description What one key, one user or one model (the two others are null) may use; null: as much as they like.
-         */
-        LimitObject: {
-            /**
-             * Object
-             * @default limit
-             * @constant
-             */
-            object: "limit";
-            /** Id */
-            id: string;
-            /** Key Id */
-            key_id: string | null;
-            /** User Id */
-            user_id: string | null;
-            /** Model */
-            model: string | null;
-            /** Requests Per Minute */
-            requests_per_minute: number | null;
-            /** Tokens Per Minute */
-            tokens_per_minute: number | null;
-            /** Concurrent Requests */
-            concurrent_requests: number | null;
-            /** Tokens Per Month */
-            tokens_per_month: number | null;
-            /** Created At */
-            created_at: number;
-        };
-        /**
-         * LimitObjects
-         * @description The oldest first.
-         */
-        LimitObjects: {
-            /**
-             * Object
-             * @default list
-             * @constant
-             */
-            object: "list";
-            /** Data */
-            data: components["schemas"]["LimitObject"][];
-        };
-        /**
          * LinkBody
          * @description Nothing has to be said.
          */
@@ -2110,6 +1921,106 @@ export interface components {
             /** Tool Call Id */
             tool_call_id?: string | null;
             function_call?: components["schemas"]["CalledFunction"] | null;
+        };
+        /**
+         * MessageObject
+         * @description The assistant's next message.
+         */
+        MessageObject: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default message
+             * @constant
+             */
+            type: "message";
+            /**
+             * Role
+             * @default assistant
+             * @constant
+             */
+            role: "assistant";
+            /** Model */
+            model: string;
+            /** Content */
+            content: (components["schemas"]["TextContent"] | components["schemas"]["ToolUseContent"])[];
+            /** Stop Reason */
+            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
+            /** Stop Sequence */
+            stop_sequence: string | null;
+            usage: components["schemas"]["MessageUsage"];
+        };
+        /**
+         * MessageParam
+         * @description A message of a conversation.
+         */
+        MessageParam: {
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant";
+            /** Content */
+            content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
+        };
+        /**
+         * MessageUsage
+         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
+         */
+        MessageUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /**
+             * Cache Creation Input Tokens
+             * @default 0
+             */
+            cache_creation_input_tokens: number;
+            /**
+             * Cache Read Input Tokens
+             * @default 0
+             */
+            cache_read_input_tokens: number;
+        };
+        /**
+         * MessagesBody
+         * @description `POST /v1/messages`.
+         */
+        MessagesBody: {
+            /** Model */
+            model: string;
+            /** Messages */
+            messages: components["schemas"]["MessageParam"][];
+            /** System */
+            system?: string | components["schemas"]["TextBlock"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolParam"][] | null;
+            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
+            thinking?: components["schemas"]["Thinking"] | null;
+            output_config?: components["schemas"]["OutputConfig"] | null;
+            /** Max Tokens */
+            max_tokens: number;
+            /** Stream */
+            stream?: boolean | null;
+            /** Stop Sequences */
+            stop_sequences?: string[] | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+        };
+        /**
+         * Metadata
+         * @description Who the request is for.
+         */
+        Metadata: {
+            /** User Id */
+            user_id?: string | null;
         };
         /**
          * Moderation
@@ -2297,62 +2208,26 @@ export interface components {
             key: string;
         };
         /**
-         * OwnLimit
-         * @description A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included.
+         * OutputConfig
+         * @description The form of the answer.
          */
-        OwnLimit: {
-            /**
-             * Object
-             * @default limit
-             * @constant
-             */
-            object: "limit";
-            /** Id */
-            id: string;
-            /** Key Id */
-            key_id: string | null;
-            /** User Id */
-            user_id: string | null;
-            /** Model */
-            model: string | null;
-            /** Requests Per Minute */
-            requests_per_minute: number | null;
-            /** Tokens Per Minute */
-            tokens_per_minute: number | null;
-            /** Concurrent Requests */
-            concurrent_requests: number | null;
-            /** Tokens Per Month */
-            tokens_per_month: number | null;
-            /** Created At */
-            created_at: number;
-            /** Requests Of Minute */
-            requests_of_minute: number;
-            /** Tokens Of Minute */
-            tokens_of_minute: number;
-            /** Tokens Of Month */
-            tokens_of_month: number;
-            /** Running */
-            running: number;
+        OutputConfig: {
+            format?: components["schemas"]["OutputFormat"] | null;
         };
         /**
-         * OwnUsage
-         * @description Days on which something was used, the oldest first, and the limits of oneself and one's keys.
+         * OutputFormat
+         * @description JSON that matches a schema.
          */
-        OwnUsage: {
+        OutputFormat: {
             /**
-             * Object
-             * @default usage
+             * Type
              * @constant
              */
-            object: "usage";
-            /** Start Time */
-            start_time: number;
-            /** End Time */
-            end_time: number;
-            /** Data */
-            data: components["schemas"]["UsageDay"][];
-            /** Limits */
-            limits: components["schemas"]["OwnLimit"][];
+            type: "json_schema";
+            /** Schema */
+            schema: {
+                [key: string]: unknown;
+            };
         };
         /**
          * PasswordBody
@@ -2383,6 +2258,26 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Ranked
+         * @description Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder
+         *     says, 0 to 1. Scores of different models can not be compared.
+         */
+        Ranked: {
+            /** Index */
+            index: number;
+            /** Relevance Score */
+            relevance_score: number;
+            document?: components["schemas"]["RankedDocument"] | null;
+        };
+        /**
+         * RankedDocument
+         * @description The text of a document.
+         */
+        RankedDocument: {
+            /** Text */
+            text: string;
+        };
+        /**
          * Readiness
          * @description Whether new requests are welcome.
          */
@@ -2402,6 +2297,48 @@ export interface components {
             name: string;
         };
         /**
+         * RerankBody
+         * @description `POST /v1/rerank`.
+         */
+        RerankBody: {
+            /** Model */
+            model?: string | null;
+            /** Query */
+            query: string;
+            /** Documents */
+            documents: (string | {
+                text: string;
+            })[];
+            /** Top N */
+            top_n?: number | null;
+            /**
+             * Return Documents
+             * @default true
+             */
+            return_documents: boolean;
+        };
+        /**
+         * RerankUsage
+         * @description Tokens that were read.
+         */
+        RerankUsage: {
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * Reranked
+         * @description The best first.
+         */
+        Reranked: {
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            usage: components["schemas"]["RerankUsage"];
+            /** Results */
+            results: components["schemas"]["Ranked"][];
+        };
+        /**
          * ResponseFormat
          * @description `response_format`: any text, any JSON object, or JSON that matches a schema.
          */
@@ -2415,8 +2352,8 @@ export interface components {
         };
         /**
          * ServedModel
-         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
-         *     the model that an adapter is put on (vLLM's name for it).
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `labels`:
+         *     those that a model for /v1/classify gives; `parent`: the model that an adapter is put on (vLLM's name for it).
          */
         ServedModel: {
             /** Id */
@@ -2438,6 +2375,8 @@ export interface components {
             languages: string[];
             /** Chat */
             chat: boolean;
+            /** Labels */
+            labels?: string[] | null;
             /** Parent */
             parent?: string | null;
         } & {
@@ -2481,26 +2420,6 @@ export interface components {
             csrf_token: string | null;
         };
         /**
-         * SetLimitBody
-         * @description Of whom, and what. A figure that is not given stays; null takes it away.
-         */
-        SetLimitBody: {
-            /** Key Id */
-            key_id?: string | null;
-            /** User Id */
-            user_id?: string | null;
-            /** Model */
-            model?: string | null;
-            /** Requests Per Minute */
-            requests_per_minute?: number | null;
-            /** Tokens Per Minute */
-            tokens_per_minute?: number | null;
-            /** Concurrent Requests */
-            concurrent_requests?: number | null;
-            /** Tokens Per Month */
-            tokens_per_month?: number | null;
-        };
-        /**
          * SignInBody
          * @description Who one is, and the proof.
          */
@@ -2524,6 +2443,33 @@ export interface components {
             include_obfuscation?: boolean | null;
         };
         /**
+         * TextBlock
+         * @description Text.
+         */
+        TextBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * TextContent
+         * @description Text of the answer.
+         */
+        TextContent: {
+            /**
+             * Type
+             * @default text
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
          * TextPart
          * @description A part of a message: text is the only kind that a text model reads.
          */
@@ -2535,6 +2481,76 @@ export interface components {
             type: "text";
             /** Text */
             text: string;
+        };
+        /**
+         * Thinking
+         * @description Whether the model shall think before it answers; with `adaptive` it is the model's own choice.
+         */
+        Thinking: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "disabled" | "adaptive";
+        };
+        /**
+         * ThinkingBlock
+         * @description What another model thought: no part of what was said.
+         */
+        ThinkingBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "redacted_thinking" | "thinking";
+        };
+        /**
+         * TokenCount
+         * @description What a conversation comes to.
+         */
+        TokenCount: {
+            /** Input Tokens */
+            input_tokens: number;
+        };
+        /**
+         * TokenizeBody
+         * @description `POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first.
+         */
+        TokenizeBody: {
+            /** Model */
+            model?: string | null;
+            /** Prompt */
+            prompt?: string | null;
+            /** Messages */
+            messages?: components["schemas"]["Message"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolBody"][] | null;
+            /**
+             * Add Special Tokens
+             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
+             * @default true
+             */
+            add_special_tokens: boolean;
+            /**
+             * Return Token Strs
+             * @description Whether the text of each token is wanted as well.
+             * @default false
+             */
+            return_token_strs: boolean;
+        };
+        /**
+         * Tokenized
+         * @description `count` ids in `tokens`; `max_model_len`: how many fit into the model's context.
+         */
+        Tokenized: {
+            /** Count */
+            count: number;
+            /** Max Model Len */
+            max_model_len: number;
+            /** Tokens */
+            tokens: number[];
+            /** Token Strs */
+            token_strs?: string[] | null;
         };
         /**
          * ToolBody
@@ -2562,6 +2578,93 @@ export interface components {
             type: "function";
             function: components["schemas"]["CalledFunction"];
         };
+        /**
+         * ToolChoiceParam
+         * @description Whether, and which, tools are used. `name`: of the type `tool`.
+         */
+        ToolChoiceParam: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "auto" | "any" | "tool" | "none";
+            /** Name */
+            name?: string | null;
+            /** Disable Parallel Tool Use */
+            disable_parallel_tool_use?: boolean | null;
+        };
+        /**
+         * ToolParam
+         * @description A tool that the model may use.
+         */
+        ToolParam: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Input Schema */
+            input_schema: {
+                [key: string]: unknown;
+            };
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
+         * ToolResultBlock
+         * @description What came of a call.
+         */
+        ToolResultBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_result";
+            /** Tool Use Id */
+            tool_use_id: string;
+            /** Content */
+            content?: string | components["schemas"]["TextBlock"][] | null;
+            /** Is Error */
+            is_error?: boolean | null;
+        };
+        /**
+         * ToolUseBlock
+         * @description A call that the assistant made.
+         */
+        ToolUseBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_use";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Input */
+            input: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * ToolUseContent
+         * @description A call.
+         */
+        ToolUseContent: {
+            /**
+             * Type
+             * @default tool_use
+             * @constant
+             */
+            type: "tool_use";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Input */
+            input: {
+                [key: string]: unknown;
+            };
+        };
         /** TopLogprob */
         TopLogprob: {
             /** Token */
@@ -2584,47 +2687,17 @@ export interface components {
              */
             lora_name: string;
         };
-        /** UsageCompletionsResponse */
-        UsageCompletionsResponse: {
-            /** Data */
-            data: components["schemas"]["Data"][];
-            /** Has More */
-            has_more: boolean;
-            /** Next Page */
-            next_page?: string | null;
-            /**
-             * Object
-             * @constant
-             */
-            object: "page";
+        /**
+         * Usage
+         * @description The usage information for the request.
+         */
+        Usage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * UsageDay
-         * @description What a key used of a model on a day (of UTC, from `day` on). `key_id`: null for what was used signed in.
-         */
-        UsageDay: {
-            /**
-             * Object
-             * @default usage_day
-             * @constant
-             */
-            object: "usage_day";
-            /** Day */
-            day: number;
-            /** Model */
-            model: string;
-            /** Key Id */
-            key_id: string | null;
-            /** Requests */
-            requests: number;
-            /** Input Tokens */
-            input_tokens: number;
-            /** Cached Tokens */
-            cached_tokens: number;
-            /** Output Tokens */
-            output_tokens: number;
         };
         /**
          * UserObject
@@ -2801,44 +2874,6 @@ export interface operations {
             };
         };
     };
-    read_metrics_metrics_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Counters, histograms and gauges. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/plain": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     create_completion_v1_completions_post: {
         parameters: {
             query?: never;
@@ -2903,6 +2938,216 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ChatCompletion"];
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_embeddings_v1_embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenize_v1_tokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenizeBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tokenized"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    detokenize_v1_detokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DetokenizeBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Detokenized"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    classify_v1_classify_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ClassifyBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Classifications"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    rerank_v1_rerank_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RerankBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reranked"];
                 };
             };
             /** @description Client Error */
@@ -3228,6 +3473,94 @@ export interface operations {
             };
         };
     };
+    embed_with_engine_v1_openai_deployments__name__embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    embed_with_engine_v1_engines__name__embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     edit_with_engine_v1_engines__name__edits_post: {
         parameters: {
             query?: never;
@@ -3392,6 +3725,91 @@ export interface operations {
             };
         };
     };
+    create_message_v1_messages_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessagesBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events from message_start to message_stop. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageObject"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+        };
+    };
+    count_tokens_v1_messages_count_tokens_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CountBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenCount"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+        };
+    };
     list_adapters_v1_lora_adapters_get: {
         parameters: {
             query?: never;
@@ -3492,171 +3910,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AdapterUnloaded"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    usage_of_completions_v1_organization_usage_completions_get: {
-        parameters: {
-            query: {
-                start_time: number;
-                end_time?: number | null;
-                bucket_width?: "1m" | "1h" | "1d";
-                limit?: number | null;
-                page?: string | null;
-                batch?: boolean | null;
-                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                models?: string[] | null;
-                "models[]"?: string[] | null;
-                user_ids?: string[] | null;
-                "user_ids[]"?: string[] | null;
-                api_key_ids?: string[] | null;
-                "api_key_ids[]"?: string[] | null;
-                project_ids?: string[] | null;
-                "project_ids[]"?: string[] | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A page of buckets, each with a result for each group. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UsageCompletionsResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    usage_of_embeddings_v1_organization_usage_embeddings_get: {
-        parameters: {
-            query: {
-                start_time: number;
-                end_time?: number | null;
-                bucket_width?: "1m" | "1h" | "1d";
-                limit?: number | null;
-                page?: string | null;
-                batch?: boolean | null;
-                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                models?: string[] | null;
-                "models[]"?: string[] | null;
-                user_ids?: string[] | null;
-                "user_ids[]"?: string[] | null;
-                api_key_ids?: string[] | null;
-                "api_key_ids[]"?: string[] | null;
-                project_ids?: string[] | null;
-                "project_ids[]"?: string[] | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A page of buckets, each with a result for each group. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UsageCompletionsResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    costs_v1_organization_costs_get: {
-        parameters: {
-            query: {
-                start_time: number;
-                end_time?: number | null;
-                bucket_width?: "1m" | "1h" | "1d";
-                limit?: number | null;
-                page?: string | null;
-                batch?: boolean | null;
-                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
-                models?: string[] | null;
-                "models[]"?: string[] | null;
-                user_ids?: string[] | null;
-                "user_ids[]"?: string[] | null;
-                api_key_ids?: string[] | null;
-                "api_key_ids[]"?: string[] | null;
-                project_ids?: string[] | null;
-                "project_ids[]"?: string[] | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A page of buckets, each with a result for each group. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UsageCompletionsResponse"];
                 };
             };
             /** @description Client Error */
@@ -4508,166 +4761,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["KeyObject"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    get_own_usage_api_usage_get: {
-        parameters: {
-            query?: {
-                days?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["OwnUsage"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    get_limits_api_limits_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LimitObjects"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    put_limit_api_limits_put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SetLimitBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LimitObject"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_limit_api_limits__limit_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                limit_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Deleted"];
                 };
             };
             /** @description Client Error */
