@@ -52,10 +52,9 @@ WORDS: dict[Language, dict[str, str]] = {
         "note": "",
         "own paths": "Chatwright's own",
         "parameters": "Parameters of `{path}`",
-        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. *no*: a 404 for a path, "
-        "a 400 "
-        "`unsupported_parameter` for a field that asks for something. *also here*: the original does not have it. Any other field is "
-        "ignored.",
+        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. *no*: a 404 for a path, a "
+        "400 `unsupported_parameter` for a field that asks for something. *also here*: the original does not have it. Any other "
+        "field is ignored.",
     },
     "zh": {
         "title": "接口与参数一览",

@@ -149,9 +149,22 @@ def test_the_matrix(accounted: RunningServer, clients: dict[str, httpx.Client], 
             wrong_password_is_401 = path == "/api/session"
             assert response.status_code in (200, 400, 404) or wrong_password_is_401, where
         elif policy.method != "HEAD":
-            assert_error(response, 401 if who in NOBODIES else 403)
+            status = 401 if who in NOBODIES else 403
+            if path.startswith("/v1/messages"):  # Anthropic's shape
+                assert (response.status_code, response.json()["type"]) == (status, "error"), where
+            else:
+                assert_error(response, status)
         seen += 1
     assert seen > 60
+
+
+def test_anthropics_clients_send_a_persons_key_in_their_own_header(accounted: RunningServer, people: People) -> None:
+    body = {"model": MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+    with accounted.http() as http:
+        for name, status in (("inference key", 200), ("files key", 403), ("revoked key", 401)):
+            key = {"x-api-key": people.keys[name]}
+            assert http.post("/v1/messages", json=body, headers=key).status_code == status, name
+            assert http.post("/v1/completions", json=BODY, headers=key).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["x/?", "127.0.0.1/health?", "x/assets/", "127.0.0.1/api/session#", "a/docs?x="])
