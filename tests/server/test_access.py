@@ -70,6 +70,8 @@ def test_every_route_but_the_public_ones_wants_the_key(keyed: RunningServer) -> 
                 assert response.status_code != 401, path
             elif method == "HEAD":
                 assert response.status_code == 401, path
+            elif path.startswith("/v1/messages"):  # Anthropic's shape
+                assert (response.status_code, response.json()["error"]["type"]) == (401, "authentication_error")
             else:
                 assert_error(response, 401, code="invalid_api_key")
         for path in (
