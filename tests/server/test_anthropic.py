@@ -488,9 +488,6 @@ def test_a_prompt_that_fills_the_context_is_told_in_anthropics_words(tmp_path: A
     served = start_server(make_model_folder(tmp_path / "small", context=64))
     try:
         sentence = refused(
-            send(served, messages=[{"role": "user", "content": "猫" * 15}]), 400, "invalid_request_error"
-        )
-        assert "maximum" in sentence
             send(served, messages=[{"role": "user", "content": "猫" * 20}]), 400, "invalid_request_error"
         )
         assert re.fullmatch(r"prompt is too long: \d+ tokens > 63 maximum", sentence)

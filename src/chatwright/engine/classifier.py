@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from chatwright.engine.protocol import Engine
-from chatwright.engine.text import Embeddings, TextEvent, TextModel, TextRequest, TextTokenizer
+from chatwright.engine.text import (
+    Admission,
+    Embeddings,
+    TextEvent,
+    TextModel,
+    TextRequest,
+    TextTokenizer,
+    admit_all,
+)
 from chatwright.errors import InvalidRequestError
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
 
@@ -49,14 +57,26 @@ class ClassifierModel(TextModel):
         """Whether it says how well two texts go together: a cross-encoder (Nogueira & Cho 2019)."""
         return len(self.labels) == 1 and isinstance(self.tokenizer, EncoderTokenizer)
 
-    async def classify(self, inputs: Sequence[str | Sequence[int]], *, max_tokens: int | None = None) -> Labelled:
+    async def classify(
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        *,
+        max_tokens: int | None = None,
+        admitted: Admission = admit_all,
+    ) -> Labelled:
         """Labels of texts, or of texts in token ids. Raises InvalidRequestError as `embed` does."""
-        logits = await self._embedded(inputs, max_tokens)
+        logits = await self._embedded(inputs, max_tokens, admitted)
         # Of a single label alone a softmax would always say 1.
         probabilities = _sigmoid if self.several or len(self.labels) == 1 else _softmax
         return Labelled(tuple(map(probabilities, logits.vectors)), logits.n_tokens)
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]], *, max_tokens: int | None = None) -> Embeddings:
+    async def embed(
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        *,
+        max_tokens: int | None = None,
+        admitted: Admission = admit_all,
+    ) -> Embeddings:
         """Refused. Raises InvalidRequestError."""
         raise self._only_labels()
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -35,6 +35,9 @@ from chatwright.tokenizer.tokenizer import Tokenizer
 # Texts of one call of `embed` that are in the engine at the same time: they fill batches, and leave others room in the queue.
 TEXTS_AT_ONCE = 32
 FULL_QUEUE_PAUSE_S = 0.05
+
+# Entered with the tokens of texts before anything is computed of them; who may not have so many, raises.
+Admission = Callable[[int], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,11 @@ class Embeddings:
 
     vectors: tuple[list[float], ...]
     n_tokens: int
+
+
+def admit_all(n_tokens: int) -> AbstractAsyncContextManager[None]:
+    """An Admission that refuses nothing."""
+    return nullcontext()
 
 
 class TextModel:
@@ -239,12 +247,21 @@ class TextModel:
         before = encoded[0] if isinstance(prompt, str) else prompt
         return self.fim.prompt(before, encoded[-1])
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]], *, max_tokens: int | None = None) -> Embeddings:
-        """Vectors of texts, or of texts in token ids (see `Engine.embed`), those of an encoder in batches. Raises
-        InvalidRequestError for a text that is too long, nothing is ever cut, and for more than `max_tokens` together."""
-        return await self._embedded(inputs, max_tokens)
+    async def embed(
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        *,
+        max_tokens: int | None = None,
+        admitted: Admission = admit_all,
+    ) -> Embeddings:
+        """Vectors of texts, or of texts in token ids (see `Engine.embed`), those of an encoder in batches. `admitted`: entered with
+        the number of tokens before anything is computed. Raises InvalidRequestError for a text that is too long, nothing is ever
+        cut, and for more than `max_tokens` together; what `admitted` raises."""
+        return await self._embedded(inputs, max_tokens, admitted)
 
-    async def _embedded(self, inputs: Sequence[str | Sequence[int]], max_tokens: int | None) -> Embeddings:
+    async def _embedded(
+        self, inputs: Sequence[str | Sequence[int]], max_tokens: int | None, admitted: Admission
+    ) -> Embeddings:
         """What the engine makes of each text."""
         prompts = await self._embedding_ids(inputs)
         n_tokens = sum(map(len, prompts))
@@ -269,13 +286,14 @@ class TextModel:
                             raise
                         await asyncio.sleep(FULL_QUEUE_PAUSE_S)
 
-        tasks = [asyncio.create_task(embed_one(number, ids)) for number, ids in enumerate(prompts)]
-        try:
-            vectors = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with admitted(n_tokens):
+            tasks = [asyncio.create_task(embed_one(number, ids)) for number, ids in enumerate(prompts)]
+            try:
+                vectors = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         return Embeddings(tuple(vectors), n_tokens)
 
     async def _embedding_ids(self, inputs: Sequence[str | Sequence[int]]) -> list[list[int]]:

@@ -139,22 +139,24 @@ def speaks_anthropic(path: str) -> bool:
 
 
 class ErrorResponse(Response):
-    """An error, whoever answers with it, in the shape that clients of the path look for."""
+    """An error, whoever answers with it, in the shape that clients of the path look for. Leaves its code where it is counted."""
 
-    def __init__(
-        self, status: int, message: str, param: str | None, code: str | None, headers: Mapping[str, str] | None
-    ) -> None:
-        body = orjson.dumps(error_object(status, message, param, code))
-        super().__init__(body, status, dict(headers or {}), media_type="application/json")
-        self._message, self._given_headers = message, headers
+    media_type = "application/json"
+
+    def __init__(self, error: WireError) -> None:
+        message = str(error.detail)
+        body = orjson.dumps(error_object(error.status_code, message, error.param, error.code, error.kind))
+        super().__init__(body, error.status_code, dict(error.headers or {}))
+        self._message, self._given_headers = message, dict(error.headers or {})
+        self._code = error.code or f"http_{error.status_code}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ERROR_CODE] = self._code
         if not speaks_anthropic(scope["path"]):
             await super().__call__(scope, receive, send)
             return
         body = orjson.dumps(anthropic_error_object(self.status_code, self._message))
-        headers = dict(self._given_headers or {})
-        await Response(body, self.status_code, headers, media_type="application/json")(scope, receive, send)
+        await Response(body, self.status_code, self._given_headers, self.media_type)(scope, receive, send)
 
 
 def error_response(
@@ -166,24 +168,7 @@ def error_response(
     kind: str | None = None,
 ) -> Response:
     """The response for an error of this status."""
-    body = orjson.dumps(error_object(status, message, param, code, kind))
-    return ErrorResponse(body, status, dict(headers or {}), code or f"http_{status}")
-
-
-class ErrorResponse(Response):
-    """Leaves its code where it is counted."""
-
-    media_type = "application/json"
-
-    def __init__(self, body: bytes, status: int, headers: Mapping[str, str], code: str) -> None:
-        super().__init__(body, status, dict(headers))
-        self.code = code
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[ERROR_CODE] = self.code
-        await super().__call__(scope, receive, send)
-
-    return ErrorResponse(status, message, param, code, headers)
+    return ErrorResponse(WireError(status, message, param=param, code=code, headers=headers, kind=kind))
 
 
 def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireError:

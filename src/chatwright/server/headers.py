@@ -56,10 +56,9 @@ class ResponseHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                headers["x-request-id"] = scope[REQUEST_ID]
                 for name, value in scope.get(HEADERS, {}).items():
                     headers.setdefault(name, value)
-                headers["x-request-id"] = headers["request-id"] = request_id
+                headers["x-request-id"] = headers["request-id"] = scope[REQUEST_ID]
                 headers["openai-version"] = "2020-10-01"
                 headers["openai-processing-ms"] = str(round(1000 * (time.monotonic() - start)))
                 if scope["path"].startswith(("/v1", "/api/")):

@@ -36,6 +36,7 @@ from chatwright.server.anthropic.wire import (
 )
 from chatwright.server.errors import AnthropicErrorBody, anthropic_error_object
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.chat import ChatJob, ChatPrompt
 from chatwright.server.openai.generation import on_behalf_of, unless_client_leaves
 from chatwright.server.openai.streaming import Dialect, named_sse, start_stream
@@ -99,7 +100,11 @@ class _Told:
         left = _room(len(prompt.ids), model)
         # Required, and so mostly larger than anybody wants: what does not fit is an end of its own.
         chat.max_tokens = min(body.max_tokens, left)
-        return cls(ChatJob(chat, body.model, model, prompt, state.cut_off), body.model, cut=left < body.max_tokens)
+        return cls(
+            ChatJob(chat, body.model, model, prompt, state.cut_off, bill_of(request)),
+            body.model,
+            cut=left < body.max_tokens,
+        )
 
     async def run(self) -> MessageObject:
         """The whole answer at once."""

@@ -63,9 +63,8 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     prompt = await ChatPrompt.of(body, model)
-    job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off)
+    job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request))
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
@@ -110,19 +109,6 @@ class _Form:
 class ChatPrompt:
     """A conversation as the model reads it, and the form that its answer has to have."""
 
-    def __init__(
-        self,
-        body: ChatBody,
-        name: str,
-        model: TextModel,
-        prompt: list[int],
-        form: _Form,
-        cut_off: asyncio.Event,
-        bill: Bill,
-    ) -> None:
-        self.body, self.model, self.n_prompt, self.form, self.cut_off = body, model, len(prompt), form, cut_off
-        self.bill = bill
-
     ids: list[int]
     form: _Form
 
@@ -143,8 +129,10 @@ class ChatJob:
     """One conversation to be continued, whoever asks and in whatever form the answer is wanted: `events` are what the model says,
     `form.choice()` tells text from calls. Raises InvalidRequestError."""
 
-    def __init__(self, body: ChatBody, name: str, model: TextModel, prompt: ChatPrompt, cut_off: asyncio.Event) -> None:
-        self.body, self.model, self.form, self.cut_off = body, model, prompt.form, cut_off
+    def __init__(
+        self, body: ChatBody, name: str, model: TextModel, prompt: ChatPrompt, cut_off: asyncio.Event, bill: Bill
+    ) -> None:
+        self.body, self.model, self.form, self.cut_off, self.bill = body, model, prompt.form, cut_off, bill
         self.n_prompt = n_prompt = len(prompt.ids)
         self.n = body.n or 1
         self.around_text: dict[int, tuple[str, str]] = {}
@@ -167,18 +155,6 @@ class ChatJob:
             owner=owner_of(body),
             grammar=self.form.grammar,
         )
-
-    @classmethod
-    async def prepare(cls, body: ChatBody, name: str, model: TextModel, cut_off: asyncio.Event, bill: Bill) -> _Job:
-        """Tokenise and check. Raises InvalidRequestError."""
-        form = await _Form.asked_for(body, model)
-        prompt = await model.encode_chat(
-            conversation(body.messages),
-            tools=form.use.tools if form.use else (),
-            tool_format=form.tool_format,
-            instruction=body.response_format.instruction() if body.response_format else "",
-        )
-        return cls(body, name, model, prompt, form, cut_off, bill)
 
     async def run(self) -> ChatCompletion:
         """The whole answer at once."""

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from chatwright.engine.classifier import ClassifierModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, Input, as_inputs
-from chatwright.server.openai.generation import computed, usage
+from chatwright.server.openai.generation import computed, reading, usage
 from chatwright.server.state import State
 
 router = APIRouter(route_class=JsonRoute, tags=["classify"])
@@ -61,7 +62,8 @@ async def classify(body: ClassifyBody, request: Request, state: State) -> Classi
             code="unsupported_model",
         )
     inputs = as_inputs(body.input, model)
-    labelled = await computed(request, model.classify(inputs, max_tokens=MAX_TOKENS), state.cut_off)
+    work = model.classify(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
+    labelled = await computed(request, work, state.cut_off)
     return Classifications(
         id=f"classify-{uuid.uuid4().hex}",
         created=int(time.time()),

@@ -19,7 +19,8 @@ from starlette.responses import Response
 from chatwright.engine.text import Embeddings, TextModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
-from chatwright.server.openai.generation import check_ids, computed
+from chatwright.server.metering import bill_of
+from chatwright.server.openai.generation import check_ids, computed, reading
 from chatwright.server.openai.requests import TokenIds
 from chatwright.server.state import ServerState, State
 
@@ -85,13 +86,9 @@ async def create_embeddings(body: EmbeddingBody, request: Request, state: State)
 async def embed(body: EmbeddingBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer an embedding request for the model of that name (from the body, or from a legacy path)."""
     model = await state.model_for_answer(model_name)
-    inputs = as_inputs(body.input)
-    for given in inputs:
-        if not isinstance(given, str):
-            check_ids(given, model, param="input")
-    embedded = await unless_client_leaves(request, embed_all(model, inputs, state.cut_off, max_tokens=MAX_TOKENS))
     inputs = as_inputs(body.input, model)
-    embedded = await computed(request, model.embed(inputs, max_tokens=MAX_TOKENS), state.cut_off)
+    work = model.embed(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
+    embedded = await computed(request, work, state.cut_off)
     width = len(embedded.vectors[0])
     if body.dimensions is not None and body.dimensions > width:
         raise InvalidRequestError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Literal, TypeVar
 
 from openai.types import CompletionUsage
@@ -13,7 +13,7 @@ from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import Request
 
 from chatwright.engine.protocol import SamplingParams
-from chatwright.engine.text import TextEvent, TextFinish, TextModel, TextRequest, random_seed
+from chatwright.engine.text import Admission, TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.metering import Bill, Charge
 from chatwright.server.openai.requests import SamplingBody
@@ -174,6 +174,18 @@ async def _events_of_all(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def reading(bill: Bill, model: TextModel) -> Admission:
+    """For what a model reads and answers with no text: vectors, labels, scores. Its tokens go on this bill."""
+
+    @asynccontextmanager
+    async def admitted(n_tokens: int) -> AsyncIterator[None]:
+        async with bill.charge(model.name, Wanted(n_tokens), "embeddings") as charge:
+            charge.prompt(n_tokens)
+            yield
+
+    return admitted
 
 
 async def computed(request: Request, work: Awaitable[T], cut_off: asyncio.Event) -> T:

@@ -15,11 +15,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from chatwright.engine.classifier import ClassifierModel
-from chatwright.engine.text import TextModel
+from chatwright.engine.text import Admission, TextModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, unit_vector
-from chatwright.server.openai.generation import computed
+from chatwright.server.openai.generation import computed, reading
 from chatwright.server.state import State
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
 
@@ -102,7 +103,8 @@ class Reranked(BaseModel):
 async def rerank(body: RerankBody, request: Request, state: State) -> Reranked:
     """Order documents by how well they answer a query."""
     model = await state.model_for_answer(body.model)
-    scores, n_tokens = await computed(request, _scores(model, body.query, body.documents), state.cut_off)
+    work = _scores(model, body.query, body.documents, reading(bill_of(request), model))
+    scores, n_tokens = await computed(request, work, state.cut_off)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
     return Reranked(
         id=f"rerank-{uuid.uuid4().hex}",
@@ -119,13 +121,15 @@ async def rerank(body: RerankBody, request: Request, state: State) -> Reranked:
     )
 
 
-async def _scores(model: TextModel, query: str, documents: Sequence[str]) -> tuple[list[float], int]:
+async def _scores(
+    model: TextModel, query: str, documents: Sequence[str], admitted: Admission
+) -> tuple[list[float], int]:
     """(a score for each document, tokens). Raises InvalidRequestError."""
     if isinstance(model, ClassifierModel) and model.scores_pairs:
         tokenizer = model.tokenizer
         assert isinstance(tokenizer, EncoderTokenizer)
         pairs = await asyncio.to_thread(lambda: [tokenizer.encode_pair(query, document) for document in documents])
-        labelled = await model.classify(pairs, max_tokens=MAX_TOKENS)
+        labelled = await model.classify(pairs, max_tokens=MAX_TOKENS, admitted=admitted)
         return [probabilities[0] for probabilities in labelled.probabilities], labelled.n_tokens
     if not model.embeds:
         raise InvalidRequestError(
@@ -134,7 +138,7 @@ async def _scores(model: TextModel, query: str, documents: Sequence[str]) -> tup
             param="model",
             code="unsupported_model",
         )
-    embedded = await model.embed([query, *documents], max_tokens=MAX_TOKENS)
+    embedded = await model.embed([query, *documents], max_tokens=MAX_TOKENS, admitted=admitted)
     return await asyncio.to_thread(_cosines, embedded.vectors), embedded.n_tokens
 
 

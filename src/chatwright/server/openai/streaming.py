@@ -108,13 +108,10 @@ async def start_stream(request: Request, events: AsyncGenerator[str, None], dial
         except ChatwrightError as error:
             wire = as_wire_error(error)
             request.scope[ERROR_CODE] = wire.code
-            yield _error_event(error_object(wire.status_code, str(wire.detail), wire.param, wire.code))
+            yield dialect.failed(wire.status_code, str(wire.detail), wire.param, wire.code)
         except Exception as error:  # noqa: BLE001  an edge: the status is sent, so this is the only way left to tell the client
             log_crash("a stream failed", error)
             request.scope[ERROR_CODE] = "http_500"
-            yield _error_event(error_object(500, "The server failed in the middle of this answer. Its log says where."))
-        yield DONE
-            yield dialect.failed(wire.status_code, str(wire.detail), wire.param, wire.code)
             message = "The server failed in the middle of this answer. Its log says where."
             yield dialect.failed(500, message, None, None)
         if dialect.end:
