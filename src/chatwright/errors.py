@@ -68,6 +68,10 @@ class StorageError(ChatwrightError):
     """The disk is full, or a folder cannot be written."""
 
 
+class DiskFullError(StorageError):
+    """There is no room left on the disk; what was half written is gone again."""
+
+
 class StoreError(ChatwrightError):
     """The database is damaged, of another program, of another version, or refuses what is asked."""
 
@@ -122,6 +126,10 @@ class InvalidRequestError(ChatwrightError):
         super().__init__(template, **params)
         self.param = param
         self.code = code
+
+
+class TooLargeError(InvalidRequestError):
+    """What is sent is larger than is allowed, or than is left of what is allowed."""
 
 
 class OverloadedError(ChatwrightError):

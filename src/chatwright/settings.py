@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     memory_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=0, ge=0)
 
     body_limit_bytes: int = Field(default=16 * _MIB, ge=1024)
+    # Of one file, in one piece and in parts; of all files of one user.
+    file_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=512 * _MIB, ge=1024)
+    upload_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=8192 * _MIB, ge=1024)
+    file_quota: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=20_480 * _MIB, ge=0)
     header_timeout_s: float = Field(default=10.0, gt=0)
     read_timeout_s: float = Field(default=30.0, gt=0)
     write_timeout_s: float = Field(default=30.0, gt=0)

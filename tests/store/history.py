@@ -108,6 +108,43 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "cached_tokens": 0,
                 "output_tokens": 0,
             }
+    "0005": {
+        "files": [
+                "id": "file-1",
+                "purpose": "fine-tune",
+                "filename": "对话.jsonl",
+                "size_bytes": 5_000_000_000,
+                "sha256": "e" * 64,
+                "status": "processed",
+                "status_details": None,
+                "created_at": 1_700_000_008,
+                "expires_at": None,
+            },
+                "id": "file-2",
+                "purpose": "batch_output",
+                "filename": "out.jsonl",
+                "size_bytes": 0,
+                "sha256": "f" * 64,
+                "status": "error",
+                "status_details": "x",
+                "expires_at": 1_800_000_000,
+            },
+        ],
+        "uploads": [
+                "id": "upload-1",
+                "purpose": "batch",
+                "filename": "a.jsonl",
+                "size_bytes": 10,
+                "mime_type": "text/jsonl",
+                "status": "completed",
+                "file_expires_after_s": 3600,
+                "file_id": "file-1",
+                "created_at": 1_700_000_009,
+                "expires_at": 1_700_003_609,
+            }
+        ],
+        "upload_parts": [
+            {"id": "part-1", "upload_id": "upload-1", "size_bytes": 10, "created_at": 1_700_000_010},
         ],
     },
 }

@@ -52,6 +52,7 @@ MAY: dict[Action, set[str]] = {
     Action.READ_LIMITS: ADMINS,
     Action.CHANGE_LIMITS: ADMINS,
     Action.READ_METRICS: ADMINS | {"open"},
+    Action.USE_FILES: {"files key", "member", "admin", "owner", "operator"},
 }
 
 

@@ -49,6 +49,7 @@ class Via(StrEnum):
     SERVER_KEY = "server key"  # --api-key
     KEY = "key"
     SESSION = "session"
+    WORK = "work"  # a job or batch that a user started, and that goes on without them
     OPERATOR = "operator"  # the admin token, or the command line: who has it can change the files themselves
 
 
@@ -67,3 +68,14 @@ NOBODY = Actor(Via.NOBODY)
 OPEN = Actor(Via.OPEN, scopes=frozenset({Scope.INFERENCE}))
 SERVER_KEY = Actor(Via.SERVER_KEY, scopes=frozenset({Scope.INFERENCE}))
 OPERATOR = Actor(Via.OPERATOR, role=Role.OWNER, scopes=EVERYTHING)
+
+
+def on_behalf_of_owner(user_id: str | None) -> Actor:
+    """Who works for whom something belongs to, when they are not there: the operator for what is nobody's.
+
+    Only for work that was allowed when it was started. A user's work stops with the user: whoever runs it looks whether they are
+    still active.
+    """
+    if user_id is None:
+        return OPERATOR
+    return Actor(Via.WORK, user_id, Role.MEMBER, SCOPES_OF_ROLE[Role.MEMBER])

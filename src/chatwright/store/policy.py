@@ -28,6 +28,7 @@ class Action(StrEnum):
     READ_LIMITS = "see limits"
     CHANGE_LIMITS = "set limits"
     READ_METRICS = "read metrics"
+    USE_FILES = "see, upload and delete one's own files"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ RULES: dict[Action, Rule] = {
     Action.READ_LIMITS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.CHANGE_LIMITS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.READ_METRICS: Rule(Scope.ADMIN, Role.ADMIN, open=True),
+    # Also administrators see only their own: what is uploaded may be as private as a conversation.
+    Action.USE_FILES: Rule(Scope.FILES),
 }
 
 

@@ -8,6 +8,8 @@ between databases. A table comes with the code that uses it, and with a migratio
   same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
+- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
+  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
 - jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
 """
 
@@ -176,3 +178,45 @@ class Usage(Base):
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     cached_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+def _user_id_or_operator() -> Mapped[str | None]:
+    """Whose row it is, and it goes with them; None: the operator's of this machine."""
+    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+
+
+class File(Base):
+    """A file. Its content lies in the home folder, by its id (`files.folder`); `filename` is only what its user calls it."""
+
+    __tablename__ = "files"
+    __table_args__ = (CheckConstraint("status IN ('uploaded', 'processed', 'error')", name="status"),)
+
+    user_id: Mapped[str | None] = _user_id_or_operator()
+    purpose: Mapped[str] = mapped_column(String(32))
+    filename: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    status_details: Mapped[str | None] = mapped_column(String(1000))
+    created_at: Mapped[int] = mapped_column(BigInteger, index=True)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger, index=True)
+
+
+class Upload(Base):
+    """A file that comes in parts. `size_bytes`: how large it shall become; `file_id`: what it became."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (CheckConstraint("status IN ('pending', 'completed', 'cancelled')", name="status"),)
+
+    mime_type: Mapped[str] = mapped_column(String(255))
+    file_expires_after_s: Mapped[int | None] = mapped_column(BigInteger)
+    file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id", ondelete="SET NULL"), index=True)
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class UploadPart(Base):
+    """A piece of an upload; its content lies in the home folder too."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), index=True)

@@ -1,0 +1,160 @@
+"""Files with their contents: what is written first, the row or the content, so that a kill at any moment leaves no lie.
+
+A content comes before its row and goes after it. Between the two it belongs to nobody; the sweep takes it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from chatwright.errors import InvalidRequestError, NotFoundError, StorageError
+from chatwright.settings import Settings
+from chatwright.store import clock
+from chatwright.store.actor import Actor
+from chatwright.store.database import Database
+from chatwright.store.files import rows
+from chatwright.store.files.describe import Description, check_is_text
+from chatwright.store.files.folder import CHUNK_BYTES, START_BYTES, FilesFolder, Incoming, explained
+from chatwright.store.policy import Action, authorize
+from chatwright.store.tables import File, Upload, UploadPart
+from chatwright.store.url import shown
+
+log = logging.getLogger(__name__)
+
+# Between a content and its row lies a transaction: what is older than this has none to come.
+SETTLED_AFTER_S = 3600.0
+UPLOADS_KEPT_S = 30 * 86_400
+
+
+class Files:
+    """One per process. Methods raise StoreError and its kin besides what they name."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.folder = FilesFolder(settings.home, shown(database.url))
+        self.limit_bytes = settings.file_limit
+        self.upload_limit_bytes = settings.upload_limit
+        self.quota_bytes = settings.file_quota
+        self._arriving: Counter[str | None] = Counter()
+
+    @asynccontextmanager
+    async def receive(
+        self, actor: Actor, *, announced_bytes: int = 0, limit_bytes: int | None = None
+    ) -> AsyncIterator[Incoming]:
+        """A content that a client sends; gone when the block ends, unless it was kept.
+
+        Raises TooLargeError as soon as it is larger than a file may be, or all of the owner's files than their quota, counting
+        what arrives at the same time; DiskFullError, StorageError.
+        """
+        authorize(actor, Action.USE_FILES)
+        async with self.database.read() as session:
+            stored = await rows.check_quota(session, actor, announced_bytes, self.quota_bytes)
+        owner, grown = actor.user_id, 0
+
+        def grow(n_bytes: int) -> None:
+            nonlocal grown
+            grown += n_bytes
+            self._arriving[owner] += n_bytes
+            if self.quota_bytes and stored + self._arriving[owner] > self.quota_bytes:
+                raise rows.over_quota(self.quota_bytes)
+
+        try:
+            async with self.folder.incoming(limit_bytes or self.limit_bytes, announced_bytes, grow) as incoming:
+                yield incoming
+        finally:
+            self._arriving[owner] -= grown
+            if not self._arriving[owner]:
+                del self._arriving[owner]
+
+    async def keep(self, actor: Actor, incoming: Incoming, about: Description) -> File:
+        """Make what arrived a file. Raises InvalidRequestError for what cannot be of its purpose, TooLargeError, StorageError."""
+        check_is_text(incoming.start, about.purpose, is_whole=incoming.size_bytes <= START_BYTES)
+        return await self._keep(actor, incoming, about, self.quota_bytes)
+
+    async def add(self, actor: Actor, about: Description, source: Path | bytes) -> File:
+        """A file that the server made, for the actor (`on_behalf_of_owner`): copied. No quota stands in its way."""
+        async with self.folder.incoming(limit_bytes=2**62) as incoming:
+            if isinstance(source, bytes):
+                await incoming.write(source)
+            else:
+                with explained(source), source.open("rb") as stream:
+                    for chunk in _chunks(stream):
+                        await incoming.write(chunk)
+            return await self._keep(actor, incoming, about, None)
+
+    async def get(self, actor: Actor, file_id: str) -> File:
+        """One file. Raises NotFoundError."""
+        async with self.database.read() as session:
+            return await rows.get_file(session, actor, file_id)
+
+    async def content(self, actor: Actor, file_id: str) -> tuple[File, Path]:
+        """(file, where its content lies), to be read only. Raises NotFoundError; StorageError where the content is not here."""
+        file = await self.get(actor, file_id)
+        path = self.folder.content(file.id)
+        if not path.is_file():
+            raise StorageError(
+                "The content of {name} is not in this home folder: the database was brought here without its files.",
+                name=file.id,
+            )
+        return file, path
+
+    async def delete(self, actor: Actor, file_id: str) -> None:
+        """Delete a file and its content. Raises NotFoundError."""
+        async with self.database.write() as session:
+            file = await rows.delete_file(session, actor, file_id)
+        await self.folder.remove(self.folder.content(file.id))
+
+    async def sweep(self, *, at_start: bool = False) -> int:
+        """Delete what has expired, and contents without a row: of users who were removed, and what a kill left behind.
+
+        Returns how many contents were deleted. `at_start`: nothing arrives yet, so nothing is spared for being young.
+        """
+        now = clock.now()
+        async with self.database.write() as session:
+            await session.execute(delete(File).where(File.expires_at <= now))
+            dead = select(Upload.id).where((Upload.status != "pending") | (Upload.expires_at <= now))
+            await session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(dead)))
+            await session.execute(delete(Upload).where(Upload.expires_at <= now - UPLOADS_KEPT_S))
+        if not self.folder.path.is_dir():
+            return 0
+        async with self.database.read() as session:
+            file_ids: set[str] = set(await session.scalars(select(File.id)))
+            part_ids: set[str] = set(await session.scalars(select(UploadPart.id)))
+        if not await asyncio.to_thread(self.folder.is_ours, file_ids):
+            log.warning(
+                "the contents in %s go with another database: those without a row here are left alone", self.folder.path
+            )
+            return 0
+        age = 0.0 if at_start else SETTLED_AFTER_S
+        return await asyncio.to_thread(self.folder.sweep, file_ids, part_ids, age)
+
+    async def _keep(self, actor: Actor, incoming: Incoming, about: Description, quota_bytes: int | None) -> File:
+        await incoming.finish()
+        file = rows.new_file(actor, about, incoming.size_bytes, incoming.sha256)
+        place = self.folder.content(file.id)
+        await self.folder.take(incoming, place)
+        try:
+            async with self.database.write() as session:
+                await rows.add_file(session, actor, file, quota_bytes)
+        except InvalidRequestError:
+            # Not after any error: a commit whose answer was lost may have happened. The sweep knows.
+            await self.folder.remove(place)
+            raise
+        except IntegrityError as error:  # the user was removed while the file arrived
+            await self.folder.remove(place)
+            raise NotFoundError("There is nothing of that id.") from error
+        return file
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK_BYTES):
+        yield chunk
