@@ -65,12 +65,12 @@ def with_bearer(headers: Headers) -> Headers:
 
 
 def require_admin(request: Request) -> None:
-    """A dependency of the routes that change what is served. Raises WireError (401, 403)."""
+    """A dependency of the routes that change what is served or stored, where there are no accounts. Raises WireError (401, 403)."""
     settings = request.app.state.server.settings
     if settings.admin_token is None:
         raise WireError(
             403,
-            "What this server serves cannot be changed: it was started without an admin token.",
+            "This needs the admin token, and the server was started without one.",
             code="no_admin_token",
         )
     if sends(request.headers, settings.admin_token):

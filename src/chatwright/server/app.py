@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -24,7 +25,9 @@ from chatwright.server.adapters import AdapterShelf
 from chatwright.server.anthropic import messages
 from chatwright.server.console import account, explain, limits, session, usage, users, welcome
 from chatwright.server.console import keys as own_keys
+from chatwright.server.body_limit import BodyLimit, Bounds
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
+from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.json_body import BodyLimit
 from chatwright.server.observation import Observation
@@ -39,14 +42,22 @@ from chatwright.server.openai import (
     rerank,
     tokens,
 )
+from chatwright.server.openai import adapters, chat, completions, legacy, uploads
+from chatwright.server.openai import files as openai_files
 from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
 from chatwright.server.permission import Permit, check_policies
 from chatwright.server.state import ServerState
+from chatwright.server.tidying import kept_tidy
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
+from chatwright.store.files import Files, Uploads
+from chatwright.store.files.uploads import PART_BYTES
 from chatwright.store.policy import Action
+
+# A file of half a gigabyte over a slow line.
+FILE_TIMEOUT_S = 3600.0
 
 
 def create_app(
@@ -76,6 +87,11 @@ def create_app(
         await app.state.server.meter.close()
         if accounts is not None:
             await accounts.written()
+    files = Files(store, settings) if store is not None else None
+
+        async with kept_tidy(files):
+            yield
+        await asyncio.gather(*(model.close() for model in models))
         if store is not None:
             await store.close()
 
@@ -92,6 +108,8 @@ def create_app(
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), looking, accounts, store)
+    shelf = AdapterShelf(settings, models, opened)
+    app.state.server = ServerState(settings, models, shelf, accounts, store, files, Uploads(files) if files else None)
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
@@ -114,6 +132,9 @@ def create_app(
         # openai < 1.0 is often pointed at the bare address, without /v1.
         app.include_router(router, include_in_schema=False, dependencies=[allowed])
     app.include_router(messages.router, prefix="/v1", dependencies=[key, Depends(Permit(Action.GENERATE))])
+    for router in (openai_files.router, uploads.router, uploads.parts_router):
+        app.include_router(router, prefix="/v1", dependencies=[key])
+        app.include_router(router, include_in_schema=False)
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
     app.include_router(organization.router, prefix="/v1", dependencies=[key])
     for console in (
@@ -131,6 +152,9 @@ def create_app(
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.
     app.add_middleware(BodyLimit, max_bytes=settings.body_limit_bytes, timeout_s=settings.read_timeout_s)
+    # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
+    bounds = Bounds(settings.body_limit_bytes, settings.read_timeout_s, settings.read_timeout_s)
+    app.add_middleware(BodyLimit, bounds=bounds, others=_bounds_of_files(settings))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -152,6 +176,15 @@ def create_app(
     app.add_middleware(Observation, metrics=app.state.server.meter.metrics, level=level)
     check_policies(app)
     return app
+
+
+def _bounds_of_files(settings: Settings) -> list[tuple[re.Pattern[str], Bounds]]:
+    """The routes that take large bodies."""
+    pause_s = settings.read_timeout_s
+    return [
+        (re.compile(r"(/v1)?/files"), Bounds(settings.file_limit, pause_s, FILE_TIMEOUT_S, FORM_BYTES)),
+        (re.compile(r"(/v1)?/uploads/[^/]+/parts"), Bounds(PART_BYTES, pause_s, FILE_TIMEOUT_S, FORM_BYTES)),
+    ]
 
 
 async def _nobody_to_answer(request: Request, error: Exception) -> Response:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwright.errors import (
     ChatwrightError,
+    DiskFullError,
     EngineError,
     ForbiddenError,
     InvalidRequestError,
@@ -34,6 +35,7 @@ from chatwright.errors import (
     StoreError,
     StoreUnavailableError,
     ThrottledError,
+    TooLargeError,
 )
 from chatwright.i18n import Language, describe_error
 
@@ -175,6 +177,8 @@ def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireErro
     """The wire's form of an error of the core."""
     message = describe_error(error, language)
     match error:
+        case TooLargeError():
+            return WireError(413, message, param=error.param, code=error.code)
         case InvalidRequestError():
             return WireError(400, message, param=error.param, code=error.code)
         case ModelNotFoundError():
@@ -201,6 +205,9 @@ def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireErro
             log.warning("%s", error)  # it names files and hosts, which are nobody else's business
             message = "The server's database is busy or cannot be reached. Try again in a moment."
             return WireError(503, message, code="database_unavailable", headers={"Retry-After": "2"})
+        case DiskFullError():
+            log.error("%s", error)
+            return WireError(507, message, code="disk_full", headers={"x-should-retry": "false"})
         case StoreError() | StorageError():
             log.error("%s", error)
             return WireError(

@@ -1,21 +1,18 @@
-"""Reading JSON request bodies: only JSON, of bounded size, depth and duration, strictly parsed."""
+"""Reading JSON request bodies: only JSON, of bounded depth, strictly parsed. `body_limit` bounds their size and duration."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import orjson
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatwright.server.errors import WireError, error_response
+from chatwright.server.errors import WireError
 
 MAX_DEPTH = 64
 # Objects and arrays in one body. Parsed, an empty one takes 30 times its two bytes; honest requests have thousands at most.
@@ -24,72 +21,6 @@ MAX_CONTAINERS = 100_000
 LARGE_BODY_BYTES = 64 * 1024
 EMPTY_PAIR = re.compile(rb"\[\]|\{\}")
 NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
-
-
-# A body too large is still read to its end, and thrown away, up to this many times the limit.
-DRAINED_BODIES = 4
-
-
-class BodyLimit:
-    """ASGI middleware: a body is at most `max_bytes` long and is sent within `timeout_s` seconds (413, 408)."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-        self.timeout_s = timeout_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            if int(announced) <= DRAINED_BODIES * self.max_bytes and b"expect" not in headers:
-                await self._discard_body(receive)
-            response = error_response(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
-            await response(scope, receive, send)
-            return
-        n_bytes = 0
-        complete = False
-        deadline = time.monotonic() + self.timeout_s
-
-        async def limited_receive() -> Message:
-            nonlocal n_bytes, complete
-            if complete:
-                return await receive()  # waiting for the client to hang up: that may take as long as the answer
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    message = await receive()
-            except TimeoutError:
-                raise WireError(
-                    408,
-                    f"The request body did not arrive within {self.timeout_s:g} seconds.",
-                    headers={"Connection": "close"},
-                ) from None
-            n_bytes += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if n_bytes > self.max_bytes:
-                if message.get("more_body", False):
-                    await self._discard_body(receive)
-                raise WireError(413, self._too_large(), code="request_too_large", headers={"Connection": "close"})
-            return message
-
-        await self.app(scope, limited_receive, send)
-
-    async def _discard_body(self, receive: Receive) -> None:
-        """Read on, keeping nothing: most clients look for the answer only when they have sent everything, and closing before
-        that would reset the connection under them."""
-        n_bytes, more = 0, True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.timeout_s):
-                while more and n_bytes < DRAINED_BODIES * self.max_bytes:
-                    message = await receive()
-                    n_bytes += len(message.get("body", b""))
-                    more = message.get("more_body", False)
-
-    def _too_large(self) -> str:
-        return f"The request body is larger than {self.max_bytes / 2**20:g} MiB, the limit of this server."
 
 
 class JsonRequest(Request):

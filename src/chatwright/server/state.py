@@ -19,13 +19,14 @@ from chatwright.server.openai.aliases import is_alias, is_embedding_alias
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
+from chatwright.store.files import Files, Uploads
 
 
 @dataclass
 class ServerState:
     """One per app. The first model that writes text is the one that aliases stand for.
 
-    `database`: None only where it could not be opened on a server without accounts.
+    `database`, and what lies in it: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     """
 
@@ -35,6 +36,8 @@ class ServerState:
     looking: Looking
     accounts: Accounts | None = None
     database: Database | None = None
+    files: Files | None = None
+    uploads: Uploads | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)
@@ -116,3 +119,20 @@ async def need_database(state: State) -> Database:
 
 
 NeedDatabase = Annotated[Database, Depends(need_database)]
+async def need_files(state: State) -> Files:
+    """A dependency: the files of this server. Raises StoreUnavailableError where there is no database."""
+    if state.files is None:
+        raise StoreUnavailableError("This server has no database: its log says why.")
+    return state.files
+
+
+NeedFiles = Annotated[Files, Depends(need_files)]
+
+
+async def need_uploads(state: State) -> Uploads:
+    """The same for uploads."""
+    if state.uploads is None:
+    return state.uploads
+
+
+NeedUploads = Annotated[Uploads, Depends(need_uploads)]

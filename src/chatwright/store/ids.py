@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 
 ALPHABET = string.ascii_letters + string.digits
 LETTERS = 22  # 62^22 > 2^128
 ID_LENGTH = 40
+ID = re.compile(r"[a-z]+-[A-Za-z0-9]{1,30}")
 
 
 def new_id(kind: str) -> str:
@@ -18,3 +20,8 @@ def new_id(kind: str) -> str:
 def random_text(n: int) -> str:
     """Letters and digits by chance, a little less than six bits each."""
     return "".join(secrets.choice(ALPHABET) for _ in range(n))
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the name of a row: what cannot never reaches the database, nor the file system."""
+    return ID.fullmatch(text) is not None

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
@@ -20,14 +19,13 @@ from typing import BinaryIO
 
 from chatwright.errors import DiskFullError, StorageError, TooLargeError
 from chatwright.settings import make_private_folder
-from chatwright.store.ids import new_id
+from chatwright.store.ids import is_id, new_id
 
 # The database, logs and everybody else need a disk that is not full to the last byte.
 KEPT_FREE_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 # How much of the beginning is kept in memory, to see what kind of file it is.
 START_BYTES = 64 * 1024
-NAME = re.compile(r"[a-z]+-[A-Za-z0-9]+")
 INCOMING, PARTS, OWNER = "incoming", "parts", ".database"
 
 
@@ -161,7 +159,7 @@ class FilesFolder:
         n_removed = 0
         for folder, known in ((self.path, file_ids), (self.path / PARTS, part_ids), (self.path / INCOMING, ())):
             for path in _files_in(folder):
-                if path.name in known or not NAME.fullmatch(path.name):
+                if path.name in known or not is_id(path.name):
                     continue
                 with suppress(OSError):
                     if path.stat().st_mtime <= before:
@@ -221,7 +219,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _checked(name: str) -> str:
-    assert NAME.fullmatch(name), "a name that was not made here"
+    assert is_id(name), "a name that was not made here"
     return name
 
 

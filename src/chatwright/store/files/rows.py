@@ -14,7 +14,7 @@ from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.database import one_at_a_time
 from chatwright.store.files.describe import Description
-from chatwright.store.ids import new_id
+from chatwright.store.ids import is_id, new_id
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import File, Upload, UploadPart
 
@@ -69,7 +69,7 @@ async def add_file(session: AsyncSession, actor: Actor, file: File, quota_bytes:
 async def get_file(session: AsyncSession, actor: Actor, file_id: str) -> File:
     """One file. Raises NotFoundError, also for those of others and for expired ones."""
     authorize(actor, Action.USE_FILES)
-    file = await session.get(File, file_id)
+    file = await session.get(File, file_id) if is_id(file_id) else None
     if file is None or (file.expires_at is not None and file.expires_at <= clock.now()):
         raise NotFoundError("There is nothing of that id.")
     authorize(actor, Action.USE_FILES, Resource(file.user_id))
