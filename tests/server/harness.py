@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from chatwright.server.run import DrainingServer, make_server
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
+from chatwright.store.url import file_of
 
 # Generous: other work may share the machine. Nothing waits this long unless it fails.
 PATIENCE_S = 30.0
@@ -95,6 +97,12 @@ def start_server(
 ) -> RunningServer:
     """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine. `beside`: models that
     are served after it."""
+    """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine. A server with a
+    database has a home folder of its own too, as it keeps files there."""
+    store = accounts.database if accounts is not None else database
+    if store is not None and "home" not in settings:
+        file = file_of(store.url)
+        settings["home"] = file.parent if file is not None else Path(tempfile.mkdtemp(prefix="chatwright-test-"))
     chosen = Settings(threads=1, device="cpu", **settings)
     opened = [open_model(path, name, chosen) for name, path in {MODEL: folder, **(beside or {})}.items()]
     models = [files.with_engine(load_engine(files.path, files.name, chosen)) for files in opened]
