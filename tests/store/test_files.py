@@ -290,11 +290,15 @@ async def test_who_goes_away_leaves_nothing(files: Files, home: Path) -> None:
         pass
 
     for error in (GoneError(), asyncio.CancelledError()):
-        with pytest.raises(type(error)):
+
+        async def leave(error: BaseException) -> None:
             async with files.receive(OPERATOR) as incoming:
                 await incoming.write(b"x" * 3 * MIB)
                 assert len(on_disk(home)) == 1
                 raise error
+
+        with pytest.raises(type(error)):
+            await leave(error)
     assert on_disk(home) == []
     assert await listed(files, OPERATOR) == []
 
@@ -345,7 +349,7 @@ async def test_another_database_does_not_cost_the_files(files: Files, home: Path
         assert [path.name for path in on_disk(home)] == [kept.id]
         # Not so where the rows have moved to another database: it is the folder's from now on.
         async with other.write() as session:
-            session.add(File(**{column: getattr(kept, column) for column in File.__table__.columns.keys()}))
+            session.add(File(**{column.name: getattr(kept, column.name) for column in File.__table__.columns}))
         (home / "files" / "file-left").write_bytes(b"half")
         assert await Files(other, Settings(home=home)).sweep(at_start=True) == 1
         async with other.write() as session:

@@ -24,8 +24,8 @@ from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.anthropic import messages
 from chatwright.server.console import account, explain, limits, session, usage, users, welcome
-from chatwright.server.console import keys as own_keys
 from chatwright.server.body_limit import BodyLimit, Bounds
+from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders

@@ -1,4 +1,4 @@
-"""Reading multipart/form-data as it arrives: small fields into memory, the one file to wherever its reader wants it, never whole."""
+"""Reading multipart/form-data as it arrives: small fields into memory, the one file piece by piece to its reader, never whole."""
 
 from __future__ import annotations
 
