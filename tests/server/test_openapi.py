@@ -32,6 +32,15 @@ ROUTES = {
     ("get", "/v1/lora_adapters"),
     ("post", "/v1/load_lora_adapter"),
     ("post", "/v1/unload_lora_adapter"),
+    ("get", "/v1/files"),
+    ("post", "/v1/files"),
+    ("get", "/v1/files/{file_id}"),
+    ("delete", "/v1/files/{file_id}"),
+    ("get", "/v1/files/{file_id}/content"),
+    ("post", "/v1/uploads"),
+    ("post", "/v1/uploads/{upload_id}/parts"),
+    ("post", "/v1/uploads/{upload_id}/complete"),
+    ("post", "/v1/uploads/{upload_id}/cancel"),
     ("get", "/api/session"),
     ("post", "/api/session"),
     ("delete", "/api/session"),
@@ -75,6 +84,9 @@ ROUTES = {
 }
 
 
+# Their bodies are forms, and what has no body.
+FORMS = ("/v1/files", "/v1/uploads/{upload_id}/parts")
+NO_BODY = ("/v1/uploads/{upload_id}/cancel",)
 MOST_USED = ("/v1/completions", "/v1/chat/completions")
 # The same bodies and the same code as above, under names of other ages: writing requests for each takes schemathesis seconds.
 TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions", "/{name}/embeddings")
@@ -105,8 +117,17 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
             assert "$ref" in good, (where, "an untyped answer")
             shape = "/AnthropicErrorBody" if path.startswith("/v1/messages") else "/ErrorBody"
             assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith(shape), where
+            if path.endswith("/content"):
+                assert list(answers["200"]["content"]) == ["application/octet-stream"]
+            else:
+                good = answers["200"]["content"]["application/json"]["schema"]
+                assert "$ref" in good, (where, "an untyped answer")
+            assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), where
             assert operation["summary"]
-            if method == "post":
+            if method == "post" and path in FORMS:
+                [schema] = [kind["schema"] for kind in operation["requestBody"]["content"].values()]
+                assert schema["required"]
+            elif method == "post" and path not in NO_BODY:
                 body = operation["requestBody"]["content"]
                 assert list(body) == ["application/json"]
                 assert "$ref" in body["application/json"]["schema"]
