@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=1024)
     max_queue: int = Field(default=64, ge=0, le=100_000)
     max_batch: int = Field(default=32, ge=1, le=4096)
+    # Lines of batches that are answered at once while nobody else asks; beside others it is one.
+    batch_lines: int = Field(default=4, ge=1, le=1024)
     kv_cache_tokens: int = Field(default=65_536, ge=16)
     # Of all loaded models together, in bytes or as "4GB"; 0: most of what is free when the server starts.
     memory_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=0, ge=0)

@@ -147,6 +147,38 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"id": "part-1", "upload_id": "upload-1", "size_bytes": 10, "created_at": 1_700_000_010},
         ],
     },
+    "0008": {
+        "batches": [
+            {
+                "id": "batch-1",
+                "user_id": "user-1",
+                "endpoint": "/v1/chat/completions",
+                "input_file_id": "file-9",
+                "output_file_id": None,
+                "error_file_id": "file-10",
+                "output_lives_s": 3600,
+                "user_metadata": '{"für": "li"}',
+                "status": "failed",
+                "model": None,
+                "errors": '[{"code": "empty_batch", "message": "x", "line": null, "param": null}]',
+                "n_total": 3,
+                "n_completed": 1,
+                "n_failed": 2,
+                "input_tokens": 5_000_000_000,
+                "cached_tokens": 0,
+                "output_tokens": 7,
+                "created_at": 1_700_000_011,
+                "expires_at": 1_700_086_411,
+                "in_progress_at": 1_700_000_012,
+                "finalizing_at": None,
+                "completed_at": None,
+                "failed_at": 1_700_000_013,
+                "expired_at": None,
+                "cancelling_at": None,
+                "cancelled_at": None,
+            }
+        ],
+    },
 }
 
 

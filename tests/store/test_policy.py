@@ -53,6 +53,7 @@ MAY: dict[Action, set[str]] = {
     Action.CHANGE_LIMITS: ADMINS,
     Action.READ_METRICS: ADMINS | {"open"},
     Action.USE_FILES: {"files key", "member", "admin", "owner", "operator"},
+    Action.USE_BATCHES: {"files key", "member", "admin", "owner", "operator"},
 }
 
 

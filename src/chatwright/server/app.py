@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -24,6 +24,7 @@ from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.anthropic import messages
 from chatwright.server.console import account, explain, limits, session, usage, users, welcome
+from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
 from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
@@ -43,6 +44,7 @@ from chatwright.server.openai import (
     tokens,
 )
 from chatwright.server.openai import adapters, chat, completions, legacy, uploads
+from chatwright.server.openai import batches as openai_batches
 from chatwright.server.openai import files as openai_files
 from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
@@ -90,6 +92,7 @@ def create_app(
     files = Files(store, settings) if store is not None else None
 
         async with kept_tidy(files):
+        async with kept_tidy(files), batches.running() if batches is not None else nullcontext():
             yield
         await asyncio.gather(*(model.close() for model in models))
         if store is not None:
@@ -133,6 +136,13 @@ def create_app(
         app.include_router(router, include_in_schema=False, dependencies=[allowed])
     app.include_router(messages.router, prefix="/v1", dependencies=[key, Depends(Permit(Action.GENERATE))])
     for router in (openai_files.router, uploads.router, uploads.parts_router):
+    for router in (
+        openai_files.router,
+        uploads.router,
+        uploads.parts_router,
+        openai_batches.router,
+        openai_batches.bodiless_router,
+    ):
         app.include_router(router, prefix="/v1", dependencies=[key])
         app.include_router(router, include_in_schema=False)
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
@@ -175,6 +185,8 @@ def create_app(
     level = logging.INFO if settings.log_format == "json" else logging.DEBUG
     app.add_middleware(Observation, metrics=app.state.server.meter.metrics, level=level)
     check_policies(app)
+    batches = BatchRunner(app, app.state.server, files) if files is not None else None
+    app.state.server.batches = batches
     return app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -20,6 +20,9 @@ from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
 from chatwright.store.files import Files, Uploads
+
+if TYPE_CHECKING:
+    from chatwright.server.batches.runner import BatchRunner
 
 
 @dataclass
@@ -38,6 +41,7 @@ class ServerState:
     database: Database | None = None
     files: Files | None = None
     uploads: Uploads | None = None
+    batches: BatchRunner | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)
@@ -136,3 +140,10 @@ async def need_uploads(state: State) -> Uploads:
 
 
 NeedUploads = Annotated[Uploads, Depends(need_uploads)]
+
+
+async def need_batches(state: State) -> Any:
+    """The same for batches."""
+    if state.batches is None:
+        raise StoreUnavailableError("This server has no database: its log says why.")
+    return state.batches

@@ -29,6 +29,7 @@ class Action(StrEnum):
     CHANGE_LIMITS = "set limits"
     READ_METRICS = "read metrics"
     USE_FILES = "see, upload and delete one's own files"
+    USE_BATCHES = "see, begin and cancel one's own batches"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ RULES: dict[Action, Rule] = {
     Action.READ_METRICS: Rule(Scope.ADMIN, Role.ADMIN, open=True),
     # Also administrators see only their own: what is uploaded may be as private as a conversation.
     Action.USE_FILES: Rule(Scope.FILES),
+    # From files to files; to begin one is to generate too, which is asked for beside it.
+    Action.USE_BATCHES: Rule(Scope.FILES),
 }
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
@@ -78,18 +77,37 @@ class Files:
     async def keep(self, actor: Actor, incoming: Incoming, about: Description) -> File:
         """Make what arrived a file. Raises InvalidRequestError for what cannot be of its purpose, TooLargeError, StorageError."""
         check_is_text(incoming.start, about.purpose, is_whole=incoming.size_bytes <= START_BYTES)
-        return await self._keep(actor, incoming, about, self.quota_bytes)
+        file = await self._place(actor, incoming, about)
+        try:
+            async with self.database.write() as session:
+                await rows.add_file(session, actor, file, self.quota_bytes)
+        except InvalidRequestError:
+            # Not after any error: a commit whose answer was lost may have happened. The sweep knows.
+            await self.folder.remove(self.folder.content(file.id))
+            raise
+        except IntegrityError as error:  # the user was removed while the file arrived
+            await self.folder.remove(self.folder.content(file.id))
+            raise NotFoundError("There is nothing of that id.") from error
+        return file
 
     async def add(self, actor: Actor, about: Description, source: Path | bytes) -> File:
         """A file that the server made, for the actor (`on_behalf_of_owner`): copied. No quota stands in its way."""
+        file = await self.stage(actor, about, source)
+        async with self.database.write() as session:
+            await rows.add_file(session, actor, file, None)
+        return file
+
+    async def stage(self, actor: Actor, about: Description, source: Path | bytes) -> File:
+        """The first half of `add`, for who adds the row (`rows.add_file`) together with others. Without that the sweep takes the
+        content away again."""
         async with self.folder.incoming(limit_bytes=2**62) as incoming:
             if isinstance(source, bytes):
                 await incoming.write(source)
             else:
                 with explained(source), source.open("rb") as stream:
-                    for chunk in _chunks(stream):
+                    while chunk := await asyncio.to_thread(stream.read, CHUNK_BYTES):
                         await incoming.write(chunk)
-            return await self._keep(actor, incoming, about, None)
+            return await self._place(actor, incoming, about)
 
     async def get(self, actor: Actor, file_id: str) -> File:
         """One file. Raises NotFoundError."""
@@ -137,24 +155,9 @@ class Files:
         age = 0.0 if at_start else SETTLED_AFTER_S
         return await asyncio.to_thread(self.folder.sweep, file_ids, part_ids, age)
 
-    async def _keep(self, actor: Actor, incoming: Incoming, about: Description, quota_bytes: int | None) -> File:
+    async def _place(self, actor: Actor, incoming: Incoming, about: Description) -> File:
+        """Give the content its name. Returns the row, which is not in the database yet."""
         await incoming.finish()
         file = rows.new_file(actor, about, incoming.size_bytes, incoming.sha256)
-        place = self.folder.content(file.id)
-        await self.folder.take(incoming, place)
-        try:
-            async with self.database.write() as session:
-                await rows.add_file(session, actor, file, quota_bytes)
-        except InvalidRequestError:
-            # Not after any error: a commit whose answer was lost may have happened. The sweep knows.
-            await self.folder.remove(place)
-            raise
-        except IntegrityError as error:  # the user was removed while the file arrived
-            await self.folder.remove(place)
-            raise NotFoundError("There is nothing of that id.") from error
+        await self.folder.take(incoming, self.folder.content(file.id))
         return file
-
-
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(CHUNK_BYTES):
-        yield chunk

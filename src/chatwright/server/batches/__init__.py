@@ -1,0 +1,1 @@
+"""Batches: `lines` reads input, `dispatch` answers as the routes do, `folder` keeps the answers, `runner` sees to it all."""

@@ -1,0 +1,60 @@
+"""The answer to one line, after as many tries as it takes the server to have room for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chatwright.server.batches.dispatch import Answer, Dispatcher
+from chatwright.server.batches.share import Share
+from chatwright.server.errors import error_object
+from chatwright.store.actor import Actor
+
+PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+# A crash may be the line's fault; an engine that is started again needs a moment.
+TRIES_AFTER_CRASH = 3
+
+
+class Answering:
+    """Shared by all batches of a server."""
+
+    def __init__(self, dispatcher: Dispatcher, share: Share, most_line_bytes: int) -> None:
+        self.most_line_bytes = most_line_bytes
+        self.at_once = share.most
+        self._dispatcher = dispatcher
+        self._share = share
+
+    async def answer(self, actor: Actor, batch_id: str, endpoint: str, body: dict[str, Any]) -> Answer:
+        """What a client of this actor would get. Cancelling it ends the work."""
+        if body.get("stream"):
+            sentence = "A request of a batch cannot be streamed: leave out stream."
+            return Answer(400, "", error_object(400, sentence, "stream", "unsupported_parameter"))
+        user = body.get("user")
+        if user is None or isinstance(user, str):
+            # In a queue of its own, so that a batch never takes the turn of its owner's chats.
+            body = {**body, "user": f"batch {batch_id} {user or ''}"}
+        n_crashes, pause_s = 0, PAUSE_S
+        while True:
+            async with self._share.place(_n_choices(body)):
+                answer = await self._dispatcher.post(actor, endpoint, body)
+            if answer.status >= 500 and answer.status != 503:
+                n_crashes += 1
+                if n_crashes >= TRIES_AFTER_CRASH:
+                    return answer
+            elif answer.status not in (429, 503) or _code(answer) == "insufficient_quota":
+                return answer
+            await asyncio.sleep(max(pause_s, min(answer.retry_after_s or 0.0, LONGEST_PAUSE_S)))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _n_choices(body: dict[str, Any]) -> int:
+    """Roughly how many answers a line asks the engine for; what is too much is refused by the route."""
+    n, prompt = body.get("n"), body.get("prompt")
+    n_prompts = len(prompt) if isinstance(prompt, list) and not all(isinstance(token, int) for token in prompt) else 1
+    return (n if isinstance(n, int) and 0 < n <= 128 else 1) * min(n_prompts, 128)
+
+
+def _code(answer: Answer) -> Any:
+    error = answer.body.get("error") if isinstance(answer.body, dict) else None
+    return error.get("code") if isinstance(error, dict) else None
