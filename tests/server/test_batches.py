@@ -118,6 +118,7 @@ def test_lines_are_answered_as_single_requests_are(
     done = until_over(client, made.id)
     assert done.status == "completed", done
     assert done.request_counts is not None
+    assert results(client, done.error_file_id) == {}
     assert (done.request_counts.total, done.request_counts.completed, done.request_counts.failed) == (12, 12, 0)
     assert (done.error_file_id, done.errors, done.model, done.metadata) == (None, None, MODEL, {"for": "李雷"})
     assert done.in_progress_at
@@ -145,7 +146,7 @@ def test_lines_are_answered_as_single_requests_are(
     output = client.files.retrieve(done.output_file_id)
     assert (output.purpose, output.filename) == ("batch_output", f"{done.id}_output.jsonl")
     wait_until(lambda: not (home / "batches" / done.id).exists())
-    assert [batch.id for batch in client.batches.list(limit=1)][0] == done.id
+    assert next(iter(client.batches.list(limit=1))).id == done.id
     assert len({batch.id for batch in client.batches.list(limit=1)}) == len(list(client.batches.list()))
 
 
@@ -180,7 +181,7 @@ BAD_FILES: dict[str, tuple[list[Any], list[tuple[str, int | None]]]] = {
     "nothing": ([b""], [("empty_batch", None)]),
     "only empty lines": ([b"\n\n  \n"], [("empty_batch", None)]),
     "no json": ([GOOD, b"", b"{broken", b"[]", b"NaN"], [("invalid_json_line", n) for n in (3, 4, 5)]),
-    "bytes that are no text": ([GOOD, b'{"custom_id": "\xff"}'], [("invalid_json_line", 2)]),
+    "bytes that are no text": ([line(1, user="x" * 70_000), b'{"custom_id": "\xff"}'], [("invalid_json_line", 2)]),
     "nested too deep": ([b'{"a":' * 70 + b"1" + b"}" * 70], [("invalid_json_line", 1)]),
     "the same id twice": ([line(1), line(2), line(1)], [("duplicate_custom_id", 3)]),
     "no id": (
@@ -281,13 +282,13 @@ def test_batches_of_others_do_not_exist(client: openai.OpenAI, shared: RunningSe
 
 
 @pytest.fixture
-def crawling(start: StartServer, tmp_path: Path, people: People) -> Iterator[tuple[RunningServer, People]]:
+def crawling(start: StartServer, tmp_path: Path) -> tuple[RunningServer, People]:
     """A server of its own in which a line takes about a second."""
     people = settle(tmp_path)
     server = start(
         accounts=quick_accounts(Database(people.url)), admin_token=ADMIN_TOKEN, slow_step_s=0.03, batch_lines=2
     )
-    yield server, people
+    return server, people
 
 
 def as_operator(server: RunningServer) -> openai.OpenAI:
@@ -317,7 +318,7 @@ def test_a_cancelled_batch_keeps_what_it_has(crawling: tuple[RunningServer, Peop
         assert 2 <= done.request_counts.completed < 40
         assert len(results(client, done.output_file_id)) == done.request_counts.completed
         assert done.error_file_id is None
-        wait_until(server.is_idle)
+        wait_until(lambda: server.load() == (0, 0))
         with pytest.raises(openai.BadRequestError):
             client.batches.cancel(made.id)
 
@@ -373,7 +374,7 @@ def test_a_batch_ends_with_its_user(crawling: tuple[RunningServer, People], how:
         assert batch.output_file_id is not None
     else:
         assert people.do(look) is None
-    wait_until(server.is_idle)
+    wait_until(lambda: server.load() == (0, 0))
     if how == "suspended":
         wait_until(lambda: not (home / "batches" / made["id"]).exists())
 

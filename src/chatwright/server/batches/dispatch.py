@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import Message, Scope
 
@@ -33,7 +34,8 @@ class Dispatcher:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         handlers = {key: handler for key, handler in app.exception_handlers.items() if key not in (500, Exception)}
-        self._inner = ExceptionMiddleware(app.router, handlers=handlers)
+        # As FastAPI stacks them: what a route opens is closed before its error is answered.
+        self._inner = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), handlers=handlers)
 
     async def post(self, actor: Actor, path: str, body: dict[str, Any]) -> Answer:
         """The answer to a JSON request by this actor. Cancelling it ends the work, as hanging up does."""

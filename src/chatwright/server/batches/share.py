@@ -23,7 +23,8 @@ class Share:
     async def place(self, n_choices: int) -> AsyncIterator[None]:
         """Wait for a place and keep it. `n_choices`: answers that the line asks for."""
         async with self._turn:
-            while self.taken >= (1 if self._others(self.n_choices) > 0 else self.most):
+            # Nobody tells when others have been answered.
+            while self.taken >= (1 if self._others(self.n_choices) > 0 else self.most):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_EVERY_S)
             self.taken += 1
             self.n_choices += n_choices
