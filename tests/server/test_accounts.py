@@ -113,6 +113,7 @@ MAY: dict[Action | None, set[str]] = {
     Action.CHANGE_LIMITS: ADMINS,
     Action.READ_METRICS: ADMINS,
     Action.USE_FILES: {*PERSONS, "files key", "operator"},
+    Action.USE_BATCHES: {*PERSONS, "files key", "operator"},
 }
 
 

@@ -41,6 +41,10 @@ ROUTES = {
     ("post", "/v1/uploads/{upload_id}/parts"),
     ("post", "/v1/uploads/{upload_id}/complete"),
     ("post", "/v1/uploads/{upload_id}/cancel"),
+    ("get", "/v1/batches"),
+    ("post", "/v1/batches"),
+    ("get", "/v1/batches/{batch_id}"),
+    ("post", "/v1/batches/{batch_id}/cancel"),
     ("get", "/api/session"),
     ("post", "/api/session"),
     ("delete", "/api/session"),
@@ -86,7 +90,7 @@ ROUTES = {
 
 # Their bodies are forms, and what has no body.
 FORMS = ("/v1/files", "/v1/uploads/{upload_id}/parts")
-NO_BODY = ("/v1/uploads/{upload_id}/cancel",)
+NO_BODY = ("/v1/uploads/{upload_id}/cancel", "/v1/batches/{batch_id}/cancel")
 MOST_USED = ("/v1/completions", "/v1/chat/completions")
 # The same bodies and the same code as above, under names of other ages: writing requests for each takes schemathesis seconds.
 TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions", "/{name}/embeddings")
