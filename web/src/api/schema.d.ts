@@ -85,106 +85,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create Embeddings
-         * @description Turn texts into vectors.
-         */
-        post: operations["create_embeddings_v1_embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/tokenize": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Tokenize
-         * @description The tokens of a text or a conversation.
-         */
-        post: operations["tokenize_v1_tokenize_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/detokenize": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Detokenize
-         * @description The text of tokens.
-         */
-        post: operations["detokenize_v1_detokenize_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/classify": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Classify
-         * @description Label texts.
-         */
-        post: operations["classify_v1_classify_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/rerank": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Rerank
-         * @description Order documents by how well they answer a query.
-         */
-        post: operations["rerank_v1_rerank_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -325,46 +225,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/openai/deployments/{name}/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed With Engine
-         * @description Turn texts into vectors with the engine named in the path.
-         */
-        post: operations["embed_with_engine_v1_openai_deployments__name__embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/engines/{name}/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed With Engine
-         * @description Turn texts into vectors with the engine named in the path.
-         */
-        post: operations["embed_with_engine_v1_engines__name__embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/engines/{name}/edits": {
         parameters: {
             query?: never;
@@ -445,27 +305,75 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/messages": {
+    "/v1/files": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * List Files
+         * @description One's files, the newest first.
+         */
+        get: operations["list_files_v1_files_get"];
         put?: never;
         /**
-         * Create Message
-         * @description Continue a conversation, in Anthropic's form.
+         * Create File
+         * @description Send a file.
          */
-        post: operations["create_message_v1_messages_post"];
+        post: operations["create_file_v1_files_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/v1/messages/count_tokens": {
+    "/v1/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve File
+         * @description One file. 404 for those of others.
+         */
+        get: operations["retrieve_file_v1_files__file_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Delete a file for good.
+         */
+        delete: operations["delete_file_v1_files__file_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Content
+         * @description The content of a file, whatever it is: to be saved, never to be shown by a browser.
+         */
+        get: operations["retrieve_content_v1_files__file_id__content_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads": {
         parameters: {
             query?: never;
             header?: never;
@@ -475,10 +383,134 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Count Tokens
-         * @description How many tokens a conversation has, as the model would read it. Nothing is generated.
+         * Create Upload
+         * @description Announce a file that comes in parts. It expires within the hour.
          */
-        post: operations["count_tokens_v1_messages_count_tokens_post"];
+        post: operations["create_upload_v1_uploads_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete Upload
+         * @description Make the file, of these parts in this order.
+         */
+        post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add Upload Part
+         * @description Add a part, of at most 64 MiB.
+         */
+        post: operations["add_upload_part_v1_uploads__upload_id__parts_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Upload
+         * @description Give an upload up; its parts are deleted.
+         */
+        post: operations["cancel_upload_v1_uploads__upload_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List All Batches
+         * @description One's batches, the newest first.
+         */
+        get: operations["list_all_batches_v1_batches_get"];
+        put?: never;
+        /**
+         * Create Batch
+         * @description Have the requests of a file answered.
+         */
+        post: operations["create_batch_v1_batches_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Batch
+         * @description One batch. 404 for those of others.
+         */
+        get: operations["retrieve_batch_v1_batches__batch_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description End a batch; what was answered is kept.
+         */
+        post: operations["cancel_v1_batches__batch_id__cancel_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -982,28 +1014,124 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
-        /**
-         * AnthropicErrorBody
-         * @description The body of every answer that is not 2xx, to Anthropic's clients.
-         */
-        AnthropicErrorBody: {
+        /** Batch */
+        Batch: {
+            /** Id */
+            id: string;
+            /** Completion Window */
+            completion_window: string;
+            /** Created At */
+            created_at: number;
+            /** Endpoint */
+            endpoint: string;
+            /** Input File Id */
+            input_file_id: string;
             /**
-             * Type
-             * @default error
+             * Object
              * @constant
              */
-            type: "error";
-            error: components["schemas"]["AnthropicErrorDetail"];
+            object: "batch";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "validating" | "failed" | "in_progress" | "finalizing" | "completed" | "expired" | "cancelling" | "cancelled";
+            /** Cancelled At */
+            cancelled_at?: number | null;
+            /** Cancelling At */
+            cancelling_at?: number | null;
+            /** Completed At */
+            completed_at?: number | null;
+            /** Error File Id */
+            error_file_id?: string | null;
+            errors?: components["schemas"]["Errors"] | null;
+            /** Expired At */
+            expired_at?: number | null;
+            /** Expires At */
+            expires_at?: number | null;
+            /** Failed At */
+            failed_at?: number | null;
+            /** Finalizing At */
+            finalizing_at?: number | null;
+            /** In Progress At */
+            in_progress_at?: number | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model?: string | null;
+            /** Output File Id */
+            output_file_id?: string | null;
+            request_counts?: components["schemas"]["BatchRequestCounts"] | null;
+            usage?: components["schemas"]["BatchUsage"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** BatchError */
+        BatchError: {
+            /** Code */
+            code?: string | null;
+            /** Line */
+            line?: number | null;
+            /** Message */
+            message?: string | null;
+            /** Param */
+            param?: string | null;
+        } & {
+            [key: string]: unknown;
         };
         /**
-         * AnthropicErrorDetail
-         * @description What went wrong.
+         * BatchList
+         * @description A page of batches. `has_more`: ask again, with `after` the last id.
          */
-        AnthropicErrorDetail: {
-            /** Type */
-            type: string;
-            /** Message */
-            message: string;
+        BatchList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["Batch"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * BatchRequestCounts
+         * @description The request counts for different statuses within the batch.
+         */
+        BatchRequestCounts: {
+            /** Completed */
+            completed: number;
+            /** Failed */
+            failed: number;
+            /** Total */
+            total: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * BatchUsage
+         * @description Represents token usage details including input tokens, output tokens, a
+         *     breakdown of output tokens, and the total tokens used. Only populated on
+         *     batches created after September 7, 2025.
+         */
+        BatchUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            input_tokens_details: components["schemas"]["InputTokensDetails"];
+            /** Output Tokens */
+            output_tokens: number;
+            output_tokens_details: components["schemas"]["OutputTokensDetails"];
+            /** Total Tokens */
+            total_tokens: number;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * BrowserSession
@@ -1282,49 +1410,14 @@ export interface components {
             function: components["schemas"]["ChosenFunction"];
         };
         /**
-         * Classification
-         * @description A text's likeliest label, and the probabilities of all, in the order of the model's own `labels` (GET /v1/models/NAME).
+         * CompleteUploadBody
+         * @description `md5`: of the whole file, in hexadecimal.
          */
-        Classification: {
-            /** Index */
-            index: number;
-            /** Label */
-            label: string;
-            /** Probs */
-            probs: number[];
-            /** Num Classes */
-            num_classes: number;
-        };
-        /**
-         * Classifications
-         * @description One for each text.
-         */
-        Classifications: {
-            /** Id */
-            id: string;
-            /**
-             * Object
-             * @default list
-             * @constant
-             */
-            object: "list";
-            /** Created */
-            created: number;
-            /** Model */
-            model: string;
-            /** Data */
-            data: components["schemas"]["Classification"][];
-            usage: components["schemas"]["CompletionUsage"];
-        };
-        /**
-         * ClassifyBody
-         * @description `POST /v1/classify`.
-         */
-        ClassifyBody: {
-            /** Model */
-            model?: string | null;
-            /** Input */
-            input: string | string[] | number[] | number[][];
+        CompleteUploadBody: {
+            /** Part Ids */
+            part_ids: string[];
+            /** Md5 */
+            md5?: string | null;
         };
         /**
          * Completion
@@ -1451,36 +1544,39 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * CountBody
-         * @description `POST /v1/messages/count_tokens`: what has to do with the prompt.
+         * CreateBatchBody
+         * @description Which file, and which route answers its lines.
          */
-        CountBody: {
-            /** Model */
-            model: string;
-            /** Messages */
-            messages: components["schemas"]["MessageParam"][];
-            /** System */
-            system?: string | components["schemas"]["TextBlock"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolParam"][] | null;
-            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
-            thinking?: components["schemas"]["Thinking"] | null;
-            output_config?: components["schemas"]["OutputConfig"] | null;
-        };
-        /** CreateEmbeddingResponse */
-        CreateEmbeddingResponse: {
-            /** Data */
-            data: components["schemas"]["Embedding"][];
-            /** Model */
-            model: string;
+        CreateBatchBody: {
+            /** Input File Id */
+            input_file_id: string;
+            /** Endpoint */
+            endpoint: string;
             /**
-             * Object
+             * Completion Window
              * @constant
              */
-            object: "list";
-            usage: components["schemas"]["Usage"];
-        } & {
-            [key: string]: unknown;
+            completion_window: "24h";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            output_expires_after?: components["schemas"]["ExpiresAfter"] | null;
+        };
+        /**
+         * CreateUploadBody
+         * @description What will come. `bytes`: exactly so many.
+         */
+        CreateUploadBody: {
+            /** Filename */
+            filename: string;
+            /** Purpose */
+            purpose: string;
+            /** Bytes */
+            bytes: number;
+            /** Mime Type */
+            mime_type: string;
+            expires_after?: components["schemas"]["ExpiresAfter"] | null;
         };
         /**
          * Custom
@@ -1507,24 +1603,6 @@ export interface components {
              * @constant
              */
             deleted: true;
-        };
-        /**
-         * DetokenizeBody
-         * @description `POST /v1/detokenize`.
-         */
-        DetokenizeBody: {
-            /** Model */
-            model?: string | null;
-            /** Tokens */
-            tokens: number[];
-        };
-        /**
-         * Detokenized
-         * @description The text of the tokens; control tokens have none.
-         */
-        Detokenized: {
-            /** Prompt */
-            prompt: string;
         };
         /**
          * Edit
@@ -1573,39 +1651,6 @@ export interface components {
             text: string;
             /** Index */
             index: number;
-        };
-        /**
-         * Embedding
-         * @description Represents an embedding vector returned by embedding endpoint.
-         */
-        Embedding: {
-            /** Embedding */
-            embedding: number[];
-            /** Index */
-            index: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "embedding";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * EmbeddingBody
-         * @description `POST /v1/embeddings`.
-         */
-        EmbeddingBody: {
-            /** Model */
-            model?: string | null;
-            /** Input */
-            input: string | string[] | number[] | number[][];
-            /** Encoding Format */
-            encoding_format?: ("float" | "base64") | null;
-            /** Dimensions */
-            dimensions?: number | null;
-            /** User */
-            user?: string | null;
         };
         /**
          * Engine
@@ -1683,6 +1728,97 @@ export interface components {
             /** Code */
             code: string | null;
         };
+        /** Errors */
+        Errors: {
+            /** Data */
+            data?: components["schemas"]["BatchError"][] | null;
+            /** Object */
+            object?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ExpiresAfter
+         * @description When a file is deleted by itself.
+         */
+        ExpiresAfter: {
+            /**
+             * Anchor
+             * @constant
+             */
+            anchor: "created_at";
+            /** Seconds */
+            seconds: number;
+        };
+        /** FileDeleted */
+        FileDeleted: {
+            /** Id */
+            id: string;
+            /** Deleted */
+            deleted: boolean;
+            /**
+             * Object
+             * @constant
+             */
+            object: "file";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FileInfo
+         * @description OpenAI's object; its own client does not list a purpose that its own service knows.
+         */
+        FileInfo: {
+            /** Id */
+            id: string;
+            /** Bytes */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Filename */
+            filename: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "file";
+            /**
+             * Purpose
+             * @enum {string}
+             */
+            purpose: "assistants" | "assistants_output" | "batch" | "batch_output" | "evals" | "fine-tune" | "fine-tune-results" | "user_data" | "vision";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "uploaded" | "processed" | "error";
+            /** Expires At */
+            expires_at?: number | null;
+            /** Status Details */
+            status_details?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FileList
+         * @description A page of files. `has_more`: ask again, with `after` the last id.
+         */
+        FileList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FileInfo"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
+        };
         /**
          * Function
          * @description The function that the model called.
@@ -1741,6 +1877,16 @@ export interface components {
             waiting?: number | null;
             /** Engines */
             engines?: components["schemas"]["EngineHealth"][] | null;
+        };
+        /**
+         * InputTokensDetails
+         * @description A detailed breakdown of the input tokens.
+         */
+        InputTokensDetails: {
+            /** Cached Tokens */
+            cached_tokens: number;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * InvitedUser
@@ -1921,106 +2067,6 @@ export interface components {
             /** Tool Call Id */
             tool_call_id?: string | null;
             function_call?: components["schemas"]["CalledFunction"] | null;
-        };
-        /**
-         * MessageObject
-         * @description The assistant's next message.
-         */
-        MessageObject: {
-            /** Id */
-            id: string;
-            /**
-             * Type
-             * @default message
-             * @constant
-             */
-            type: "message";
-            /**
-             * Role
-             * @default assistant
-             * @constant
-             */
-            role: "assistant";
-            /** Model */
-            model: string;
-            /** Content */
-            content: (components["schemas"]["TextContent"] | components["schemas"]["ToolUseContent"])[];
-            /** Stop Reason */
-            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
-            /** Stop Sequence */
-            stop_sequence: string | null;
-            usage: components["schemas"]["MessageUsage"];
-        };
-        /**
-         * MessageParam
-         * @description A message of a conversation.
-         */
-        MessageParam: {
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "assistant";
-            /** Content */
-            content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
-        };
-        /**
-         * MessageUsage
-         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
-         */
-        MessageUsage: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Output Tokens */
-            output_tokens: number;
-            /**
-             * Cache Creation Input Tokens
-             * @default 0
-             */
-            cache_creation_input_tokens: number;
-            /**
-             * Cache Read Input Tokens
-             * @default 0
-             */
-            cache_read_input_tokens: number;
-        };
-        /**
-         * MessagesBody
-         * @description `POST /v1/messages`.
-         */
-        MessagesBody: {
-            /** Model */
-            model: string;
-            /** Messages */
-            messages: components["schemas"]["MessageParam"][];
-            /** System */
-            system?: string | components["schemas"]["TextBlock"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolParam"][] | null;
-            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
-            thinking?: components["schemas"]["Thinking"] | null;
-            output_config?: components["schemas"]["OutputConfig"] | null;
-            /** Max Tokens */
-            max_tokens: number;
-            /** Stream */
-            stream?: boolean | null;
-            /** Stop Sequences */
-            stop_sequences?: string[] | null;
-            /** Temperature */
-            temperature?: number | null;
-            /** Top P */
-            top_p?: number | null;
-            /** Top K */
-            top_k?: number | null;
-            metadata?: components["schemas"]["Metadata"] | null;
-        };
-        /**
-         * Metadata
-         * @description Who the request is for.
-         */
-        Metadata: {
-            /** User Id */
-            user_id?: string | null;
         };
         /**
          * Moderation
@@ -2208,26 +2254,14 @@ export interface components {
             key: string;
         };
         /**
-         * OutputConfig
-         * @description The form of the answer.
+         * OutputTokensDetails
+         * @description A detailed breakdown of the output tokens.
          */
-        OutputConfig: {
-            format?: components["schemas"]["OutputFormat"] | null;
-        };
-        /**
-         * OutputFormat
-         * @description JSON that matches a schema.
-         */
-        OutputFormat: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "json_schema";
-            /** Schema */
-            schema: {
-                [key: string]: unknown;
-            };
+        OutputTokensDetails: {
+            /** Reasoning Tokens */
+            reasoning_tokens: number;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * PasswordBody
@@ -2258,26 +2292,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * Ranked
-         * @description Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder
-         *     says, 0 to 1. Scores of different models can not be compared.
-         */
-        Ranked: {
-            /** Index */
-            index: number;
-            /** Relevance Score */
-            relevance_score: number;
-            document?: components["schemas"]["RankedDocument"] | null;
-        };
-        /**
-         * RankedDocument
-         * @description The text of a document.
-         */
-        RankedDocument: {
-            /** Text */
-            text: string;
-        };
-        /**
          * Readiness
          * @description Whether new requests are welcome.
          */
@@ -2297,48 +2311,6 @@ export interface components {
             name: string;
         };
         /**
-         * RerankBody
-         * @description `POST /v1/rerank`.
-         */
-        RerankBody: {
-            /** Model */
-            model?: string | null;
-            /** Query */
-            query: string;
-            /** Documents */
-            documents: (string | {
-                text: string;
-            })[];
-            /** Top N */
-            top_n?: number | null;
-            /**
-             * Return Documents
-             * @default true
-             */
-            return_documents: boolean;
-        };
-        /**
-         * RerankUsage
-         * @description Tokens that were read.
-         */
-        RerankUsage: {
-            /** Total Tokens */
-            total_tokens: number;
-        };
-        /**
-         * Reranked
-         * @description The best first.
-         */
-        Reranked: {
-            /** Id */
-            id: string;
-            /** Model */
-            model: string;
-            usage: components["schemas"]["RerankUsage"];
-            /** Results */
-            results: components["schemas"]["Ranked"][];
-        };
-        /**
          * ResponseFormat
          * @description `response_format`: any text, any JSON object, or JSON that matches a schema.
          */
@@ -2352,8 +2324,8 @@ export interface components {
         };
         /**
          * ServedModel
-         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `labels`:
-         *     those that a model for /v1/classify gives; `parent`: the model that an adapter is put on (vLLM's name for it).
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
+         *     the model that an adapter is put on (vLLM's name for it).
          */
         ServedModel: {
             /** Id */
@@ -2375,8 +2347,6 @@ export interface components {
             languages: string[];
             /** Chat */
             chat: boolean;
-            /** Labels */
-            labels?: string[] | null;
             /** Parent */
             parent?: string | null;
         } & {
@@ -2443,33 +2413,6 @@ export interface components {
             include_obfuscation?: boolean | null;
         };
         /**
-         * TextBlock
-         * @description Text.
-         */
-        TextBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * TextContent
-         * @description Text of the answer.
-         */
-        TextContent: {
-            /**
-             * Type
-             * @default text
-             * @constant
-             */
-            type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
          * TextPart
          * @description A part of a message: text is the only kind that a text model reads.
          */
@@ -2481,76 +2424,6 @@ export interface components {
             type: "text";
             /** Text */
             text: string;
-        };
-        /**
-         * Thinking
-         * @description Whether the model shall think before it answers; with `adaptive` it is the model's own choice.
-         */
-        Thinking: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "disabled" | "adaptive";
-        };
-        /**
-         * ThinkingBlock
-         * @description What another model thought: no part of what was said.
-         */
-        ThinkingBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "redacted_thinking" | "thinking";
-        };
-        /**
-         * TokenCount
-         * @description What a conversation comes to.
-         */
-        TokenCount: {
-            /** Input Tokens */
-            input_tokens: number;
-        };
-        /**
-         * TokenizeBody
-         * @description `POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first.
-         */
-        TokenizeBody: {
-            /** Model */
-            model?: string | null;
-            /** Prompt */
-            prompt?: string | null;
-            /** Messages */
-            messages?: components["schemas"]["Message"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolBody"][] | null;
-            /**
-             * Add Special Tokens
-             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
-             * @default true
-             */
-            add_special_tokens: boolean;
-            /**
-             * Return Token Strs
-             * @description Whether the text of each token is wanted as well.
-             * @default false
-             */
-            return_token_strs: boolean;
-        };
-        /**
-         * Tokenized
-         * @description `count` ids in `tokens`; `max_model_len`: how many fit into the model's context.
-         */
-        Tokenized: {
-            /** Count */
-            count: number;
-            /** Max Model Len */
-            max_model_len: number;
-            /** Tokens */
-            tokens: number[];
-            /** Token Strs */
-            token_strs?: string[] | null;
         };
         /**
          * ToolBody
@@ -2578,93 +2451,6 @@ export interface components {
             type: "function";
             function: components["schemas"]["CalledFunction"];
         };
-        /**
-         * ToolChoiceParam
-         * @description Whether, and which, tools are used. `name`: of the type `tool`.
-         */
-        ToolChoiceParam: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "auto" | "any" | "tool" | "none";
-            /** Name */
-            name?: string | null;
-            /** Disable Parallel Tool Use */
-            disable_parallel_tool_use?: boolean | null;
-        };
-        /**
-         * ToolParam
-         * @description A tool that the model may use.
-         */
-        ToolParam: {
-            /** Name */
-            name: string;
-            /** Description */
-            description?: string | null;
-            /** Input Schema */
-            input_schema: {
-                [key: string]: unknown;
-            };
-            /** Strict */
-            strict?: boolean | null;
-        };
-        /**
-         * ToolResultBlock
-         * @description What came of a call.
-         */
-        ToolResultBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "tool_result";
-            /** Tool Use Id */
-            tool_use_id: string;
-            /** Content */
-            content?: string | components["schemas"]["TextBlock"][] | null;
-            /** Is Error */
-            is_error?: boolean | null;
-        };
-        /**
-         * ToolUseBlock
-         * @description A call that the assistant made.
-         */
-        ToolUseBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "tool_use";
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Input */
-            input: {
-                [key: string]: unknown;
-            };
-        };
-        /**
-         * ToolUseContent
-         * @description A call.
-         */
-        ToolUseContent: {
-            /**
-             * Type
-             * @default tool_use
-             * @constant
-             */
-            type: "tool_use";
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Input */
-            input: {
-                [key: string]: unknown;
-            };
-        };
         /** TopLogprob */
         TopLogprob: {
             /** Token */
@@ -2688,14 +2474,52 @@ export interface components {
             lora_name: string;
         };
         /**
-         * Usage
-         * @description The usage information for the request.
+         * UploadInfo
+         * @description OpenAI's object. `file`: what a completed one became.
          */
-        Usage: {
-            /** Prompt Tokens */
-            prompt_tokens: number;
-            /** Total Tokens */
-            total_tokens: number;
+        UploadInfo: {
+            /** Id */
+            id: string;
+            /** Bytes */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number;
+            /** Filename */
+            filename: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "upload";
+            /** Purpose */
+            purpose: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "completed" | "cancelled" | "expired";
+            file?: components["schemas"]["FileInfo"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * UploadPart
+         * @description The upload Part represents a chunk of bytes we can add to an Upload object.
+         */
+        UploadPart: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "upload.part";
+            /** Upload Id */
+            upload_id: string;
         } & {
             [key: string]: unknown;
         };
@@ -2938,216 +2762,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ChatCompletion"];
                     "text/event-stream": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_embeddings_v1_embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    tokenize_v1_tokenize_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TokenizeBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Tokenized"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    detokenize_v1_detokenize_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["DetokenizeBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Detokenized"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    classify_v1_classify_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ClassifyBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Classifications"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    rerank_v1_rerank_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["RerankBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Reranked"];
                 };
             };
             /** @description Client Error */
@@ -3473,94 +3087,6 @@ export interface operations {
             };
         };
     };
-    embed_with_engine_v1_openai_deployments__name__embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    embed_with_engine_v1_engines__name__embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     edit_with_engine_v1_engines__name__edits_post: {
         parameters: {
             query?: never;
@@ -3725,27 +3251,27 @@ export interface operations {
             };
         };
     };
-    create_message_v1_messages_post: {
+    list_files_v1_files_get: {
         parameters: {
-            query?: never;
+            query?: {
+                purpose?: string | null;
+                limit?: number;
+                after?: string | null;
+                order?: "asc" | "desc";
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MessagesBody"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description The answer; with stream, server-sent events from message_start to message_stop. */
+            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MessageObject"];
-                    "text/event-stream": unknown;
+                    "application/json": components["schemas"]["FileList"];
                 };
             };
             /** @description Client Error */
@@ -3754,7 +3280,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description Server Error */
@@ -3763,12 +3289,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    count_tokens_v1_messages_count_tokens_post: {
+    create_file_v1_files_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -3777,7 +3303,15 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CountBody"];
+                "multipart/form-data": {
+                    /** Format: binary */
+                    file: string;
+                    /** @enum {string} */
+                    purpose: "assistants" | "batch" | "evals" | "fine-tune" | "user_data";
+                    /** @enum {string} */
+                    "expires_after[anchor]"?: "created_at";
+                    "expires_after[seconds]"?: number;
+                };
             };
         };
         responses: {
@@ -3787,7 +3321,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TokenCount"];
+                    "application/json": components["schemas"]["FileInfo"];
                 };
             };
             /** @description Client Error */
@@ -3796,7 +3330,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description Server Error */
@@ -3805,7 +3339,463 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_file_v1_files__file_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_file_v1_files__file_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileDeleted"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_content_v1_files__file_id__content_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The content, byte by byte. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_upload_v1_uploads_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateUploadBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_upload_v1_uploads__upload_id__complete_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompleteUploadBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    add_upload_part_v1_uploads__upload_id__parts_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    data: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadPart"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_upload_v1_uploads__upload_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_all_batches_v1_batches_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                after?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_batch_v1_batches_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateBatchBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_batch_v1_batches__batch_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_v1_batches__batch_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
