@@ -96,9 +96,7 @@ def start_server(
     **settings: Any,
 ) -> RunningServer:
     """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine. `beside`: models that
-    are served after it."""
-    """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine. A server with a
-    database has a home folder of its own too, as it keeps files there."""
+    are served after it. A server with a database has a home folder of its own too, as it keeps files there."""
     store = accounts.database if accounts is not None else database
     if store is not None and "home" not in settings:
         file = file_of(store.url)

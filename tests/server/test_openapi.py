@@ -117,8 +117,6 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
             if path == "/metrics":  # Prometheus' own format
                 assert set(answers["200"]["content"]) == {"text/plain"}
                 continue
-            good = answers["200"]["content"]["application/json"]["schema"]
-            assert "$ref" in good, (where, "an untyped answer")
             shape = "/AnthropicErrorBody" if path.startswith("/v1/messages") else "/ErrorBody"
             assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith(shape), where
             if path.endswith("/content"):
@@ -126,7 +124,6 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
             else:
                 good = answers["200"]["content"]["application/json"]["schema"]
                 assert "$ref" in good, (where, "an untyped answer")
-            assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), where
             assert operation["summary"]
             if method == "post" and path in FORMS:
                 [schema] = [kind["schema"] for kind in operation["requestBody"]["content"].values()]

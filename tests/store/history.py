@@ -108,9 +108,13 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "cached_tokens": 0,
                 "output_tokens": 0,
             }
+        ],
+    },
     "0005": {
         "files": [
+            {
                 "id": "file-1",
+                "user_id": "user-1",
                 "purpose": "fine-tune",
                 "filename": "对话.jsonl",
                 "size_bytes": 5_000_000_000,
@@ -120,18 +124,23 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "created_at": 1_700_000_008,
                 "expires_at": None,
             },
+            {
                 "id": "file-2",
+                "user_id": None,
                 "purpose": "batch_output",
                 "filename": "out.jsonl",
                 "size_bytes": 0,
                 "sha256": "f" * 64,
                 "status": "error",
                 "status_details": "x",
+                "created_at": 1_700_000_008,
                 "expires_at": 1_800_000_000,
             },
         ],
         "uploads": [
+            {
                 "id": "upload-1",
+                "user_id": "user-1",
                 "purpose": "batch",
                 "filename": "a.jsonl",
                 "size_bytes": 10,

@@ -8,8 +8,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
-from fastapi import Depends, FastAPI, Security
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,36 +18,18 @@ from chatwright.engine.opened import OpenedModel
 from chatwright.engine.process.memory import MemoryBudget
 from chatwright.engine.text import TextModel
 from chatwright.inspection.looking import Looking
-from chatwright.server import health, pages, scrape
+from chatwright.server import pages
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
-from chatwright.server.anthropic import messages
-from chatwright.server.console import account, explain, limits, session, usage, users, welcome
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
-from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
-from chatwright.server.json_body import BodyLimit
 from chatwright.server.observation import Observation
-from chatwright.server.openai import (
-    adapters,
-    chat,
-    classify,
-    completions,
-    embeddings,
-    legacy,
-    organization,
-    rerank,
-    tokens,
-)
-from chatwright.server.openai import adapters, chat, completions, legacy, uploads
-from chatwright.server.openai import batches as openai_batches
-from chatwright.server.openai import files as openai_files
-from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
-from chatwright.server.permission import Permit, check_policies
+from chatwright.server.permission import check_policies
+from chatwright.server.routes import include_routes
 from chatwright.server.state import ServerState
 from chatwright.server.tidying import kept_tidy
 from chatwright.settings import Settings
@@ -56,7 +37,6 @@ from chatwright.store.accounts.service import Accounts
 from chatwright.store.database import Database
 from chatwright.store.files import Files, Uploads
 from chatwright.store.files.uploads import PART_BYTES
-from chatwright.store.policy import Action
 
 # A file of half a gigabyte over a slow line.
 FILE_TIMEOUT_S = 3600.0
@@ -79,22 +59,27 @@ def create_app(
     assert text_models, "a server without a model has nothing to answer with"
     models = list(text_models)
     store = accounts.database if accounts is not None else database
-    looking = Looking(settings, budget or MemoryBudget.of(settings))
+    files = Files(store, settings) if store is not None else None
+    state = ServerState(
+        settings,
+        models,
+        AdapterShelf(settings, models, opened),
+        Looking(settings, budget or MemoryBudget.of(settings)),
+        accounts,
+        store,
+        files,
+        Uploads(files) if files is not None else None,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.server.meter.start()
-        yield
-        await asyncio.gather(app.state.server.looking.close(), *(model.close() for model in models))
-        await app.state.server.meter.close()
+        state.meter.start()
+        async with kept_tidy(files), state.batches.running() if state.batches is not None else nullcontext():
+            yield
+        await asyncio.gather(state.looking.close(), *(model.close() for model in models))
+        await state.meter.close()
         if accounts is not None:
             await accounts.written()
-    files = Files(store, settings) if store is not None else None
-
-        async with kept_tidy(files):
-        async with kept_tidy(files), batches.running() if batches is not None else nullcontext():
-            yield
-        await asyncio.gather(*(model.close() for model in models))
         if store is not None:
             await store.close()
 
@@ -110,59 +95,15 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
-    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), looking, accounts, store)
-    shelf = AdapterShelf(settings, models, opened)
-    app.state.server = ServerState(settings, models, shelf, accounts, store, files, Uploads(files) if files else None)
+    app.state.server = state
+    state.batches = BatchRunner(app, state, files) if files is not None else None
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
-    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
-    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    app.include_router(health.router)
-    app.include_router(scrape.router, dependencies=[key])
-    for router, action in (
-        (completions.router, Action.GENERATE),
-        (chat.router, Action.GENERATE),
-        (embeddings.router, Action.GENERATE),
-        (tokens.router, Action.GENERATE),
-        (classify.router, Action.GENERATE),
-        (rerank.router, Action.GENERATE),
-        (served.router, Action.READ_MODELS),
-        (legacy.router, Action.GENERATE),
-    ):
-        allowed = Depends(Permit(action))
-        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
-        # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False, dependencies=[allowed])
-    app.include_router(messages.router, prefix="/v1", dependencies=[key, Depends(Permit(Action.GENERATE))])
-    for router in (openai_files.router, uploads.router, uploads.parts_router):
-    for router in (
-        openai_files.router,
-        uploads.router,
-        uploads.parts_router,
-        openai_batches.router,
-        openai_batches.bodiless_router,
-    ):
-        app.include_router(router, prefix="/v1", dependencies=[key])
-        app.include_router(router, include_in_schema=False)
-    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    app.include_router(organization.router, prefix="/v1", dependencies=[key])
-    for console in (
-        session.router,
-        welcome.router,
-        account.router,
-        own_keys.router,
-        users.router,
-        usage.router,
-        limits.router,
-        explain.router,
-    ):
-        app.include_router(console, prefix="/api", dependencies=[key])
+    include_routes(app)
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.
-    app.add_middleware(BodyLimit, max_bytes=settings.body_limit_bytes, timeout_s=settings.read_timeout_s)
-    # The last one added is the outermost: headers on every answer, then who may come in, then how much may be sent.
     bounds = Bounds(settings.body_limit_bytes, settings.read_timeout_s, settings.read_timeout_s)
     app.add_middleware(BodyLimit, bounds=bounds, others=_bounds_of_files(settings))
     if settings.cors_origins:
@@ -183,10 +124,8 @@ def create_app(
     app.add_middleware(CrashGuard)
     app.add_middleware(ResponseHeaders)
     level = logging.INFO if settings.log_format == "json" else logging.DEBUG
-    app.add_middleware(Observation, metrics=app.state.server.meter.metrics, level=level)
+    app.add_middleware(Observation, metrics=state.meter.metrics, level=level)
     check_policies(app)
-    batches = BatchRunner(app, app.state.server, files) if files is not None else None
-    app.state.server.batches = batches
     return app
 
 

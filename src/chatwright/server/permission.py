@@ -29,8 +29,8 @@ class Permit:
         actor = actor_of(request)
         rule = RULES[self.action]
         is_open = rule.open and actor.via is Via.OPEN
-        if request.app.state.server.accounts is None and rule.scope is Scope.ADMIN and not is_open:
-        if request.app.state.server.accounts is None and RULES[self.action].scope not in (None, Scope.INFERENCE):
+        needs_more = rule.scope not in (None, Scope.INFERENCE)
+        if request.app.state.server.accounts is None and needs_more and not is_open:
             require_admin(request)  # says where the token is to be found
         authorize(actor, self.action)
         return actor

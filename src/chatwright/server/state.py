@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -23,6 +23,8 @@ from chatwright.store.files import Files, Uploads
 
 if TYPE_CHECKING:
     from chatwright.server.batches.runner import BatchRunner
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -117,33 +119,30 @@ State = Annotated[ServerState, Depends(get_state)]
 
 async def need_database(state: State) -> Database:
     """A dependency: the store. Raises StoreUnavailableError (503) where there is none."""
-    if state.database is None:
-        raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
-    return state.database
+    return _there(state.database)
 
 
-NeedDatabase = Annotated[Database, Depends(need_database)]
 async def need_files(state: State) -> Files:
-    """A dependency: the files of this server. Raises StoreUnavailableError where there is no database."""
-    if state.files is None:
-        raise StoreUnavailableError("This server has no database: its log says why.")
-    return state.files
-
-
-NeedFiles = Annotated[Files, Depends(need_files)]
+    """A dependency: the files of this server. Raises StoreUnavailableError (503) where there is no database."""
+    return _there(state.files)
 
 
 async def need_uploads(state: State) -> Uploads:
     """The same for uploads."""
-    if state.uploads is None:
-    return state.uploads
-
-
-NeedUploads = Annotated[Uploads, Depends(need_uploads)]
+    return _there(state.uploads)
 
 
 async def need_batches(state: State) -> Any:
     """The same for batches."""
-    if state.batches is None:
-        raise StoreUnavailableError("This server has no database: its log says why.")
-    return state.batches
+    return _there(state.batches)
+
+
+def _there(part: T | None) -> T:
+    if part is None:
+        raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
+    return part
+
+
+NeedDatabase = Annotated[Database, Depends(need_database)]
+NeedFiles = Annotated[Files, Depends(need_files)]
+NeedUploads = Annotated[Uploads, Depends(need_uploads)]

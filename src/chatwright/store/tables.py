@@ -7,9 +7,7 @@ between databases. A table comes with the code that uses it, and with a migratio
 - conversations (user_id, title, model, …, active_message_id) and messages, a tree of rows: id, conversation_id, parent_id (of the
   same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
-- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
-- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
-  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
+- files (contents under the home folder by id), uploads and upload_parts, batches;
 - jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
 """
 
@@ -191,6 +189,7 @@ class File(Base):
     __tablename__ = "files"
     __table_args__ = (CheckConstraint("status IN ('uploaded', 'processed', 'error')", name="status"),)
 
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     user_id: Mapped[str | None] = _user_id_or_operator()
     purpose: Mapped[str] = mapped_column(String(32))
     filename: Mapped[str] = mapped_column(String(255))
@@ -208,9 +207,16 @@ class Upload(Base):
     __tablename__ = "uploads"
     __table_args__ = (CheckConstraint("status IN ('pending', 'completed', 'cancelled')", name="status"),)
 
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = _user_id_or_operator()
+    purpose: Mapped[str] = mapped_column(String(32))
+    filename: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     mime_type: Mapped[str] = mapped_column(String(255))
+    status: Mapped[str] = mapped_column(String(16))
     file_expires_after_s: Mapped[int | None] = mapped_column(BigInteger)
     file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id", ondelete="SET NULL"), index=True)
+    created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
@@ -219,6 +225,7 @@ class UploadPart(Base):
 
     __tablename__ = "upload_parts"
 
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[int] = mapped_column(BigInteger)
