@@ -337,7 +337,7 @@ def test_attention_that_is_too_large_is_a_mean_and_then_nothing() -> None:
     assert mean.notes == ["before", MEAN_ATTENTION]
     assert with_attention(whole, "mean", weights.size).notes == ["before"]
     for shown in ("heads", "mean"):
-        nothing = with_attention(whole, shown, weights.size // 4 - 1)  # type: ignore[arg-type]
+        nothing = with_attention(whole, shown, weights.size // 4 - 1)
         assert (nothing.attention.size, nothing.notes) == (0, ["before", ATTENTION_LEFT_OUT])
     assert with_attention(whole, "none", weights.size).notes == ["before"]
 
