@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,11 +21,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
+from chatwright.server.permission import route_policies
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.accounts.sessions import begin_session
 from chatwright.store.actor import OPERATOR
 from chatwright.store.database import Database
 from chatwright.store.migrate import upgrade
+from chatwright.store.policy import Action
 from chatwright.store.tables import Reservation, Usage, User
 from chatwright.store.url import parse_url, sqlite_url
 from chatwright.store.usage.limits import Figure, Subject, set_limit
@@ -252,6 +255,53 @@ def test_a_limit_of_a_model_is_of_all_its_names(own: Server) -> None:
         assert http.post("/v1/completions", json=body).status_code == 200
         assert_error(other.post("/v1/completions", json={**body, "model": MODEL}), 429, code="rate_limit_exceeded")
         assert_error(other.post(f"/v1/engines/{MODEL}/completions", json=body), 429)
+
+
+# What each route that makes a model work takes; a route that is not here fails the test below.
+LEAST = {
+    "/chat/completions": {"messages": CHAT["messages"]},
+    "/completions": {"prompt": "The"},
+    "/generate": {"prompt": "The"},
+    "/edits": {"instruction": "x"},
+}
+
+
+def test_no_route_generates_past_a_limit(own: Server) -> None:
+    own.limit({"concurrent_requests": 0}, model=MODEL)
+    seen = 0
+    with own.program() as http:
+        for policy in route_policies(own.running.app):
+            if policy.action is not Action.GENERATE or policy.method != "POST":
+                continue
+            path = re.sub(r"\{[^}]*\}", MODEL, policy.path)
+            body = next(
+                body for end, body in LEAST.items() if path.endswith(end)
+            )  # StopIteration: give this test a body
+            for more in ({}, {"stream": True}):
+                assert_error(http.post(path, json={"model": MODEL, **body, **more}), 429, code="rate_limit_exceeded")
+            seen += 1
+    assert seen >= 16
+    assert own.used() == (0, 0, 0)
+
+
+def test_who_leaves_while_they_wait_to_be_let_in_holds_nothing(start: StartServer, tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "chatwright.db")
+    asyncio.run(_upgraded(url))
+    server = start(database=Database(url))
+    body = json.dumps({"model": MODEL, "prompt": "The", "max_tokens": 1}).encode()
+    with closing(sqlite3.connect(tmp_path / "chatwright.db", isolation_level=None)) as other:
+        other.execute(
+            "INSERT INTO limits (id, model, concurrent_requests, created_at) VALUES ('limit-1', ?, 1, 0)", [MODEL]
+        )
+        for _ in range(5):
+            other.execute("BEGIN IMMEDIATE")
+            with server.connect() as sock:
+                sock.sendall(http_request("POST", "/v1/completions", body))
+                time.sleep(0.2)
+            time.sleep(0.1)
+            other.execute("COMMIT")
+        wait_until(lambda: other.execute("SELECT count(*) FROM reservations").fetchone()[0] == 0)
+        server.complete(prompt="The", max_tokens=1)
 
 
 PROMPTS = ["The capital", "你好，世界", "def add"]
