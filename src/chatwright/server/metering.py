@@ -73,6 +73,7 @@ class Meter:
             entry.reserved = admission.tokens
             # Should the server die before it says more: its prompt it had.
             noted = replace(entry, used=Tokens(wanted.n_prompt))
+            entry.may_have_row = True
             await note(session, self.books.server, [noted], entry.started_at)
         entry.noted = noted.used
         return admission

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatwright.errors import Detail, LimitReachedError
@@ -90,12 +91,8 @@ class Counted:
 
 async def limits_for(session: AsyncSession, payer: Payer, model: str) -> Sequence[Limit]:
     """Those that a request has to keep to."""
-    subjects = [Limit.model == model]
-    if payer.user_id:
-        subjects.append(Limit.user_id == payer.user_id)
-    if payer.key_id:
-        subjects.append(Limit.key_id == payer.key_id)
-    return (await session.scalars(select(Limit).where(or_(*subjects)).order_by(Limit.id))).all()
+    # "" is nobody's id.
+    return (await session.scalars(_limits(), {"model": model, "user": payer.user_id, "key": payer.key_id})).all()
 
 
 async def admit(session: AsyncSession, limits: Sequence[Limit], wanted: Wanted, now: int) -> Admission:
@@ -156,32 +153,39 @@ def _cap(limit: Limit, counted: Counted, wanted: Wanted, cap: int | None, now: i
 
 async def count(session: AsyncSession, limit: Limit, now: int) -> Counted:
     """What counts against a limit now. One statement, which sees one state: what ends meanwhile is in one of the two tables."""
-    minute, month = minute_of(now), month_of(now)
-    used, running = _subject(limit, Usage), _subject(limit, Reservation)
-    spent = Usage.input_tokens + Usage.output_tokens
-    row = (
-        await session.execute(
-            select(
-                _sum(Usage.requests, used, Usage.start >= minute),
-                _sum(spent, used, Usage.start >= minute),
-                _sum(spent, used, Usage.start >= month),
-                select(func.count()).where(running, Reservation.started_at >= minute).scalar_subquery(),
-                _sum(Reservation.tokens, running, Reservation.started_at >= minute),
-                _sum(Reservation.tokens, running, Reservation.started_at >= month),
-                select(func.count()).where(running).scalar_subquery(),
-            )
-        )
-    ).one()
+    subject: Subject = "key_id" if limit.key_id is not None else "user_id" if limit.user_id is not None else "model"
+    values = {"value": getattr(limit, subject), "minute": minute_of(now), "month": month_of(now)}
+    row = (await session.execute(_count(subject), values)).one()
     ended_requests, minute_tokens, month_tokens, new, minute_reserved, month_reserved, n_running = map(int, row)
     return Counted(ended_requests + new, minute_tokens + minute_reserved, month_tokens + month_reserved, n_running)
 
 
-def _subject(limit: Limit, table: type[Usage | Reservation]) -> ColumnElement[bool]:
-    if limit.key_id is not None:
-        return table.key_id == limit.key_id
-    if limit.user_id is not None:
-        return table.user_id == limit.user_id
-    return table.model == limit.model
+Subject = Literal["key_id", "user_id", "model"]
+
+
+# Statements that every request needs are built once: building costs more than running.
+@cache
+def _limits() -> Select[Limit]:
+    subjects = (Limit.model == bindparam("model"), Limit.user_id == bindparam("user"), Limit.key_id == bindparam("key"))
+    return select(Limit).where(or_(*subjects)).order_by(Limit.id)
+
+
+@cache
+def _count(subject: Subject) -> Select[Any]:
+    minute: BindParameter[int] = bindparam("minute")
+    month: BindParameter[int] = bindparam("month")
+    value: BindParameter[str] = bindparam("value")
+    used, running = getattr(Usage, subject) == value, getattr(Reservation, subject) == value
+    spent = Usage.input_tokens + Usage.output_tokens
+    return select(
+        _sum(Usage.requests, used, Usage.start >= minute),
+        _sum(spent, used, Usage.start >= minute),
+        _sum(spent, used, Usage.start >= month),
+        select(func.count()).where(running, Reservation.started_at >= minute).scalar_subquery(),
+        _sum(Reservation.tokens, running, Reservation.started_at >= minute),
+        _sum(Reservation.tokens, running, Reservation.started_at >= month),
+        select(func.count()).where(running).scalar_subquery(),
+    )
 
 
 def _sum(column: Any, *conditions: ColumnElement[bool]) -> Any:

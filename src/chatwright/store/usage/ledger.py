@@ -7,14 +7,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningDelete
 
 from chatwright.store.database import one_at_a_time
 from chatwright.store.ids import new_id
-from chatwright.store.tables import Reservation, Usage
+from chatwright.store.tables import Base, Reservation, Usage
 from chatwright.store.usage.payer import Kind, Payer
 from chatwright.store.usage.times import DAY, minute_of
 
@@ -37,8 +40,8 @@ class Tokens:
 class Entry:
     """A request in the books of the server that answers it. `reserved`: tokens that it will not exceed.
 
-    `noted`: what its row in the store says it has used; None while it has no row. `is_counted`: whether it counts as a request: not
-    when it was refused before it began.
+    `noted`: what its row in the store says it has used; None while it has no row, as far as we know (`may_have_row`).
+    `is_counted`: whether it counts as a request: not when it was refused before it began.
     """
 
     payer: Payer
@@ -49,6 +52,7 @@ class Entry:
     used: Tokens = Tokens()
     noted: Tokens | None = None
     is_counted: bool = True
+    may_have_row: bool = False
     id: str = field(default_factory=lambda: new_id("reservation"))
 
 
@@ -72,20 +76,16 @@ async def note(session: AsyncSession, server: str, entries: Iterable[Entry], now
         }
         for entry, used in written
     ]
-    changing = ("seen_at", "input_tokens", "cached_tokens", "output_tokens")
+    for entry, _ in written:
+        entry.may_have_row = True  # also where nobody hears of the commit
     if rows:
-        statement = _insert(session, Reservation).values(rows)
-        await session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"], set_={name: statement.excluded[name] for name in changing}
-            )
-        )
+        await _execute(session, "reservations", rows)
     return written
 
 
 async def settle(session: AsyncSession, entries: Sequence[Entry]) -> None:
     """Turn the reservations of requests that ended into usage."""
-    taken = await _take(session, [entry.id for entry in entries])
+    taken = await _take(session, [entry.id for entry in entries if entry.may_have_row])
     gone = {entry.id for entry in entries if entry.noted is not None} - taken
     sums: dict[_Key, _Sums] = defaultdict(_Sums)
     for entry in entries:
@@ -166,36 +166,57 @@ async def _take(session: AsyncSession, ids: Sequence[str]) -> set[str]:
     """Delete reservations; those that were there."""
     if not ids:
         return set()
-    return set(await session.scalars(delete(Reservation).where(Reservation.id.in_(ids)).returning(Reservation.id)))
+    connection = await session.connection()
+    return {row.id for row in await connection.execute(_delete(), {"ids": list(ids)})}
+
+
+@cache
+def _delete() -> ReturningDelete[tuple[str]]:
+    table = Base.metadata.tables["reservations"]
+    return delete(table).where(table.c.id.in_(bindparam("ids", expanding=True))).returning(table.c.id)
 
 
 async def _add(session: AsyncSession, sums: dict[_Key, _Sums]) -> None:
     # In the order of ids: two servers that add to the same rows must not wait for each other.
-    for key in sorted(sums, key=lambda key: key.id):
-        more = sums[key]
-        if more == _Sums():
-            continue
-        statement = _insert(session, Usage).values(
-            id=key.id,
-            start=key.start,
-            user_id=key.payer.user_id,
-            key_id=key.payer.key_id,
-            model=key.model,
-            kind=key.kind,
-            requests=more.requests,
-            input_tokens=more.input,
-            cached_tokens=more.cached,
-            output_tokens=more.output,
-        )
-        await session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["id"], set_={name: getattr(Usage, name) + statement.excluded[name] for name in COUNTS}
-            )
-        )
+    rows = [
+        {
+            "id": key.id,
+            "start": key.start,
+            "user_id": key.payer.user_id,
+            "key_id": key.payer.key_id,
+            "model": key.model,
+            "kind": key.kind,
+            "requests": more.requests,
+            "input_tokens": more.input,
+            "cached_tokens": more.cached,
+            "output_tokens": more.output,
+        }
+        for key, more in sorted(sums.items(), key=lambda item: item[0].id)
+        if more != _Sums()
+    ]
+    if rows:
+        await _execute(session, "usage", rows)
 
 
-def _insert(session: AsyncSession, table: type[Reservation | Usage]) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can update what is there already: both databases know it, each in its own class."""
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+async def _execute(session: AsyncSession, table: Written, rows: list[dict[str, Any]]) -> None:
+    connection = await session.connection()
+    await connection.execute(_upsert(table, connection.dialect.name), rows)
+
+
+Written = Literal["reservations", "usage"]
+
+
+@cache
+def _upsert(table: Written, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Insert rows, or change those that are there: reservations are written anew, usage is added to. Both databases know that, each
+    in a class of its own. Built once, as that costs more than running it."""
+    target = Base.metadata.tables[table]
+    statement = postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
+    new = statement.excluded
+    if table == "usage":
+        return statement.on_conflict_do_update(
+            index_elements=["id"], set_={name: target.c[name] + new[name] for name in COUNTS}
+        )
+    return statement.on_conflict_do_update(
+        index_elements=["id"], set_={name: new[name] for name in ("seen_at", *COUNTS[1:])}
+    )
