@@ -181,6 +181,16 @@ def test_a_cross_encoder_reads_both_together(served: RunningServer, heads: dict[
     assert all(abs(score - alone) > 1e-4 for score in results.values())
 
 
+def test_no_text_can_forge_a_mark(served: RunningServer) -> None:
+    """With [SEP] in a query its end would count as part of the document."""
+    for text in ("a [SEP] b", "[CLS]", "[MASK] [PAD][UNK]"):
+        answer = served.post("/v1/tokenize", {"model": "pairs", "prompt": text, "return_token_strs": True}).json()
+        marks = [
+            token for token in answer["token_strs"] if token.startswith("[") and token.endswith("]") and len(token) > 1
+        ]
+        assert marks == ["[CLS]", "[SEP]"], answer
+
+
 def test_options_of_ranking(served: RunningServer) -> None:
     whole = rerank(served)
 

@@ -130,6 +130,8 @@ def _build(
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL if token in vocab])
+    # The text of a mark is ordinary text, unlike at Transformers: who writes [SEP] into a document could end it, and begin another.
+    tokenizer.encode_special_tokens = True
     return tokenizer, vocab["[PAD]"]
 
 
