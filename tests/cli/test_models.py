@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.hub import ModelsFolder
+from chatwright.model.head_folder import save_head
+from chatwright.model.heads import TextClassifier
+from chatwright.model.load import load_model
 from tests.cli.conftest import Run
 
 
@@ -58,6 +62,21 @@ def test_an_encoder_is_pulled_listed_and_shown_as_what_it_is(command: Run, minil
     refused = command("complete", "vectors", "Once upon a time")
     assert refused.code == 1
     assert "vectors turns texts into vectors and writes none" in refused.err
+
+
+def test_a_model_with_a_head_is_pulled_listed_and_shown_as_what_it_is(
+    command: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    head = TextClassifier(load_model(tiny_folder), ("good", "差评"), pad_id=0)
+    save_head(head, tmp_path / "head", write_tokenizer=lambda target: copy_tokenizer(tiny_folder, target))
+    assert command("pull", str(tmp_path / "head"), "--name", "mood").code == 0
+    assert json.loads(command("ls", "--json").out)[0]["error"] is None
+    details = json.loads(command("show", "mood", "--json").out)
+    assert (details["writes_text"], details["labels"], details["chat_template"]) == (False, ["good", "差评"], None)
+    assert "gives texts labels: good, 差评" in command("show", "mood").out
+    refused = command("complete", "mood", "Once upon a time")
+    assert refused.code == 1
+    assert "mood gives texts labels and does nothing else" in refused.err
 
 
 def test_ls_lists_a_broken_model_as_broken(command: Run, tiny: str, home: Path) -> None:
