@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatwright.engine.blocks import BLOCK_TOKENS, blocks_for
-from chatwright.engine.protocol import GenerateRequest, SamplingParams
-from chatwright.engine.scheduler import Chunk, Scheduler
+from chatwright.engine.protocol import BACKGROUND, GenerateRequest, SamplingParams
+from chatwright.engine.scheduler import MOST_STILL, Chunk, Scheduler
 from chatwright.engine.sequence import Group, Sequence
 
 MAX_BATCH, MAX_STEP, CACHE = 4, 24, 160
-OWNERS = ["ann", "bob", "eve"]
+BATCH = BACKGROUND + "batch"
+OWNERS = ["ann", "bob", "eve", BATCH]
 
 
 class FakeModel:
@@ -65,6 +66,7 @@ class Simulation:
         self.living: list[Sequence] = []
         self.n_answer: dict[Sequence, int] = {}
         self.finished: list[Sequence] = []
+        self.n_still = 0
 
     def add(
         self, prompt: list[int], *, n: int = 1, n_answer: int = 1, scored: bool = False, owner: str = ""
@@ -99,6 +101,7 @@ class Simulation:
     def step(self) -> list[Chunk]:
         scheduler = self.scheduler
         decoding = [s for s in scheduler.running if len(s.token_ids) - s.n_cached == 1]
+        resting = {s for s in decoding if s.group.request.owner == BATCH}
         chunks, preempted = scheduler.schedule()
         assert chunks, "there is work, but nothing is done"
         assert len(scheduler.running) <= scheduler.max_batch
@@ -108,7 +111,10 @@ class Simulation:
         self.check_blocks()
         taken = [chunk.sequence for chunk in chunks]
         assert len(taken) == len(set(taken))
-        assert all(s in taken for s in decoding if s not in preempted), "a prompt stopped somebody's answer"
+        stopped = {s for s in decoding if s not in preempted and s not in taken}
+        assert stopped <= resting, "a prompt stopped somebody's answer"
+        self.n_still = self.n_still + 1 if stopped else 0
+        assert self.n_still <= MOST_STILL, "the background never comes forward"
         assert sum(chunk.end - chunk.start for chunk in chunks) <= MAX_STEP + len(decoding)
         written: set[tuple[int, int]] = set()
         for chunk in chunks:
@@ -188,6 +194,37 @@ def test_everybody_is_served_rightly_within_the_limits(prefix_cache: bool, event
     simulation.check_answers()
     if not prefix_cache:
         assert simulation.scheduler.n_reused_tokens == simulation.scheduler.pool.n_idle == 0
+
+
+def test_a_batch_stands_still_while_a_prompt_of_others_is_computed() -> None:
+    """And comes forward by one token now and then, and with all of its own when nobody's prompt is left."""
+    simulation = Simulation(cache_tokens=1600)
+    batch = [*simulation.add([1, 2, 3], n_answer=60, owner=BATCH), *simulation.add([4, 5], n_answer=60, owner=BATCH)]
+    for _ in range(3):
+        simulation.step()
+    before = [len(sequence.token_ids) for sequence in batch]
+    [chat] = simulation.add(list(range(MAX_STEP * (MOST_STILL + 3))), n_answer=5, owner="ann")
+    steps = 0
+    while not chat.n_output:
+        simulation.step()
+        steps += 1
+    assert steps <= MOST_STILL + 4, "the prompt had nearly all of each step to itself"
+    assert [len(sequence.token_ids) for sequence in batch] == [n + 1 for n in before]
+    simulation.step()
+    assert [len(sequence.token_ids) for sequence in batch] == [n + 2 for n in before], "beside answers it goes on"
+    simulation.run()
+    simulation.check_answers()
+
+
+def test_a_batch_that_fills_the_cache_does_not_stop_those_who_wait_for_room() -> None:
+    simulation = Simulation(cache_tokens=128, max_batch=2)
+    for number in range(2):
+        simulation.add([number, *range(30)], n_answer=30, owner=BATCH)
+    for _ in range(4):
+        simulation.step()
+    simulation.add([7, *range(40)], n_answer=30, owner="ann")
+    simulation.run()
+    simulation.check_answers()
 
 
 def test_preempted_equals_unpreempted() -> None:

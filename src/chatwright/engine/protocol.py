@@ -16,6 +16,10 @@ from msgspec import Struct
 FinishReason = Literal["stop", "length", "abort", "error", "grammar"]
 
 
+# How owners begin whose work may wait, such as batches: while a prompt of somebody else is computed it stands still.
+BACKGROUND = "background:"
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen.

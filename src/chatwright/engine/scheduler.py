@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from chatwright.engine.blocks import BLOCK_TOKENS, BlockPool, Prefix, blocks_for
 from chatwright.engine.fair_queue import FairQueue
 from chatwright.engine.pacing import Pacer
+from chatwright.engine.protocol import BACKGROUND
 from chatwright.engine.sequence import Group, Sequence
+
+# Steps in a row in which background work stands still, before it comes forward by one.
+MOST_STILL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Scheduler:
         self.n_reused_tokens = 0
         self.n_preempted = 0
         self._step = 0
+        self._n_still = 0
         # Whether the next in the queue did not fit: it is looked at again when somebody has ended, not in every step.
         self._blocked = False
 
@@ -84,11 +89,11 @@ class Scheduler:
         chunks: list[Chunk] = []
         preempted: list[Sequence] = []
         self._step += 1
-        # The list gets shorter from its end when there are too few blocks.
-        for sequence in self.running:
-            if _n_missing(sequence) == 1 and self._cover(sequence, len(sequence.token_ids), preempted):
-                chunks.append(Chunk(sequence, sequence.n_cached, len(sequence.token_ids)))
-        self._add_prompts(chunks, preempted)
+        still = self._background_stands_still()
+        self._fill(chunks, preempted, still)
+        if still and not chunks:  # the others could not be helped either
+            self._n_still = 0
+            self._fill(chunks, preempted, still=False)
         return chunks, preempted
 
     def observe(self, chunks: list[Chunk], seconds: float) -> None:
@@ -119,7 +124,26 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._blocked = False
 
-    def _add_prompts(self, chunks: list[Chunk], preempted: list[Sequence]) -> None:
+    def _fill(self, chunks: list[Chunk], preempted: list[Sequence], still: bool) -> None:
+        # The list gets shorter from its end when there are too few blocks.
+        for sequence in self.running:
+            if still and _is_background(sequence):
+                continue
+            if _n_missing(sequence) == 1 and self._cover(sequence, len(sequence.token_ids), preempted):
+                chunks.append(Chunk(sequence, sequence.n_cached, len(sequence.token_ids)))
+        self._add_prompts(chunks, preempted, still)
+
+    def _background_stands_still(self) -> bool:
+        """Whether somebody else's prompt is to be computed: nobody waits for the next token of a batch, many do for their first.
+        Not where that prompt waits for room, which the background may be taking."""
+        can_start = len(self.running) < self.max_batch and not self._blocked
+        waits = any(_n_missing(s) > 1 and not _is_background(s) for s in self.running) or (
+            can_start and any(not _is_background(s) for s in self.waiting)
+        )
+        self._n_still = self._n_still + 1 if waits and self._n_still < MOST_STILL else 0
+        return self._n_still > 0
+
+    def _add_prompts(self, chunks: list[Chunk], preempted: list[Sequence], still: bool) -> None:
         """Fill the step up with parts of prompts. Owners take turns, step by step, so that nobody's short prompt waits for
         another's long one; those of one owner are computed one after the other, so that the next finds what they share."""
         budget = self.max_step_tokens
@@ -130,9 +154,11 @@ class Scheduler:
         turns: dict[str, int] = {}
         for sequence in self.running:
             turns[_owner(sequence)] = max(sequence.prompt_step, turns.get(_owner(sequence), -1))
-        prompts = deque(sorted((s for s in self.running if s not in busy), key=lambda s: turns[_owner(s)]))
+        waiting_for = (s for s in self.running if s not in busy and not (still and _is_background(s)))
+        prompts = deque(sorted(waiting_for, key=lambda s: turns[_owner(s)]))
+        resting = {_owner(s) for s in self.waiting if _is_background(s)} if still else set()
         while budget:
-            newcomer = None if preempted else self._next({_owner(sequence) for sequence in prompts})
+            newcomer = None if preempted else self._next(resting | {_owner(sequence) for sequence in prompts})
             if newcomer and prompts and turns.get(_owner(newcomer), -1) >= turns[_owner(prompts[0])]:
                 newcomer = None
             if newcomer:
@@ -248,3 +274,7 @@ def _n_missing(sequence: Sequence) -> int:
 
 def _owner(sequence: Sequence) -> str:
     return sequence.group.request.owner
+
+
+def _is_background(sequence: Sequence) -> bool:
+    return _owner(sequence).startswith(BACKGROUND)

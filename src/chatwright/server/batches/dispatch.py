@@ -15,6 +15,7 @@ from starlette.types import Message, Scope
 
 from chatwright.server.access import ACTOR
 from chatwright.server.errors import error_object, log_crash
+from chatwright.server.openai.generation import IN_BACKGROUND
 from chatwright.store.actor import Actor
 
 
@@ -57,6 +58,7 @@ class Dispatcher:
             "state": {},
             "app": self._app,
             ACTOR: actor,
+            IN_BACKGROUND: True,
         }
         sent = False
         status, headers, received = 500, {}, bytearray()

@@ -12,7 +12,7 @@ from openai.types import CompletionUsage
 from openai.types.completion_usage import PromptTokensDetails
 from starlette.requests import Request
 
-from chatwright.engine.protocol import SamplingParams
+from chatwright.engine.protocol import BACKGROUND, SamplingParams
 from chatwright.engine.text import Admission, TextEvent, TextFinish, TextModel, TextRequest, random_seed
 from chatwright.errors import InvalidRequestError, OverloadedError
 from chatwright.server.metering import Bill, Charge
@@ -28,6 +28,10 @@ PROMPTS_AT_ONCE = 16
 FULL_QUEUE_PAUSE_S = 0.05
 # Events that wait here for a client that reads slowly.
 MAX_UNREAD = 64
+
+
+# Where a request's scope says that nobody sits waiting for its answer.
+IN_BACKGROUND = "chatwright.background"
 
 
 class ClientGoneError(Exception):
@@ -72,7 +76,10 @@ def owner_of(body: SamplingBody) -> str:
 
     Users of one key take turns in the queue, and none finds, or times, what the prompts of another left in the cache.
     """
-    return hashlib.blake2b(body.user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() if body.user else ""
+    if not body.user:
+        return ""
+    digest = hashlib.blake2b(body.user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return BACKGROUND + digest if body.user.startswith(BACKGROUND) else digest
 
 
 def on_behalf_of(body: SamplingBody, request: Request) -> None:
@@ -80,6 +87,8 @@ def on_behalf_of(body: SamplingBody, request: Request) -> None:
     actor = actor_of(request)
     if actor.user_id is not None:
         body.user = f"{actor.user_id}\n{body.user or ''}"
+    if request.scope.get(IN_BACKGROUND):
+        body.user = f"{BACKGROUND}{body.user or ''}"
 
 
 def usage(n_prompt: int, n_completion: int, n_reused: int | None = None) -> CompletionUsage:
