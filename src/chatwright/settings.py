@@ -106,6 +106,13 @@ class Settings(BaseSettings):
     # Of all loaded models together, in bytes or as "4GB"; 0: most of what is free when the server starts.
     memory_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=0, ge=0)
 
+    # Training jobs of the API: how many at once (0: none), and what each may use; 0: half of the threads, most of the free memory.
+    max_jobs: int = Field(default=1, ge=0, le=64)
+    job_threads: int = Field(default=0, ge=0, le=1024)
+    job_memory: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=0, ge=0)
+    # Stands in the names of their results: ft:MODEL:ORGANIZATION:SUFFIX:ID.
+    organization: str = Field(default="chatwright", pattern=r"^[A-Za-z0-9-]{1,40}$")
+
     body_limit_bytes: int = Field(default=16 * _MIB, ge=1024)
     # Of one file, in one piece and in parts; of all files of one user.
     file_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=512 * _MIB, ge=1024)

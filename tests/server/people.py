@@ -34,6 +34,8 @@ ROLES = {
 KEYS = {
     "inference key": ("member", [Scope.INFERENCE]),
     "files key": ("member", [Scope.FILES, Scope.FINE_TUNING]),
+    "full key": ("member", [Scope.INFERENCE, Scope.FILES, Scope.FINE_TUNING]),
+    "full key of other": ("other", [Scope.INFERENCE, Scope.FILES, Scope.FINE_TUNING]),
     "admin key": ("admin", [Scope.ADMIN]),
     "revoked key": ("member", list(Scope)[:3]),
     "expired key": ("member", list(Scope)[:3]),

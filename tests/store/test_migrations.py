@@ -77,10 +77,11 @@ async def test_an_upgrade_keeps_every_row(url: URL, revision: str) -> None:
     def check(connection: Connection) -> None:
         for name, rows in rows_until(revision).items():
             table = Base.metadata.tables[name]
-            (key,) = (column.name for column in table.primary_key)
-            found = {row[key]: dict(row) for row in connection.execute(select(table)).mappings()}
+            key = [column.name for column in table.primary_key]
+            stored = connection.execute(select(table)).mappings()
+            found = {tuple(row[name] for name in key): dict(row) for row in stored}
             for row in rows:
-                assert found[row[key]].items() >= row.items()
+                assert found[tuple(row[name] for name in key)].items() >= row.items()
             assert len(found) == len(rows)
 
     await on(url, check)

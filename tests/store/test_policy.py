@@ -24,7 +24,7 @@ WHO = {
     "nobody": NOBODY,
     "open": OPEN,
     "server key": SERVER_KEY,
-    "files key": key(Role.MEMBER, Scope.FILES),
+    "files key": key(Role.MEMBER, Scope.FILES, Scope.FINE_TUNING),
     "inference key": key(Role.MEMBER, Scope.INFERENCE),
     "admin key": key(Role.ADMIN, Scope.ADMIN),
     "member": person(Role.MEMBER),
@@ -52,6 +52,8 @@ MAY: dict[Action, set[str]] = {
     Action.READ_LIMITS: ADMINS,
     Action.CHANGE_LIMITS: ADMINS,
     Action.READ_METRICS: ADMINS | {"open"},
+    Action.USE_JOBS: PERSONS | {"files key", "operator"},
+    Action.RUN_JOBS: {"operator"},
     Action.USE_FILES: {"files key", "member", "admin", "owner", "operator"},
     Action.USE_BATCHES: {"files key", "member", "admin", "owner", "operator"},
 }

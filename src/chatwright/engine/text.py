@@ -154,6 +154,11 @@ class TextModel:
     writes_text = True
     embeds = True
     labels: tuple[str, ...] = ()
+    embed. takes_instructions: whether a plain prompt is what a user says, and not a text to be continued.
+    """
+
+    writes_text = True
+    takes_instructions = False
 
     def __init__(
         self,

@@ -84,6 +84,26 @@ class AdapterShelf:
             self._opened[name] = opened
             return model
 
+    def base_called(self, name: str) -> TextModel | None:
+        """The model of that name that is served as it is, with no adapter in its place."""
+        return next((model for model in self._models if model.name == name and model.adapter is None), None)
+
+    def path_of(self, base: TextModel) -> Path | None:
+        """Where its files lie; None where that was not said."""
+        return next((known.path for known in self._bases.values() if known.engine is base.engine), None)
+
+    async def put_beside(self, base: TextModel, name: str, folder: Path) -> TextModel:
+        """The base with the adapter in a folder, as a model that is in no list: who knows of it is the caller's business.
+
+        Raises InvalidModelError, ModelNotFoundError, and what loading the base raises.
+        """
+        path = self.path_of(base)
+        assert path is not None
+        async with self._changing:
+            opened = await asyncio.to_thread(open_model, path, name, self._settings, folder)
+            await base.engine.load_adapter(name, str(folder))
+            return opened.with_engine(base.engine)
+
     async def unload(self, name: str) -> None:
         """Serve it no more; answers under way end with it. Raises ModelNotFoundError, InvalidRequestError for what is no adapter,
         or the only thing served."""

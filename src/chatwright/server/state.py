@@ -16,8 +16,12 @@ from chatwright.server.adapters import AdapterShelf
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias, is_embedding_alias
+from chatwright.jobs.names import is_result_name
+from chatwright.jobs.service import Jobs
+from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
+from chatwright.store.actor import Actor
 from chatwright.store.database import Database
 from chatwright.store.files import Files, Uploads
 
@@ -44,6 +48,8 @@ class ServerState:
     files: Files | None = None
     uploads: Uploads | None = None
     batches: BatchRunner | None = None
+    jobs: Jobs | None = None
+    fine_tuned: FineTunedModels | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)
@@ -56,17 +62,24 @@ class ServerState:
         """Whether not everybody who can connect is let in."""
         return self.accounts is not None or self.settings.api_key is not None
 
-    async def model_for_answer(self, name: str | None) -> TextModel:
-        """The model that shall answer, loaded if it was not.
+    async def model_for_answer(self, name: str | None, actor: Actor) -> TextModel:
+        """The model that shall answer to somebody, loaded if it was not.
 
         Raises InvalidRequestError, ModelNotFoundError, OverloadedError, EngineError, and what loading raises.
         """
         self.check_open()
         if not name:
             raise InvalidRequestError("Name a model: the field model is missing.", param="model", code="missing_model")
-        model = self.find_model(name)
+        model = await self.model_called(name, actor)
         await model.engine.ready()
         return model
+
+    async def model_called(self, name: str, actor: Actor) -> TextModel:
+        """The model that answers to a name or alias, or the result of a job of this actor. Raises ModelNotFoundError, and for a
+        result what loading it raises."""
+        if self.fine_tuned is not None and is_result_name(name):
+            return await self.fine_tuned.model(name, actor)
+        return self.find_model(name)
 
     def check_open(self) -> None:
         """Raises OverloadedError when the server is on its way out."""
@@ -146,3 +159,16 @@ def _there(part: T | None) -> T:
 NeedDatabase = Annotated[Database, Depends(need_database)]
 NeedFiles = Annotated[Files, Depends(need_files)]
 NeedUploads = Annotated[Uploads, Depends(need_uploads)]
+    if state.batches is None:
+        raise StoreUnavailableError("This server has no database: its log says why.")
+    return state.batches
+
+
+async def need_jobs(state: State) -> Jobs:
+    """The same for jobs."""
+    if state.jobs is None:
+        raise StoreUnavailableError("This server has no database: its log says why.")
+    return state.jobs
+
+
+NeedJobs = Annotated[Jobs, Depends(need_jobs)]

@@ -30,6 +30,8 @@ class Action(StrEnum):
     READ_METRICS = "read metrics"
     USE_FILES = "see, upload and delete one's own files"
     USE_BATCHES = "see, begin and cancel one's own batches"
+    USE_JOBS = "train models, and delete them"
+    RUN_JOBS = "carry out everybody's jobs"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Rule:
 
 RULES: dict[Action, Rule] = {
     Action.READ_API: Rule(),
-    Action.READ_MODELS: Rule(),
+    Action.READ_MODELS: Rule(others=Role.ADMIN),
     Action.GENERATE: Rule(Scope.INFERENCE),
     Action.CHANGE_MODELS: Rule(Scope.ADMIN, Role.ADMIN),
     Action.USE_ACCOUNT: Rule(role=Role.MEMBER, person=True),
@@ -71,6 +73,9 @@ RULES: dict[Action, Rule] = {
     Action.USE_FILES: Rule(Scope.FILES),
     # From files to files; to begin one is to generate too, which is asked for beside it.
     Action.USE_BATCHES: Rule(Scope.FILES),
+    # What somebody trains, and on what, is theirs alone; of their models administrators see the names.
+    Action.USE_JOBS: Rule(Scope.FINE_TUNING),
+    Action.RUN_JOBS: Rule(Scope.ADMIN, Role.OWNER, operator=True, others=Role.OWNER),
 }
 
 

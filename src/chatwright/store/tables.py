@@ -9,6 +9,8 @@ between databases. A table comes with the code that uses it, and with a migratio
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (contents under the home folder by id), uploads and upload_parts, batches;
 - jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
+- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
+  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
 """
 
 from __future__ import annotations
@@ -271,3 +273,59 @@ class Batch(Base):
     expired_at: Mapped[int | None] = mapped_column(BigInteger)
     cancelling_at: Mapped[int | None] = mapped_column(BigInteger)
     cancelled_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Job(Base):
+    """Long work. The truth is its folder, `jobs/ID` of the home folder `place`; this row points at it and repeats what lists show.
+
+    `number`: counted up, the order of the queue and of lists. `state`: what it is, or is to be: a process may need a moment to
+    follow. `parameters`, `chosen`: JSON, what was asked for, and the numbers that came of it. `model_name`: what its result is
+    called as a model, `model_state`: whether there is one. `journal`: JSON, how far the folder's journals were read into events.
+    `tries`: starts since it last got on.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('validating', 'queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"
+        ),
+        CheckConstraint("model_state IN ('none', 'ready', 'deleted')", name="model_state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = _user_id_or_operator()
+    number: Mapped[int] = mapped_column(BigInteger, unique=True)
+    place: Mapped[str] = mapped_column(String(ID_LENGTH))
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    parameters: Mapped[str] = mapped_column(Text)
+    chosen: Mapped[str | None] = mapped_column(Text)
+    model_name: Mapped[str] = mapped_column(String(400), unique=True)
+    model_state: Mapped[str] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_param: Mapped[str | None] = mapped_column(String(64))
+    trained_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    result_file_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    journal: Mapped[str] = mapped_column(Text)
+    n_events: Mapped[int] = mapped_column(Integer)
+    tries: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
+    estimated_finish: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class JobEvent(Base):
+    """Something that happened to a job. `data`: JSON."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (CheckConstraint("level IN ('info', 'warn', 'error')", name="level"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    level: Mapped[str] = mapped_column(String(8))
+    type: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[str | None] = mapped_column(Text)

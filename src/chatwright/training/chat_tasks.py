@@ -17,7 +17,7 @@ from chatwright.evaluation.text_metrics import token_f1
 from chatwright.i18n import _
 from chatwright.model.folder import write_model_folder
 from chatwright.model.gpt import GPT
-from chatwright.model.lora import LoraConfig, add_lora, save_adapter
+from chatwright.model.lora import LoraConfig, add_lora, load_adapter, save_adapter
 from chatwright.text.manifest import Split
 from chatwright.tokenizer.supervision import Supervised
 from chatwright.tokenizer.tokenizer import Tokenizer
@@ -63,8 +63,11 @@ class _ForChat:
             model = self.base.load_decoder(self.device, tune["dropout"], trainable=True)
             return model, partial(self._write_model, model, card), "model"
         model = self.base.load_decoder(self.device, 0.0, trainable=False)
-        config = LoraConfig(r=tune["rank"], alpha=tune["alpha"], dropout=tune["dropout"])
-        add_lora(model, config, seed)
+        if "adapter" in tune:
+            config = load_adapter(model, Path(tune["adapter"]), trainable=True)
+        else:
+            config = LoraConfig(r=tune["rank"], alpha=tune["alpha"], dropout=tune["dropout"])
+            add_lora(model, config, seed)
 
         def write(folder: Path) -> None:
             kept = replace(config, alpha=config.alpha * tune.get("strength", 1.0))
@@ -121,7 +124,7 @@ class ChatTask(_ForChat):
 
     def settings(self) -> dict[str, Any]:
         """See Task."""
-        return {"pack_length": self.pack_length}
+        return {"pack_length": self.pack_length, "n_tokens": sum(map(len, self.train))}
 
     def shape(self, train: Items, held_out: Items, packed: bool) -> Shape:
         """See Task."""
@@ -199,7 +202,8 @@ class PreferenceTask(_ForChat):
 
     def settings(self) -> dict[str, Any]:
         """See Task."""
-        return {}
+        rows = (row for pair in self.train for row in (*pair.chosen, *pair.rejected))
+        return {"n_tokens": sum(len(row.ids) for row in rows)}
 
     def shape(self, train: Items, held_out: Items, packed: bool) -> Shape:
         """See Task."""

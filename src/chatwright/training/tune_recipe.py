@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from chatwright.errors import Detail, InvalidDatasetError, UsageError
@@ -76,6 +77,7 @@ class TuneOptions:
     base and the tuned weights lie models that are almost as good at what was learned and forgot less (Wortsman et al. 2022).
     `folds`, each with `seeds` seeds from `seed` on; `choose`: a setting within them. `answers`: held-out questions to be answered
     when training is over, for token F1 (None: 32 with folds, none without). `final`: after folds, train on all training data too.
+    `adapter`: the folder of one to go on with, instead of a new one. `keep`: how many of the newest checkpoints stay.
     """
 
     method: Method
@@ -99,6 +101,8 @@ class TuneOptions:
     choose: Choose | None = None
     answers: int | None = None
     final: bool = True
+    adapter: Path | None = None
+    keep: int = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -134,6 +138,7 @@ class TuneOptions:
             ("--alpha", self.alpha is not None, ("lora", "dpo")),
             ("--strength", self.strength is not None, ("lora",)),
             ("--beta", self.beta is not None, ("dpo",)),
+            ("--adapter", self.adapter is not None, ("lora", "dpo")),
             ("--augment", bool(self.augmentations), ("full", "lora", "classify", "tag")),
         ):
             if given and self.method not in methods:
@@ -276,7 +281,7 @@ def resolve(options: TuneOptions, shape: Shape, precision: Precision) -> Recipe:
         warmdown_share=0.9,
         clip=1.0,
         precision=precision,
-        keep=1,
+        keep=options.keep,
         patience=patience,
     )
     why |= {
@@ -294,6 +299,8 @@ def resolve(options: TuneOptions, shape: Shape, precision: Precision) -> Recipe:
     }
     if adapts:
         tune["alpha"] = float(options.alpha if options.alpha is not None else 2 * options.lora_rank)
+    if options.adapter is not None and adapts:
+        tune["adapter"] = str(options.adapter.resolve())
     if method == "lora":
         tune["strength"] = options.strength if options.strength is not None else 1.0
     if options.n_answers:
@@ -350,11 +357,15 @@ def _batch_rows(options: TuneOptions, shape: Shape, sequences: int) -> tuple[int
     return by_tokens, _("about {n} tokens a step", n=STEP_TOKENS)
 
 
+def usual_learning_rate(method: Method) -> float:
+    """Of an adapter."""
+    return 5e-5 if method == "dpo" else 5e-4
+
+
 def _learning_rate(options: TuneOptions, d_model: int) -> tuple[float, str]:
     if options.lora_rank:
-        if options.method == "dpo":
-            return 5e-5, _("usual for DPO with LoRA")
-        return 5e-4, _("usual for LoRA: about ten times that of full tuning")
+        reason = _("usual for LoRA: about ten times that of full tuning")
+        return usual_learning_rate(options.method), _("usual for DPO with LoRA") if options.method == "dpo" else reason
     rate = 5e-6 if options.method == "dpo" else 5e-5
     # the best rate falls with the width (Yang et al. 2022)
     reason = _("{rate} at a width of 768, and inversely to it: {width} here", rate=f"{rate:g}", width=d_model)

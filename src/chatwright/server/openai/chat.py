@@ -39,6 +39,7 @@ from chatwright.server.openai.generation import (
 from chatwright.server.openai.requests import ChatBody, conversation
 from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
 from chatwright.server.openai.tools import ToolUse
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["chat"])
@@ -65,6 +66,8 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     model = await state.model_for_answer(model_name)
     prompt = await ChatPrompt.of(body, model)
     job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request))
+    model = await state.model_for_answer(model_name, actor_of(request))
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())

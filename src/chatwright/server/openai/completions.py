@@ -32,6 +32,7 @@ from chatwright.server.openai.generation import (
 )
 from chatwright.server.openai.requests import MAX_SEQUENCES, CompletionBody
 from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
 
 router = APIRouter(route_class=JsonRoute, tags=["completions"])
@@ -57,6 +58,8 @@ async def complete(body: CompletionBody, model_name: str | None, request: Reques
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name)
     job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
+    model = await state.model_for_answer(model_name, actor_of(request))
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
@@ -147,7 +150,8 @@ class _Job:
                 code="invalid_value",
             )
         # Those models took a plain prompt as an instruction; continuing it as text would be a wrong answer.
-        as_chat = is_instruct(name) and not body.echo and not body.suffix and model.template is not None
+        instructed = is_instruct(name) or model.takes_instructions
+        as_chat = instructed and not body.echo and not body.suffix and model.template is not None
         ids = []
         for prompt in prompts:
             if isinstance(prompt, str):

@@ -24,6 +24,7 @@ from chatwright.server.openai.generation import (
     usage,
 )
 from chatwright.server.openai.requests import ChatBody, CompletionBody, EditBody, SamplingBody
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
 
 EDIT_SLACK_TOKENS = 256
@@ -107,16 +108,17 @@ async def list_engines(state: State) -> Engines:
 
 
 @router.get("/engines/{name:path}")
-async def retrieve_engine(name: str, state: State) -> Engine:
+async def retrieve_engine(name: str, request: Request, state: State) -> Engine:
     """One served model, as an engine."""
-    state.find_model(name)
+    await state.model_called(name, actor_of(request))
     return Engine(id=name)
 
 
 async def edit(body: EditBody, model_name: str | None, request: Request, state: ServerState) -> Edit:
     """The edited text, asked for in the model's chat template."""
     # The edit models had names of their own; any served name or alias will do.
-    model = await state.model_for_answer("davinci" if model_name in EDIT_MODELS else model_name)
+    name = "davinci" if model_name in EDIT_MODELS else model_name
+    model = await state.model_for_answer(name, actor_of(request))
     question = f"{body.instruction}\n\n{body.input}" if body.input else body.instruction
     system = "Apply the instruction to the text and answer with the edited text only."
     prompt = await model.encode_chat([{"role": "system", "content": system}, {"role": "user", "content": question}])

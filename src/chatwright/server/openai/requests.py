@@ -71,7 +71,7 @@ class SamplingBody(BaseModel):
     # Field → values that ask for nothing and so may be sent. Everything else is refused by name.
     unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
-    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    model: Annotated[str, StringConstraints(max_length=400)] | None = None
     temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None

@@ -1,0 +1,1 @@
+"""Tests of jobs: folders, files, workers and journals, without a server."""
