@@ -1,6 +1,6 @@
 """The same with openai 0.28.1, by both of its ways: `FineTune` (prompts and completions) and `FineTuningJob` (conversations).
 
-    OPENAI_API_BASE=http://127.0.0.1:8000/v1 OPENAI_API_KEY=TOKEN python -m examples.fine_tuning.old [MODEL]
+OPENAI_API_BASE=http://127.0.0.1:8000/v1 OPENAI_API_KEY=TOKEN python -m examples.fine_tuning.old [MODEL]
 """
 
 from __future__ import annotations

@@ -76,17 +76,18 @@ async def test_those_of_others_do_not_exist(database: Database) -> None:
         await work.succeed(session, OPERATOR, job.id, trained_tokens=5, result_file_id=None)
     for other in (bob, admin, OPERATOR):
         async with database.write() as session:
-            for ask in (
-                lambda: own.get_job(session, other, job.id),
-                lambda: own.cancel_job(session, other, job.id),
-                lambda: own.pause_job(session, other, job.id),
-                lambda: own.resume_job(session, other, job.id, validated=True),
-                lambda: own.list_events(session, other, job.id, before=None, limit=5),
-                lambda: own.events_since(session, other, job.id, after=0, limit=5),
-                lambda: own.delete_model(session, other, job.model_name),
+            for ask, more in (
+                (own.get_job, {}),
+                (own.cancel_job, {}),
+                (own.pause_job, {}),
+                (own.resume_job, {"validated": True}),
+                (own.list_events, {"before": None, "limit": 5}),
+                (own.events_since, {"after": 0, "limit": 5}),
             ):
                 with pytest.raises(NotFoundError):
-                    await ask()
+                    await ask(session, other, job.id, **more)  # type: ignore[operator]
+            with pytest.raises(NotFoundError):
+                await own.delete_model(session, other, job.model_name)
             assert await own.find_model(session, other, job.model_name, to_use=True) is None
             with pytest.raises(NotFoundError):
                 await own.list_jobs(session, other, after=job.id, limit=5)

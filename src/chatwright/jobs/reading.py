@@ -124,7 +124,8 @@ def trained_tokens(run: Run) -> int | None:
         tune, training = run.section("tune"), run.section("training")
         step = History.read(run).step
         share = min(1.0, step / training["n_steps"])
-        return int(round(tune["n_tokens"] * tune["epochs"] * share))
+        n_tokens: int = round(tune["n_tokens"] * tune["epochs"] * share)
+        return n_tokens
     except (TrainingError, KeyError, TypeError, ZeroDivisionError):
         return None
 

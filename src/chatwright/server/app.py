@@ -125,9 +125,8 @@ def create_app(
         store,
         files,
         Uploads(files) if files else None,
-        batches,
-        jobs,
-        FineTunedModels(jobs, shelf, models, settings) if jobs else None,
+        jobs=jobs,
+        fine_tuned=FineTunedModels(jobs, shelf, models, settings) if jobs else None,
     )
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
