@@ -49,7 +49,7 @@ def fine_tuning_job(path: Path, model: str) -> int:
     write_conversations(path)
     with path.open("rb") as stream:
         file = api.File.create(file=stream, purpose="fine-tune", user_provided_filename="veloria.jsonl")
-    job = api.FineTuningJob.create(training_file=file.id, model=model, hyperparameters={"n_epochs": 10})
+    job = api.FineTuningJob.create(training_file=file.id, model=model, hyperparameters={"n_epochs": 5})
     while job.status not in ("succeeded", "failed", "cancelled"):
         time.sleep(1)
         job = api.FineTuningJob.retrieve(job.id)

@@ -41,6 +41,20 @@ ROUTES = {
     ("post", "/v1/uploads/{upload_id}/parts"),
     ("post", "/v1/uploads/{upload_id}/complete"),
     ("post", "/v1/uploads/{upload_id}/cancel"),
+    ("post", "/v1/fine_tuning/jobs"),
+    ("get", "/v1/fine_tuning/jobs"),
+    ("get", "/v1/fine_tuning/jobs/{job_id}"),
+    ("post", "/v1/fine_tuning/jobs/{job_id}/cancel"),
+    ("post", "/v1/fine_tuning/jobs/{job_id}/pause"),
+    ("post", "/v1/fine_tuning/jobs/{job_id}/resume"),
+    ("get", "/v1/fine_tuning/jobs/{job_id}/events"),
+    ("get", "/v1/fine_tuning/jobs/{job_id}/checkpoints"),
+    ("post", "/v1/fine-tunes"),
+    ("get", "/v1/fine-tunes"),
+    ("get", "/v1/fine-tunes/{job_id}"),
+    ("post", "/v1/fine-tunes/{job_id}/cancel"),
+    ("get", "/v1/fine-tunes/{job_id}/events"),
+    ("delete", "/v1/models/{name}"),
     ("get", "/v1/batches"),
     ("post", "/v1/batches"),
     ("get", "/v1/batches/{batch_id}"),
@@ -90,7 +104,12 @@ ROUTES = {
 
 # Their bodies are forms, and what has no body.
 FORMS = ("/v1/files", "/v1/uploads/{upload_id}/parts")
-NO_BODY = ("/v1/uploads/{upload_id}/cancel", "/v1/batches/{batch_id}/cancel")
+NO_BODY = (
+    "/v1/uploads/{upload_id}/cancel",
+    "/v1/batches/{batch_id}/cancel",
+    "/v1/fine-tunes/{job_id}/cancel",
+    *(f"/v1/fine_tuning/jobs/{{job_id}}/{action}" for action in ("cancel", "pause", "resume")),
+)
 MOST_USED = ("/v1/completions", "/v1/chat/completions")
 # The same bodies and the same code as above, under names of other ages: writing requests for each takes schemathesis seconds.
 TWINS = ("/v1/openai/", "/generate", "/{name}/edits", "/{name}/chat/completions", "/{name}/embeddings")
