@@ -1,4 +1,4 @@
-"""How fast chat is while a job trains, beside the same with the job's process stopped; taken in turns, so that what else the machine
+"""How fast chat is while a job trains, beside the same with its process stopped; taken in turns, so that whatever else the machine
 does weighs on both.
 
     python -m bench.beside_job URL TOKEN HOME [--model smollm2:135m] [--n 8]
