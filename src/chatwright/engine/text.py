@@ -148,16 +148,13 @@ class TextModel:
 
     adapter: the name of the engine's adapter that answers, or None for the model as it is.
     fim: the control tokens of fill-in-the-middle, for a model that was trained with them. writes_text: whether it does more than
-    embed or label. embeds: whether its vectors are of any use. labels: those that it gives texts.
+    embed or label. embeds: whether its vectors are of any use. labels: those that it gives texts. takes_instructions: whether a
+    plain prompt is what a user says, and not a text to be continued.
     """
 
     writes_text = True
     embeds = True
     labels: tuple[str, ...] = ()
-    embed. takes_instructions: whether a plain prompt is what a user says, and not a text to be continued.
-    """
-
-    writes_text = True
     takes_instructions = False
 
     def __init__(

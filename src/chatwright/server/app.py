@@ -18,8 +18,8 @@ from chatwright.engine.opened import OpenedModel
 from chatwright.engine.process.memory import MemoryBudget
 from chatwright.engine.text import TextModel
 from chatwright.inspection.looking import Looking
-from chatwright.server import health, pages
 from chatwright.jobs.service import Jobs
+from chatwright.server import pages
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.batches.runner import BatchRunner
@@ -29,10 +29,6 @@ from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.observation import Observation
-from chatwright.server.openai import adapters, chat, completions, fine_tunes, fine_tuning, legacy, uploads
-from chatwright.server.openai import batches as openai_batches
-from chatwright.server.openai import files as openai_files
-from chatwright.server.openai import models as served
 from chatwright.server.openai.generation import ClientGoneError
 from chatwright.server.permission import check_policies
 from chatwright.server.routes import include_routes
@@ -66,28 +62,27 @@ def create_app(
     models = list(text_models)
     store = accounts.database if accounts is not None else database
     files = Files(store, settings) if store is not None else None
+    jobs = Jobs(files.database, files, settings) if files is not None else None
+    shelf = AdapterShelf(settings, models, opened)
     state = ServerState(
         settings,
         models,
-        AdapterShelf(settings, models, opened),
+        shelf,
         Looking(settings, budget or MemoryBudget.of(settings)),
         accounts,
         store,
         files,
         Uploads(files) if files is not None else None,
+        jobs=jobs,
+        fine_tuned=FineTunedModels(jobs, shelf, models, settings) if jobs is not None else None,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.meter.start()
-        async with kept_tidy(files), state.batches.running() if state.batches is not None else nullcontext():
-    jobs = Jobs(files.database, files, settings) if files is not None else None
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             kept_tidy(files),
-            batches.running() if batches is not None else nullcontext(),
+            state.batches.running() if state.batches is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),
         ):
             yield
@@ -116,51 +111,6 @@ def create_app(
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     include_routes(app)
-    shelf = AdapterShelf(settings, models, opened)
-    app.state.server = ServerState(
-        settings,
-        models,
-        shelf,
-        accounts,
-        store,
-        files,
-        Uploads(files) if files else None,
-        jobs=jobs,
-        fine_tuned=FineTunedModels(jobs, shelf, models, settings) if jobs else None,
-    )
-    install_error_handlers(app)
-    app.add_exception_handler(ClientGoneError, _nobody_to_answer)
-    app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
-    app.include_router(health.router)
-    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
-    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router, action in (
-        (completions.router, Action.GENERATE),
-        (chat.router, Action.GENERATE),
-        (served.router, Action.READ_MODELS),
-        (legacy.router, Action.GENERATE),
-    ):
-        allowed = Depends(Permit(action))
-        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
-        # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False, dependencies=[allowed])
-    for router in (
-        openai_files.router,
-        uploads.router,
-        uploads.parts_router,
-        openai_batches.router,
-        openai_batches.bodiless_router,
-        fine_tuning.create_router,
-        fine_tuning.router,
-        fine_tunes.create_router,
-        fine_tunes.router,
-        served.delete_router,
-    ):
-        app.include_router(router, prefix="/v1", dependencies=[key])
-        app.include_router(router, include_in_schema=False)
-    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session.router, welcome.router, account.router, own_keys.router, users.router):
-        app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.

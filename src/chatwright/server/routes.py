@@ -18,6 +18,8 @@ from chatwright.server.openai import (
     classify,
     completions,
     embeddings,
+    fine_tunes,
+    fine_tuning,
     legacy,
     organization,
     rerank,
@@ -58,6 +60,11 @@ def include_routes(app: FastAPI) -> None:
         uploads.parts_router,
         openai_batches.router,
         openai_batches.bodiless_router,
+        fine_tuning.create_router,
+        fine_tuning.router,
+        fine_tunes.create_router,
+        fine_tunes.router,
+        served.delete_router,
     ):
         app.include_router(router, prefix="/v1", dependencies=[key])
         app.include_router(router, include_in_schema=False)

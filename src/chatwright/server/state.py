@@ -12,13 +12,13 @@ from chatwright.engine.protocol import EngineStats
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidRequestError, ModelNotFoundError, OverloadedError, StoreUnavailableError
 from chatwright.inspection.looking import Looking
+from chatwright.jobs.names import is_result_name
+from chatwright.jobs.service import Jobs
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias, is_embedding_alias
-from chatwright.jobs.names import is_result_name
-from chatwright.jobs.service import Jobs
-from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.actor import Actor
@@ -150,6 +150,11 @@ async def need_batches(state: State) -> Any:
     return _there(state.batches)
 
 
+async def need_jobs(state: State) -> Jobs:
+    """The same for jobs."""
+    return _there(state.jobs)
+
+
 def _there(part: T | None) -> T:
     if part is None:
         raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
@@ -159,16 +164,4 @@ def _there(part: T | None) -> T:
 NeedDatabase = Annotated[Database, Depends(need_database)]
 NeedFiles = Annotated[Files, Depends(need_files)]
 NeedUploads = Annotated[Uploads, Depends(need_uploads)]
-    if state.batches is None:
-        raise StoreUnavailableError("This server has no database: its log says why.")
-    return state.batches
-
-
-async def need_jobs(state: State) -> Jobs:
-    """The same for jobs."""
-    if state.jobs is None:
-        raise StoreUnavailableError("This server has no database: its log says why.")
-    return state.jobs
-
-
 NeedJobs = Annotated[Jobs, Depends(need_jobs)]

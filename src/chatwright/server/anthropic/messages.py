@@ -40,6 +40,7 @@ from chatwright.server.metering import bill_of
 from chatwright.server.openai.chat import ChatJob, ChatPrompt
 from chatwright.server.openai.generation import on_behalf_of, unless_client_leaves
 from chatwright.server.openai.streaming import Dialect, named_sse, start_stream
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -76,10 +77,10 @@ async def create_message(body: MessagesBody, request: Request, state: State) -> 
 
 
 @router.post("/messages/count_tokens")
-async def count_tokens(body: CountBody, state: State) -> TokenCount:
+async def count_tokens(body: CountBody, request: Request, state: State) -> TokenCount:
     """How many tokens a conversation has, as the model would read it. Nothing is generated."""
     state.check_open()
-    prompt = await ChatPrompt.of(body.as_chat(), state.find_model(body.model))
+    prompt = await ChatPrompt.of(body.as_chat(), await state.model_called(body.model, actor_of(request)))
     return TokenCount(input_tokens=len(prompt.ids))
 
 
@@ -95,7 +96,7 @@ class _Told:
         """Find the model, tokenise, check. Raises as `chat.answer` does."""
         chat = body.as_chat()
         on_behalf_of(chat, request)
-        model = await state.model_for_answer(body.model)
+        model = await state.model_for_answer(body.model, actor_of(request))
         prompt = await ChatPrompt.of(chat, model)
         left = _room(len(prompt.ids), model)
         # Required, and so mostly larger than anybody wants: what does not fit is an end of its own.

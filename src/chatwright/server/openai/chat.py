@@ -63,11 +63,9 @@ async def create_chat_completion(body: ChatBody, request: Request, state: State)
 async def answer(body: ChatBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
-    model = await state.model_for_answer(model_name)
+    model = await state.model_for_answer(model_name, actor_of(request))
     prompt = await ChatPrompt.of(body, model)
     job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request))
-    model = await state.model_for_answer(model_name, actor_of(request))
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())

@@ -16,6 +16,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, Input, as_inputs
 from chatwright.server.openai.generation import computed, reading, usage
+from chatwright.server.permission import actor_of
 from chatwright.server.state import State
 
 router = APIRouter(route_class=JsonRoute, tags=["classify"])
@@ -53,7 +54,7 @@ class Classifications(BaseModel):
 @router.post("/classify", response_model_exclude_none=True)
 async def classify(body: ClassifyBody, request: Request, state: State) -> Classifications:
     """Label texts."""
-    model = await state.model_for_answer(body.model)
+    model = await state.model_for_answer(body.model, actor_of(request))
     if not isinstance(model, ClassifierModel):
         raise InvalidRequestError(
             "The model {name} has no head for labels. Make one with `chatwright tune MODEL DATASET --method classify`.",

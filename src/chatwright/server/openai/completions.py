@@ -56,10 +56,8 @@ async def create_completion(body: CompletionBody, request: Request, state: State
 async def complete(body: CompletionBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
-    model = await state.model_for_answer(model_name)
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     model = await state.model_for_answer(model_name, actor_of(request))
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off)
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())

@@ -22,6 +22,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.generation import check_ids, computed, reading
 from chatwright.server.openai.requests import TokenIds
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
 
 MAX_INPUTS = 2048
@@ -85,7 +86,7 @@ async def create_embeddings(body: EmbeddingBody, request: Request, state: State)
 
 async def embed(body: EmbeddingBody, model_name: str | None, request: Request, state: ServerState) -> Response:
     """Answer an embedding request for the model of that name (from the body, or from a legacy path)."""
-    model = await state.model_for_answer(model_name)
+    model = await state.model_for_answer(model_name, actor_of(request))
     inputs = as_inputs(body.input, model)
     work = model.embed(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
     embedded = await computed(request, work, state.cut_off)

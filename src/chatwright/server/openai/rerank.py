@@ -21,6 +21,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, unit_vector
 from chatwright.server.openai.generation import computed, reading
+from chatwright.server.permission import actor_of
 from chatwright.server.state import State
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
 
@@ -102,7 +103,7 @@ class Reranked(BaseModel):
 @router.post("/rerank", response_model_exclude_none=True)
 async def rerank(body: RerankBody, request: Request, state: State) -> Reranked:
     """Order documents by how well they answer a query."""
-    model = await state.model_for_answer(body.model)
+    model = await state.model_for_answer(body.model, actor_of(request))
     work = _scores(model, body.query, body.documents, reading(bill_of(request), model))
     scores, n_tokens = await computed(request, work, state.cut_off)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]

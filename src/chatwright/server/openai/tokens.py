@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from chatwright.engine.text import TextModel
@@ -18,7 +18,9 @@ from chatwright.server.openai.chat import ChatPrompt
 from chatwright.server.openai.generation import check_ids
 from chatwright.server.openai.requests import MAX_MESSAGES, MAX_PROMPT_TOKENS, ChatBody, Message, TokenId
 from chatwright.server.openai.tools import Tools
+from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
+from chatwright.store.actor import Actor
 
 # Counting the tokens of a text that fits into no context is legitimate; a second of work is enough for it.
 MAX_CHARACTERS = 2**20
@@ -76,9 +78,9 @@ class Detokenized(BaseModel):
 
 
 @router.post("/tokenize", response_model_exclude_none=True)
-async def tokenize(body: TokenizeBody, state: State) -> Tokenized:
+async def tokenize(body: TokenizeBody, request: Request, state: State) -> Tokenized:
     """The tokens of a text or a conversation."""
-    model = _model(state, body.model)
+    model = await _model(state, body.model, actor_of(request))
     if body.messages is not None:
         ids = (await ChatPrompt.of(ChatBody(messages=body.messages, tools=body.tools), model)).ids
     else:
@@ -90,17 +92,17 @@ async def tokenize(body: TokenizeBody, state: State) -> Tokenized:
 
 
 @router.post("/detokenize")
-async def detokenize(body: DetokenizeBody, state: State) -> Detokenized:
+async def detokenize(body: DetokenizeBody, request: Request, state: State) -> Detokenized:
     """The text of tokens."""
-    model = _model(state, body.model)
+    model = await _model(state, body.model, actor_of(request))
     if body.tokens:
         check_ids(body.tokens, model, param="tokens")
     return Detokenized(prompt=await asyncio.to_thread(model.tokenizer.decode, body.tokens))
 
 
-def _model(state: ServerState, name: str | None) -> TextModel:
+async def _model(state: ServerState, name: str | None, actor: Actor) -> TextModel:
     state.check_open()
-    return state.find_model(name) if name else state.models[0]
+    return await state.model_called(name, actor) if name else state.models[0]
 
 
 def _encode(model: TextModel, text: str, *, marks: bool) -> list[int]:
