@@ -250,6 +250,59 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "cancelled_at": None,
             }
         ],
+    "0009": {
+        "responses": [
+            {
+                "id": "resp_1",
+                "user_id": "user-1",
+                "status": "completed",
+                "previous_id": None,
+                "conversation_id": "conv_1",
+                "head": '{"id":"resp_1","status":"completed","metadata":{"topic":"猫"}}',
+                "pieces": "[[[2,0],[1,0]]]",
+                "server": "e" * 64,
+                "seen_at": 1_700_000_020,
+                "cancel_asked": False,
+                "created_at": 1_700_000_019,
+            },
+            {
+                "id": "resp_2",
+                "user_id": None,
+                "status": "queued",
+                "previous_id": "resp_1",
+                "conversation_id": None,
+                "head": '{"id":"resp_2","status":"queued"}',
+                "pieces": None,
+                "server": "e" * 64,
+                "seen_at": 1_700_000_021,
+                "cancel_asked": True,
+                "created_at": 1_700_000_021,
+            },
+        ],
+        "response_items": [
+            {"id": "msg_1", "response_id": "resp_1", "number": 0, "is_output": False, "content": '{"text":"你好 🙂"}'},
+            {"id": "msg_2", "response_id": "resp_1", "number": 1, "is_output": True, "content": '{"text":"abc"}'},
+        ],
+        "api_conversations": [
+            {"id": "conv_1", "user_id": "user-1", "labels": '{"topic":"猫"}', "created_at": 1_700_000_018}
+        ],
+        "api_conversation_items": [
+            {"conversation_id": "conv_1", "id": "msg_1", "number": 0, "content": '{"text":"你好 🙂"}'}
+        ],
+        "stored_completions": [
+            {
+                "id": "chatcmpl-" + "0" * 32,
+                "user_id": "user-1",
+                "position": 1_700_000_022_000_000_001,
+                "model": "tiny",
+                "body": '{"id":"chatcmpl-1"}',
+                "created_at": 1_700_000_022,
+            }
+        ],
+        "stored_messages": [
+            {"completion_id": "chatcmpl-" + "0" * 32, "number": 0, "content": '{"role":"user","content":"🙂"}'}
+        ],
+        "stored_labels": [{"completion_id": "chatcmpl-" + "0" * 32, "name": "topic", "value": "猫"}],
     },
 }
 

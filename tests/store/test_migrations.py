@@ -80,6 +80,9 @@ async def test_an_upgrade_keeps_every_row(url: URL, revision: str) -> None:
             key = [column.name for column in table.primary_key]
             stored = connection.execute(select(table)).mappings()
             found = {tuple(row[name] for name in key): dict(row) for row in stored}
+            found = {
+                tuple(row[name] for name in key): dict(row) for row in connection.execute(select(table)).mappings()
+            }
             for row in rows:
                 assert found[tuple(row[name] for name in key)].items() >= row.items()
             assert len(found) == len(rows)

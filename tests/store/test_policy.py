@@ -56,6 +56,7 @@ MAY: dict[Action, set[str]] = {
     Action.RUN_JOBS: {"operator"},
     Action.USE_FILES: {"files key", "member", "admin", "owner", "operator"},
     Action.USE_BATCHES: {"files key", "member", "admin", "owner", "operator"},
+    Action.USE_RESPONSES: {"inference key", "operator", *PERSONS},
 }
 
 
@@ -85,6 +86,15 @@ def test_what_belongs_to_others_does_not_exist() -> None:
             assert outcome(actor, action, Resource(actor.user_id)) is None
             assert outcome(actor, action, Resource("user-other")) is NotFoundError
             assert outcome(actor, action, Resource(None)) is NotFoundError
+
+
+def test_what_a_program_keeps_is_its_users_alone() -> None:
+    for name in ("owner", "admin", "inference key", "operator"):
+        assert outcome(WHO[name], Action.USE_RESPONSES, Resource("user-other")) is NotFoundError, name
+        wanted = None if name == "operator" else NotFoundError
+        assert outcome(WHO[name], Action.USE_RESPONSES, Resource(None)) is wanted, name
+    for name in ("open", "server key"):
+        assert outcome(WHO[name], Action.USE_RESPONSES, Resource(None)) is ForbiddenError, name
 
 
 def test_nobody_acts_on_those_above() -> None:

@@ -10,11 +10,22 @@ ALPHABET = string.ascii_letters + string.digits
 LETTERS = 22  # 62^22 > 2^128
 ID_LENGTH = 40
 ID = re.compile(r"[a-z]+-[A-Za-z0-9]{1,30}")
+WIRE_ID = re.compile(r"[a-z]{1,12}_[A-Za-z0-9]{1,27}")
 
 
 def new_id(kind: str) -> str:
     """`user-4f…`."""
     return f"{kind}-{random_text(LETTERS)}"
+
+
+def new_wire_id(kind: str) -> str:
+    """`resp_4f…`: in the form that OpenAI's ids of responses and what is in them have."""
+    return f"{kind}_{random_text(LETTERS)}"
+
+
+def is_wire_id(text: str) -> bool:
+    """Whether this can be such an id. What cannot is not asked for: PostgreSQL fails on some texts instead of finding nothing."""
+    return WIRE_ID.fullmatch(text) is not None
 
 
 def random_text(n: int) -> str:

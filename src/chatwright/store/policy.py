@@ -32,6 +32,7 @@ class Action(StrEnum):
     USE_BATCHES = "see, begin and cancel one's own batches"
     USE_JOBS = "train models, and delete them"
     RUN_JOBS = "carry out everybody's jobs"
+    USE_RESPONSES = "keep, see, change and delete one's own responses, conversations and completions of the API"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Rule:
 
     `person`: never by a key: a key that could make keys, or change a password, would be more than it says.
     `operator`: by the machine's operator only. A key made for somebody else acts as them: no administrator shall be able to.
+    `known`: by those alone who can be told from others: users, and the operator.
     `others`: what one must be to do it to what belongs to others; None: it never can be done.
     `open`: also without the admin token where a server is open to its own machine.
     """
@@ -48,6 +50,7 @@ class Rule:
     role: Role | None = None
     person: bool = False
     operator: bool = False
+    known: bool = False
     others: Role | None = None
     open: bool = False
 
@@ -76,6 +79,8 @@ RULES: dict[Action, Rule] = {
     # What somebody trains, and on what, is theirs alone; of their models administrators see the names.
     Action.USE_JOBS: Rule(Scope.FINE_TUNING),
     Action.RUN_JOBS: Rule(Scope.ADMIN, Role.OWNER, operator=True, others=Role.OWNER),
+    # What a key has said, the same user's keys may read: it is the program's own memory.
+    Action.USE_RESPONSES: Rule(Scope.INFERENCE, known=True),
 }
 
 
@@ -104,6 +109,11 @@ def authorize(actor: Actor, action: Action, resource: Resource | None = None) ->
         if actor.via is Via.KEY:
             raise ForbiddenError("This API key lacks the scope {scope}.", scope=rule.scope.value)
         raise ForbiddenError("You may not do this: it is for administrators.")
+    if rule.known and actor.user_id is None and actor.via is not Via.OPERATOR:
+        raise ForbiddenError(
+            "Who asks cannot be told from others here, so nothing is kept for later. Use a key of a user, on a server that was"
+            " started with --accounts, or the admin token as the key; or send store: false, and the whole conversation each time."
+        )
     if rule.role is not None and (actor.role is None or actor.role < rule.role):
         raise ForbiddenError("You may not do this: it is for administrators.")
     if resource is None:

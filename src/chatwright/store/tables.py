@@ -9,11 +9,28 @@ between databases. A table comes with the code that uses it, and with a migratio
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (contents under the home folder by id), uploads and upload_parts, batches;
 - jobs, which point at run folders, and what they say.
+- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
+  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
+- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
+- jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us);
+- responses and response_items, api_conversations and api_conversation_items, stored_completions with their messages and metadata:
+  what programs leave on /v1. `user_id` NULL: the machine's operator.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from chatwright.store.ids import ID_LENGTH
@@ -327,3 +344,117 @@ class JobEvent(Base):
     type: Mapped[str] = mapped_column(String(16))
     message: Mapped[str] = mapped_column(Text)
     data: Mapped[str | None] = mapped_column(Text)
+
+
+def _owner_id() -> Mapped[str | None]:
+    """Whose row it is, and goes with; None: the operator's."""
+    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+
+
+class ResponseRow(Base):
+    """A response of `/v1/responses`.
+
+    While `status` is queued or in_progress, `server` writes it and says so in `seen_at`; `cancel_asked`: somebody told another
+    server that it shall end. `head`: the wire's object without output, as JSON. `pieces`: in which pieces the output was streamed.
+    No foreign keys to what came before: that may be deleted while this stays.
+    """
+
+    __tablename__ = "responses"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled')", name="status"
+        ),
+        Index(None, "user_id"),
+        Index(None, "server", "status"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = _owner_id()
+    status: Mapped[str] = mapped_column(String(16))
+    previous_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    conversation_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    head: Mapped[str] = mapped_column(Text)
+    pieces: Mapped[str | None] = mapped_column(Text)
+    server: Mapped[str] = mapped_column(String(64))
+    seen_at: Mapped[int] = mapped_column(BigInteger)
+    cancel_asked: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class ResponseItemRow(Base):
+    """Something said in a response, to the model or by it: the wire's item as JSON in `content`. `number` counts within it."""
+
+    __tablename__ = "response_items"
+    __table_args__ = (UniqueConstraint("response_id", "number"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    response_id: Mapped[str] = mapped_column(ForeignKey("responses.id", ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)
+    is_output: Mapped[bool] = mapped_column(Boolean)
+    content: Mapped[str] = mapped_column(Text)
+
+
+class ApiConversation(Base):
+    """A conversation of `/v1/conversations`, which programs lead. `labels`: its metadata, as JSON."""
+
+    __tablename__ = "api_conversations"
+    __table_args__ = (Index(None, "user_id"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = _owner_id()
+    labels: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class ApiConversationItem(Base):
+    """Something said in it. Of a response that belongs to it these are copies: either can be deleted without the other."""
+
+    __tablename__ = "api_conversation_items"
+    __table_args__ = (UniqueConstraint("conversation_id", "number"),)
+
+    conversation_id: Mapped[str] = mapped_column(
+        ForeignKey("api_conversations.id", ondelete="CASCADE"), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer)
+    content: Mapped[str] = mapped_column(Text)
+
+
+class StoredCompletion(Base):
+    """A chat completion that was to be kept. `position`: when it was made, in nanoseconds, to tell those of one second apart.
+    `body`: the wire's object without metadata, as JSON."""
+
+    __tablename__ = "stored_completions"
+    __table_args__ = (Index(None, "user_id", "position"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[str | None] = _owner_id()
+    position: Mapped[int] = mapped_column(BigInteger)
+    model: Mapped[str] = mapped_column(String(200))
+    body: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class StoredMessage(Base):
+    """What it was an answer to. `content`: the wire's message as JSON."""
+
+    __tablename__ = "stored_messages"
+
+    completion_id: Mapped[str] = mapped_column(
+        ForeignKey("stored_completions.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    content: Mapped[str] = mapped_column(Text)
+
+
+class StoredLabel(Base):
+    """A pair of its metadata, by which it is found."""
+
+    __tablename__ = "stored_labels"
+    __table_args__ = (Index(None, "name", "value"),)
+
+    completion_id: Mapped[str] = mapped_column(
+        ForeignKey("stored_completions.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
