@@ -115,6 +115,7 @@ MAY: dict[Action | None, set[str]] = {
     Action.USE_FILES: {*PERSONS, "files key", "operator"},
     Action.USE_BATCHES: {*PERSONS, "files key", "operator"},
     Action.USE_JOBS: PERSONS | {"files key", "operator"},
+    Action.USE_RESPONSES: PERSONS | {"inference key", "operator"},
 }
 
 

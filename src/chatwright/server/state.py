@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TYPE_CHECKING, TypeVar
+from pathlib import Path
 
 from fastapi import Depends, Request
 
@@ -19,6 +22,7 @@ from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias, is_embedding_alias
+from chatwright.server.openai.responses.running import RunningResponses
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.actor import Actor
@@ -37,6 +41,7 @@ class ServerState:
 
     `database`, and what lies in it: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
+    `responses`: what writes those of `/v1/responses`.
     """
 
     settings: Settings
@@ -56,6 +61,10 @@ class ServerState:
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.database, Metrics(self.engine_stats))
+    responses: RunningResponses = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.responses = RunningResponses(self.database, server_name(self.settings.home), self.cut_off)
 
     @property
     def is_private(self) -> bool:
@@ -120,6 +129,17 @@ class ServerState:
             served=", ".join(model.name for model in self.models),
         )
 
+    def required_database(self) -> Database:
+        """The store. Raises StoreUnavailableError (503) where there is none."""
+        if self.database is None:
+            raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
+        return self.database
+
+
+def server_name(home: Path) -> str:
+    """What tells this server from others on the same database, after a restart too: a home folder has one server at a time."""
+    return hashlib.sha256(f"{socket.gethostname()}\n{home.absolute()}".encode()).hexdigest()
+
 
 def get_state(request: Request) -> ServerState:
     """The app's state, as a dependency."""
@@ -165,3 +185,7 @@ NeedDatabase = Annotated[Database, Depends(need_database)]
 NeedFiles = Annotated[Files, Depends(need_files)]
 NeedUploads = Annotated[Uploads, Depends(need_uploads)]
 NeedJobs = Annotated[Jobs, Depends(need_jobs)]
+    return state.required_database()
+
+
+NeedDatabase = Annotated[Database, Depends(need_database)]

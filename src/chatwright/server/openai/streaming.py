@@ -35,6 +35,11 @@ def named_sse(name: str, item: BaseModel) -> str:
     return f"event: {name}\ndata: {_one_line(item.model_dump_json())}\n\n"
 
 
+def numbered_sse(name: str, item: BaseModel) -> str:
+    """One event of a response, with a name and the fields that were set."""
+    return f"event: {name}\ndata: {_one_line(item.model_dump_json(by_alias=True, exclude_unset=True))}\n\n"
+
+
 def json_text(text: str) -> str:
     """A text as a JSON string that `sse` would write."""
     return _one_line(orjson.dumps(text).decode())
