@@ -145,7 +145,6 @@ def test_what_is_not_supported_is_refused_by_name(server: RunningServer) -> None
         "chat_template": "{{ messages }}",
         "chat_template_kwargs": {"tokenize": True},
         "prompt_embeds": "AAAA",
-        "store": True,
         "web_search_options": {},
     }.items():
         response = server.post("/v1/chat/completions", {"model": MODEL, "messages": HELLO, name: value})

@@ -250,6 +250,7 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
                 "cancelled_at": None,
             }
         ],
+    },
     "0009": {
         "responses": [
             {

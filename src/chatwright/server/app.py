@@ -30,9 +30,7 @@ from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.observation import Observation
 from chatwright.server.openai.generation import ClientGoneError
-from chatwright.server.openai.responses import conversations
-from chatwright.server.openai.responses import routes as responses
-from chatwright.server.permission import Permit, check_policies
+from chatwright.server.permission import check_policies
 from chatwright.server.routes import include_routes
 from chatwright.server.state import ServerState
 from chatwright.server.tidying import kept_tidy
@@ -82,20 +80,18 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.meter.start()
+        await state.responses.recover()
         async with (
             kept_tidy(files),
             state.batches.running() if state.batches is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),
         ):
             yield
+        await state.responses.close()
         await asyncio.gather(state.looking.close(), *(model.close() for model in models))
         await state.meter.close()
         if accounts is not None:
             await accounts.written()
-        await app.state.server.responses.recover()
-        yield
-        await app.state.server.responses.close()
-        await asyncio.gather(*(model.close() for model in models))
         if store is not None:
             await store.close()
 
@@ -117,29 +113,6 @@ def create_app(
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     include_routes(app)
-    app.include_router(health.router)
-    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
-    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router, action in (
-        (completions.router, Action.GENERATE),
-        (chat.router, Action.GENERATE),
-        (embeddings.router, Action.GENERATE),
-        (tokens.router, Action.GENERATE),
-        (classify.router, Action.GENERATE),
-        (rerank.router, Action.GENERATE),
-        (served.router, Action.READ_MODELS),
-        (legacy.router, Action.GENERATE),
-    ):
-        allowed = Depends(Permit(action))
-        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
-        # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False, dependencies=[allowed])
-    app.include_router(messages.router, prefix="/v1", dependencies=[key, Depends(Permit(Action.GENERATE))])
-    for kept in (responses.router, responses.bare_router, conversations.router):
-        app.include_router(kept, prefix="/v1", dependencies=[key])
-    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session.router, welcome.router, account.router, own_keys.router, users.router):
-        app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.

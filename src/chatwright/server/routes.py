@@ -23,12 +23,15 @@ from chatwright.server.openai import (
     legacy,
     organization,
     rerank,
+    stored,
     tokens,
     uploads,
 )
 from chatwright.server.openai import batches as openai_batches
 from chatwright.server.openai import files as openai_files
 from chatwright.server.openai import models as served
+from chatwright.server.openai.responses import conversations
+from chatwright.server.openai.responses import routes as responses
 from chatwright.server.permission import Permit
 from chatwright.store.policy import Action
 
@@ -68,6 +71,8 @@ def include_routes(app: FastAPI) -> None:
     ):
         app.include_router(router, prefix="/v1", dependencies=[key])
         app.include_router(router, include_in_schema=False)
+    for kept in (responses.router, responses.bare_router, conversations.router, stored.router):
+        app.include_router(kept, prefix="/v1", dependencies=[key])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
     app.include_router(organization.router, prefix="/v1", dependencies=[key])
     for console in (

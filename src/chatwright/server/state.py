@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import socket
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TYPE_CHECKING, TypeVar
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -40,8 +40,8 @@ class ServerState:
     """One per app. The first model that writes text is the one that aliases stand for.
 
     `database`, and what lies in it: None only where it could not be opened on a server without accounts.
-    `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     `responses`: what writes those of `/v1/responses`.
+    `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     """
 
     settings: Settings
@@ -58,12 +58,10 @@ class ServerState:
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.meter = Meter(self.database, Metrics(self.engine_stats))
     responses: RunningResponses = field(init=False)
 
     def __post_init__(self) -> None:
+        self.meter = Meter(self.database, Metrics(self.engine_stats))
         self.responses = RunningResponses(self.database, server_name(self.settings.home), self.cut_off)
 
     @property
@@ -131,9 +129,7 @@ class ServerState:
 
     def required_database(self) -> Database:
         """The store. Raises StoreUnavailableError (503) where there is none."""
-        if self.database is None:
-            raise StoreUnavailableError("This server has no database: it could not be opened when the server started.")
-        return self.database
+        return _there(self.database)
 
 
 def server_name(home: Path) -> str:
@@ -152,7 +148,7 @@ State = Annotated[ServerState, Depends(get_state)]
 
 async def need_database(state: State) -> Database:
     """A dependency: the store. Raises StoreUnavailableError (503) where there is none."""
-    return _there(state.database)
+    return state.required_database()
 
 
 async def need_files(state: State) -> Files:
@@ -185,7 +181,3 @@ NeedDatabase = Annotated[Database, Depends(need_database)]
 NeedFiles = Annotated[Files, Depends(need_files)]
 NeedUploads = Annotated[Uploads, Depends(need_uploads)]
 NeedJobs = Annotated[Jobs, Depends(need_jobs)]
-    return state.required_database()
-
-
-NeedDatabase = Annotated[Database, Depends(need_database)]

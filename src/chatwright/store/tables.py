@@ -8,11 +8,7 @@ between databases. A table comes with the code that uses it, and with a migratio
   same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (contents under the home folder by id), uploads and upload_parts, batches;
-- jobs, which point at run folders, and what they say.
-- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
-  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
-- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
-- jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us);
+- jobs, which point at run folders, and what they say;
 - responses and response_items, api_conversations and api_conversation_items, stored_completions with their messages and metadata:
   what programs leave on /v1. `user_id` NULL: the machine's operator.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import Choice, ChoiceLogprobs
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
@@ -37,6 +38,7 @@ from chatwright.server.openai.generation import (
     usage,
 )
 from chatwright.server.openai.requests import ChatBody, conversation
+from chatwright.server.openai.stored import Keep, keeping
 from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
 from chatwright.server.openai.tools import ToolUse
 from chatwright.server.permission import actor_of
@@ -64,11 +66,14 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name, actor_of(request))
+    keep = keeping(body, actor_of(request), state) if body.store else None
     prompt = await ChatPrompt.of(body, model)
     job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request))
     if body.stream:
-        return await start_stream(request, job.stream(include_usage=body.include_usage))
+        return await start_stream(request, job.stream(include_usage=body.include_usage, keep=keep))
     completion = await unless_client_leaves(request, job.run())
+    if keep is not None:
+        await keep(completion)
     return Response(completion.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
@@ -159,51 +164,19 @@ class ChatJob:
 
     async def run(self) -> ChatCompletion:
         """The whole answer at once."""
-        answers = [self.form.choice() for _ in range(self.n)]
-        tokens: list[list[TokenText]] = [[] for _ in range(self.n)]
-        reasons: list[Any] = [None] * self.n
-        n_completion = n_reused = 0
+        gathered = _Gathered(self)
         async with aclosing(self.events()) as events:
             async for event in events:
-                if isinstance(event, TextDelta):
-                    answers[event.index].push(event.text)
-                    tokens[event.index].extend(event.tokens)
-                else:
-                    _, reasons[event.index] = answers[event.index].finish(event)
-                    n_completion += event.n_tokens
-                    if event.index == 0:  # the others found what this one computed
-                        n_reused = event.reused_tokens
-        choices = [
-            Choice(
-                index=index,
-                message=answers[index].message(),
-                logprobs=ChoiceLogprobs(content=_logprobs(tokens[index]), refusal=None) if self.body.logprobs else None,
-                finish_reason=reasons[index],
-            )
-            for index in range(self.n)
-        ]
-        return ChatCompletion(
-            **self.head,  # type: ignore[arg-type]
-            object="chat.completion",
-            choices=choices,
-            usage=usage(self.n_prompt, n_completion, n_reused),
-        )
+                gathered.take(event)
+        return gathered.completion()
 
-    async def stream(self, *, include_usage: bool) -> AsyncGenerator[str, None]:
-        """The answer as events; the same texts, calls, tokens and reasons as `run`."""
+    async def stream(self, *, include_usage: bool, keep: Keep | None = None) -> AsyncGenerator[str, None]:
+        """The answer as events; the same texts, calls, tokens and reasons as `run`. `keep`: what is to be done with the whole."""
         no_usage: dict[str, Any] = {"usage": None} if include_usage else {}
-        answers = [self.form.choice() for _ in range(self.n)]
-        n_completion = n_reused = 0
+        gathered = _Gathered(self)
         async with aclosing(self.events()) as events:
             async for event in events:
-                answer = answers[event.index]
-                if isinstance(event, TextDelta):
-                    deltas, reason = answer.push(event.text), None
-                else:
-                    deltas, reason = answer.finish(event)
-                    n_completion += event.n_tokens
-                    if event.index == 0:  # the others found what this one computed
-                        n_reused = event.reused_tokens
+                deltas, reason = gathered.take(event)
                 logprobs = None
                 if isinstance(event, TextDelta) and self.body.logprobs:
                     logprobs = ChunkLogprobs(content=_logprobs(event.tokens), refusal=None)
@@ -213,8 +186,10 @@ class ChatJob:
                     yield self._chunk(event.index, delta, logprobs if number == len(deltas) else None, None, no_usage)
                 if reason is not None:
                     yield self._chunk(event.index, ChoiceDelta(), None, reason, no_usage)
+        if keep is not None:
+            await keep(gathered.completion())
         if include_usage:
-            yield self._sse([], {"usage": usage(self.n_prompt, n_completion, n_reused)})
+            yield self._sse([], {"usage": gathered.usage()})
 
     async def events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
         """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for."""
@@ -253,6 +228,55 @@ class ChatJob:
     def _sse(self, choices: list[ChunkChoice], extra: dict[str, Any]) -> str:
         return sse(
             ChatCompletionChunk(**self.head, object="chat.completion.chunk", choices=choices, **extra)  # type: ignore[arg-type]
+        )
+
+
+class _Gathered:
+    """What the model said so far in all choices of a job."""
+
+    def __init__(self, job: ChatJob) -> None:
+        self.job = job
+        self.answers = [job.form.choice() for _ in range(job.n)]
+        self.tokens: list[list[TokenText]] = [[] for _ in range(job.n)]
+        self.reasons: list[Any] = [None] * job.n
+        self.n_completion = self.n_reused = 0
+
+    def take(self, event: TextDelta | TextFinish) -> tuple[list[ChoiceDelta], Any]:
+        """What a stream says of it: deltas, and the reason if that choice is over."""
+        answer = self.answers[event.index]
+        if isinstance(event, TextDelta):
+            if self.job.body.logprobs:
+                self.tokens[event.index].extend(event.tokens)
+            return answer.push(event.text), None
+        deltas, reason = answer.finish(event)
+        self.reasons[event.index] = reason
+        self.n_completion += event.n_tokens
+        if event.index == 0:  # the others found what this one computed
+            self.n_reused = event.reused_tokens
+        return deltas, reason
+
+    def usage(self) -> CompletionUsage:
+        """Token counts."""
+        return usage(self.job.n_prompt, self.n_completion, self.n_reused)
+
+    def completion(self) -> ChatCompletion:
+        """The whole, when it is finished."""
+        choices = [
+            Choice(
+                index=index,
+                message=answer.message(),
+                logprobs=ChoiceLogprobs(content=_logprobs(self.tokens[index]), refusal=None)
+                if self.job.body.logprobs
+                else None,
+                finish_reason=self.reasons[index],
+            )
+            for index, answer in enumerate(self.answers)
+        ]
+        return ChatCompletion(
+            **self.job.head,  # type: ignore[arg-type]
+            object="chat.completion",
+            choices=choices,
+            usage=self.usage(),
         )
 
 

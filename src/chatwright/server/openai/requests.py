@@ -22,6 +22,7 @@ from pydantic import (
 
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import MAX_DEPTH, brackets_of, deeper_than
+from chatwright.server.openai.metadata import Metadata
 from chatwright.server.openai.schemas import ResponseFormat
 from chatwright.server.openai.tools import FunctionChoice, Functions, ToolChoice, Tools, ToolUse, tool_use
 
@@ -304,7 +305,6 @@ class ChatBody(SamplingBody):
         "audio": (),
         "modalities": (["text"],),
         "moderation": (),
-        "store": (False,),
         "web_search_options": (),
         "chat_template": (),
         "chat_template_kwargs": ({},),
@@ -322,6 +322,8 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool | None = None
     functions: Functions | None = None
     function_call: FunctionChoice | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
 
     def tool_use(self) -> ToolUse | None:
         """What may be called, if anything. Raises InvalidRequestError."""
