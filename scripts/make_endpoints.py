@@ -19,10 +19,12 @@ import openai.types.chat.completion_create_params as chat_params
 import openai.types.completion_create_params as completion_params
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from openai.types import EmbeddingCreateParams
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 
 from chatwright.server.anthropic.requests import MessagesBody
 from chatwright.server.openai.embeddings import EmbeddingBody
 from chatwright.server.openai.requests import ChatBody, CompletionBody
+from chatwright.server.openai.responses.requests import ResponseBody
 
 ROOT = Path(__file__).resolve().parents[1]
 Language = Literal["en", "zh"]
@@ -32,6 +34,7 @@ Fate = Literal["yes", "partly", "no", "ignored", "own"]
 BODIES: dict[str, tuple[Any, Any]] = {
     "POST /v1/chat/completions": (chat_params.CompletionCreateParamsNonStreaming, ChatBody),
     "POST /v1/completions": (completion_params.CompletionCreateParamsNonStreaming, CompletionBody),
+    "POST /v1/responses": (ResponseCreateParamsNonStreaming, ResponseBody),
     "POST /v1/embeddings": (EmbeddingCreateParams, EmbeddingBody),
     "POST /v1/messages": (MessageCreateParamsNonStreaming, MessagesBody),
 }

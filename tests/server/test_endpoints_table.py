@@ -17,6 +17,7 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 GOOD: dict[str, dict[str, Any]] = {
     "POST /v1/chat/completions": {"messages": MESSAGES, "max_tokens": 1},
     "POST /v1/completions": {"prompt": "x", "max_tokens": 1},
+    "POST /v1/responses": {"input": "x", "max_output_tokens": 1},
     "POST /v1/embeddings": {"input": "x"},
     "POST /v1/messages": {"messages": MESSAGES, "max_tokens": 1},
 }

@@ -88,6 +88,25 @@ ROUTES = {
     ("get", "/v1/organization/usage/completions"),
     ("get", "/v1/organization/usage/embeddings"),
     ("get", "/v1/organization/costs"),
+    ("get", "/v1/chat/completions"),
+    ("get", "/v1/chat/completions/{completion_id}"),
+    ("post", "/v1/chat/completions/{completion_id}"),
+    ("delete", "/v1/chat/completions/{completion_id}"),
+    ("get", "/v1/chat/completions/{completion_id}/messages"),
+    ("post", "/v1/responses"),
+    ("post", "/v1/responses/input_tokens"),
+    ("get", "/v1/responses/{response_id}"),
+    ("delete", "/v1/responses/{response_id}"),
+    ("post", "/v1/responses/{response_id}/cancel"),
+    ("get", "/v1/responses/{response_id}/input_items"),
+    ("post", "/v1/conversations"),
+    ("get", "/v1/conversations/{conversation_id}"),
+    ("post", "/v1/conversations/{conversation_id}"),
+    ("delete", "/v1/conversations/{conversation_id}"),
+    ("get", "/v1/conversations/{conversation_id}/items"),
+    ("post", "/v1/conversations/{conversation_id}/items"),
+    ("get", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    ("delete", "/v1/conversations/{conversation_id}/items/{item_id}"),
     ("get", "/v1/engines"),
     ("get", "/v1/engines/{name}"),
     ("post", "/v1/engines/{name}/completions"),
@@ -105,6 +124,7 @@ ROUTES = {
 # Their bodies are forms, and what has no body.
 FORMS = ("/v1/files", "/v1/uploads/{upload_id}/parts")
 NO_BODY = (
+    "/v1/responses/{response_id}/cancel",
     "/v1/uploads/{upload_id}/cancel",
     "/v1/batches/{batch_id}/cancel",
     "/v1/fine-tunes/{job_id}/cancel",
@@ -151,7 +171,7 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
                 body = operation["requestBody"]["content"]
                 assert list(body) == ["application/json"]
                 assert "$ref" in body["application/json"]["schema"]
-            if method == "post" and path.endswith(("completions", "generate", "/messages")):
+            if method == "post" and path.endswith(("completions", "generate", "/messages", "/responses")):
                 assert "text/event-stream" in answers["200"]["content"], where
     ids = Counter(operation["operationId"] for methods in api["paths"].values() for operation in methods.values())
     assert set(ids.values()) == {1}

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from chatwright.errors import EngineError, InvalidRequestError, NotFoundError
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.chat import ChatJob
 from chatwright.server.openai.generation import on_behalf_of, unless_client_leaves
 from chatwright.server.openai.lists import After, Limit, Order, json_response, page
@@ -211,13 +212,13 @@ async def _job(body: ContextBody, request: Request, actor: Actor, state: ServerS
     """Find the model, read what was said before, tokenise, check. Raises as `chat.answer` does, and as `context_of`."""
     body.user = body.user or getattr(body, "safety_identifier", None)
     on_behalf_of(body, request)
-    model = await state.model_for_answer(body.model)
+    model = await state.model_for_answer(body.model, actor)
     if rows.may_keep(actor) and (body.previous_response_id is not None or body.conversation_id is not None):
         state.required_database()
     context = await context_of(body, actor, state.database)
     chat = body.as_chat(context.messages(body.instructions))
     prompt = await prompt_of(chat, model, cut=body.truncation == "auto")
-    return ChatJob(chat, body.model or model.name, model, prompt, state.cut_off), context
+    return ChatJob(chat, body.model or model.name, model, prompt, state.cut_off, bill_of(request)), context
 
 
 async def _finished(running: Running) -> None:
