@@ -28,16 +28,6 @@ def ask(client: openai.OpenAI, model: str) -> list[str]:
     return answers
 
 
-def speed(client: openai.OpenAI, model: str) -> float:
-    """Tokens a second of one answer."""
-    began = time.perf_counter()
-    completion = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": "Tell me a long story about a cat."}], max_tokens=100, seed=1
-    )
-    assert completion.usage is not None
-    return completion.usage.completion_tokens / (time.perf_counter() - began)
-
-
 def main(model: str = "smollm2:135m") -> int:
     """0 where the answers changed as trained."""
     client = openai.OpenAI()
@@ -50,7 +40,6 @@ def main(model: str = "smollm2:135m") -> int:
             file = client.files.create(file=stream, purpose="fine-tune")
     job = client.fine_tuning.jobs.create(model=model, training_file=file.id, suffix="veloria", seed=7)
     print(f"job: {job.id}")
-    speeds: list[float] = []
     seen: set[str] = set()
     while job.status not in ("succeeded", "failed", "cancelled"):
         time.sleep(1)
@@ -60,15 +49,9 @@ def main(model: str = "smollm2:135m") -> int:
                 seen.add(event.id)
                 print(f"  {event.message}")
         job = client.fine_tuning.jobs.retrieve(job.id)
-        if job.status == "running" and len(speeds) < 5 and any("Step" in event.message for event in page.data):
-            speeds.append(speed(client, model))
     if job.status != "succeeded":
         print(f"it has {job.status}: {job.error}")
         return 1
-    speeds_after = [speed(client, model) for _ in speeds]
-    if speeds:
-        ratio = sorted(speeds)[len(speeds) // 2] / sorted(speeds_after)[len(speeds) // 2]
-        print(f"chat beside the job: {ratio:.2f} of its speed without (n = {len(speeds)})")
     print(f"chosen: {job.hyperparameters.to_dict()}, trained tokens: {job.trained_tokens}")
     for checkpoint in client.fine_tuning.jobs.checkpoints.list(job.id).data:
         answers = ask(client, checkpoint.fine_tuned_model_checkpoint)
