@@ -82,6 +82,11 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         ("HSOT", "x", r"CHATWRIGHT_HSOT \(in the environment\) is not a setting. Did you mean CHATWRIGHT_HOST\?"),
         ("MEMORY_LIMIT", "much", r'memory_limit = "much" \(from CHATWRIGHT_MEMORY_LIMIT\) must be a number'),
         ("MEMORY_LIMIT", "-1GB", "must be a number"),
+        ("OIDC_ISSUER", "http://login.example.org", "is not usable: .*https://"),
+        ("OIDC_ISSUER", "https://login.example.org/?x=1", "is not usable"),
+        ("OIDC_ISSUER", "https://user:word@login.example.org", "is not usable"),
+        ("OIDC_ISSUER", "https://login.example.org", "both oidc_issuer and oidc_client_id"),
+        ("OIDC_CLIENT_ID", "chatwright", "both oidc_issuer and oidc_client_id"),
         ("ZZZZZZ", "x", "is not a setting: `chatwright config` lists them all"),
     ],
 )
@@ -132,6 +137,19 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(settings) + str(settings.model_dump())
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "hunter2"
+
+
+def test_no_secret_stands_in_what_is_said_about_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATWRIGHT_OIDC_CLIENT_SECRET", "hunter2")
+    for issuer in ("nonsense", "https://login.example.org"):
+        monkeypatch.setenv("CHATWRIGHT_OIDC_ISSUER", issuer)
+        with pytest.raises(UsageError) as refused:
+            load_settings()
+        assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("CHATWRIGHT_OIDC_CLIENT_ID", "chatwright")
+    settings = load_settings()
+    assert settings.oidc_issuer == "https://login.example.org"
+    assert "hunter2" not in repr(settings) + str(settings.model_dump(mode="json"))
 
 
 def test_a_key_file_is_read_without_its_line_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

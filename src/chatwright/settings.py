@@ -67,6 +67,13 @@ def _address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _issuer(text: str) -> str:
+    """A URL that names an identity provider, letter by letter as the provider writes it; over TLS, but on this machine."""
+    if not re.fullmatch(r"https://[^\s?#@]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s?#@]*)?", text):
+        raise ValueError("it is no address such as https://login.example.org")
+    return text
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -90,6 +97,13 @@ class Settings(BaseSettings):
     public_url: Annotated[str, AfterValidator(_address)] | None = None
     # Proxies whose X-Forwarded-For is believed, by address.
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
+    # Signing in through an identity provider (OpenID Connect) too, beside passwords. `oidc_name` is what the button says;
+    # `oidc_new_users`: whoever the provider knows becomes a member, not only whom somebody invited.
+    oidc_issuer: Annotated[str, Field(max_length=500), AfterValidator(_issuer)] | None = None
+    oidc_client_id: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    oidc_client_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+    oidc_name: str = Field(default="", max_length=50)
+    oidc_new_users: bool = False
     # Without one: chatwright.db in the home folder. It may hold a password.
     database_url: Annotated[SecretStr, Field(min_length=1)] | None = None
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = ()
@@ -155,6 +169,12 @@ class Settings(BaseSettings):
                 raise UsageError("The API key file {path} is empty: write the key into it.", path=path)
             return data | {"api_key": key}
         return data
+
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise UsageError("An identity provider needs both oidc_issuer and oidc_client_id: set the other one too.")
+        return self
 
     @property
     def packed_weights_dir(self) -> Path:
@@ -292,7 +312,7 @@ def _refuse_key(key: str, spell: Callable[[str], str], where: str) -> NoReturn:
 def _refuse_value(error: ValidationError, origins: Mapping[str, Origin]) -> NoReturn:
     first = error.errors(include_url=False)[0]
     key = str(first["loc"][0]) if first["loc"] else "settings"
-    value = "***" if key in ("api_key", "admin_token", "database_url") else first["input"]
+    value = "***" if key in ("api_key", "admin_token", "database_url", "oidc_client_secret") else first["input"]
     where = origins[key].where if key in origins else "the program"
     if key in origins and origins[key].layer == ".env":
         where = f".env ({where})"

@@ -84,6 +84,21 @@ def test_other_addresses_are_for_servers_with_accounts_or_a_key(
     assert server.get("/v1/models").status_code == 401
 
 
+def test_an_identity_provider_needs_accounts_and_an_address_to_come_back_to(
+    command: Run, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHATWRIGHT_OIDC_ISSUER", "https://login.example.org")
+    monkeypatch.setenv("CHATWRIGHT_OIDC_CLIENT_ID", "chatwright")
+    monkeypatch.setenv("CHATWRIGHT_OIDC_CLIENT_SECRET", "hunter2")
+    refused = command("serve", tiny, "--port", "0")
+    assert (refused.code, "start with --accounts" in refused.err) == (2, True)
+    refused = command("serve", tiny, "--port", "0", "--accounts", "--host", "0.0.0.0")
+    assert (refused.code, "CHATWRIGHT_PUBLIC_URL" in refused.err) == (2, True)
+    shown = command("config", "--json")
+    assert "login.example.org" in shown.out
+    assert "hunter2" not in shown.out + shown.err
+
+
 def test_a_damaged_or_newer_database_keeps_the_server_from_opening_up(command: Run, tiny: str, home: Path) -> None:
     """It may hold accounts: without them everybody would be let in."""
     (home / "chatwright.db").write_bytes(b"x" * 5000)

@@ -311,6 +311,16 @@ def test_a_new_sign_in_is_a_new_session(accounted: RunningServer, people: People
         chosen.close()
 
 
+def test_one_signs_out_everywhere_else(own: tuple[RunningServer, People]) -> None:
+    server, _ = own
+    with browser(server, "member") as here, browser(server, "member") as there, browser(server, "other") as other:
+        left = here.delete("/api/account/sessions").json()["data"]
+        assert [row["current"] for row in left] == [True]
+        assert_error(there.get("/v1/models"), 401)
+        for http in (here, other):
+            assert http.get("/v1/models").status_code == 200
+
+
 def test_pages_of_others_can_not_use_the_cookie(accounted: RunningServer) -> None:
     with browser(accounted, "member") as http:
         ok = {"json": BODY}
@@ -432,7 +442,7 @@ def test_from_an_invitation_to_an_answer(own: tuple[RunningServer, People]) -> N
         assert invited["role"] == "member"
         assert invited["status"] == "invited"
         base, _, token = invited["url"].partition("/#welcome=")
-        assert base == "http://127.0.0.1:8000"
+        assert base == server.url
         session = new.post("/api/welcome", json={"token": token, "password": PASSWORD}).json()
         new.headers["X-CSRF-Token"] = session["csrf_token"]
         made = new.post("/api/keys", json={"name": "laptop", "scopes": ["inference"]}).json()
@@ -704,6 +714,7 @@ def test_routes_of_accounts_say_so_where_there_are_none(server: RunningServer) -
             "object": "session",
             "accounts": False,
             "setup_needed": False,
+            "provider": None,
             "user": None,
             "scopes": ["inference"],
             "csrf_token": None,

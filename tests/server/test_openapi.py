@@ -68,6 +68,7 @@ ROUTES = {
     ("patch", "/api/account"),
     ("post", "/api/account/password"),
     ("get", "/api/account/sessions"),
+    ("delete", "/api/account/sessions"),
     ("delete", "/api/account/sessions/{session_id}"),
     ("get", "/api/keys"),
     ("post", "/api/keys"),

@@ -100,6 +100,7 @@ def serve(
             " everybody sign in with --accounts, or listen on 127.0.0.1.",
             host=settings.host,
         )
+    check_provider(settings)
     try:
         sock = bind(settings.host, settings.port)
     except InUseError:
@@ -216,6 +217,21 @@ def with_accounts_of_store(settings: Settings, output: Output) -> Settings:
 
     warn_of_network(database_url(settings), output)
     return settings.model_copy(update={"accounts": asyncio.run(look()) or settings.accounts})
+
+
+def check_provider(settings: Settings) -> None:
+    """Raises UsageError where people could not sign in through the identity provider that is named."""
+    if settings.oidc_issuer is None:
+        return
+    if not settings.accounts:
+        raise UsageError(
+            "To sign in through {issuer} there must be accounts: start with --accounts.", issuer=settings.oidc_issuer
+        )
+    if settings.public_url is None and not is_loopback(settings.host):
+        raise UsageError(
+            "{issuer} has to send people back to an address of this server: name it with CHATWRIGHT_PUBLIC_URL.",
+            issuer=settings.oidc_issuer,
+        )
 
 
 def open_database(settings: Settings, output: Output) -> tuple[Database | None, str | None]:

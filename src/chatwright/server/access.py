@@ -36,7 +36,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/favicon.svg", "/favicon.ico", "/licenses.txt"})
 PUBLIC_FOLDER = "/assets/"
 # How one comes in, where there are accounts.
-ENTRANCES = frozenset({"/api/session", "/api/welcome", "/api/welcome/look"})
+ENTRANCES = frozenset({"/api/session", "/api/welcome", "/api/welcome/look", "/api/oidc/start", "/api/oidc/callback"})
 
 
 def is_public(path: str, *, accounts: bool) -> bool:

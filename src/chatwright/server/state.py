@@ -23,6 +23,7 @@ from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias, is_embedding_alias
 from chatwright.server.openai.responses.running import RunningResponses
+from chatwright.server.provider import Provider
 from chatwright.settings import Settings
 from chatwright.store.accounts.service import Accounts
 from chatwright.store.actor import Actor
@@ -41,6 +42,8 @@ class ServerState:
 
     `database`, and what lies in it: None only where it could not be opened on a server without accounts.
     `responses`: what writes those of `/v1/responses`.
+    `provider`: through which one may sign in beside passwords.
+    `database`: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     """
 
@@ -55,6 +58,7 @@ class ServerState:
     batches: BatchRunner | None = None
     jobs: Jobs | None = None
     fine_tuned: FineTunedModels | None = None
+    provider: Provider | None = None
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)

@@ -3,7 +3,7 @@
 Times are whole seconds of Unix time. Ids are texts made here (`ids`), never counted by the database, so that rows can move
 between databases. A table comes with the code that uses it, and with a migration. What issue "The platform" needs in all:
 
-- users, sessions, api_keys, links (setup, invitation, reset), throttle;
+- users, sessions, api_keys, links (setup, invitation, reset), throttle, identities and oidc_logins;
 - conversations (user_id, title, model, …, active_message_id) and messages, a tree of rows: id, conversation_id, parent_id (of the
   same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
@@ -116,6 +116,32 @@ class Link(Base):
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Identity(Base):
+    """Whom an identity provider knows as this user: one of each provider's. An address that the provider gives to somebody else
+    does not open the account of who had it before."""
+
+    __tablename__ = "identities"
+    __table_args__ = (UniqueConstraint("issuer", "subject"), UniqueConstraint("user_id", "issuer"))
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str] = _user_id()
+    issuer: Mapped[str] = mapped_column(String(500))
+    subject: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class OidcLogin(Base):
+    """A browser that is on its way to the provider and back, once. Of what it carries only digests are kept."""
+
+    __tablename__ = "oidc_logins"
+
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    browser_hash: Mapped[str] = mapped_column(String(64))
+    nonce: Mapped[str] = mapped_column(String(64))
+    verifier: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
 class Throttle(Base):

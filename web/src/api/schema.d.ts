@@ -72,117 +72,13 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * List Completions
-         * @description Those that were kept, the oldest first; `metadata[KEY]=VALUE` looks for pairs.
-         */
-        get: operations["list_completions_v1_chat_completions_get"];
+        get?: never;
         put?: never;
         /**
          * Create Chat Completion
          * @description Continue a conversation.
          */
         post: operations["create_chat_completion_v1_chat_completions_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create Embeddings
-         * @description Turn texts into vectors.
-         */
-        post: operations["create_embeddings_v1_embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/tokenize": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Tokenize
-         * @description The tokens of a text or a conversation.
-         */
-        post: operations["tokenize_v1_tokenize_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/detokenize": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Detokenize
-         * @description The text of tokens.
-         */
-        post: operations["detokenize_v1_detokenize_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/classify": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Classify
-         * @description Label texts.
-         */
-        post: operations["classify_v1_classify_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/rerank": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Rerank
-         * @description Order documents by how well they answer a query.
-         */
-        post: operations["rerank_v1_rerank_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -329,46 +225,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/openai/deployments/{name}/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed With Engine
-         * @description Turn texts into vectors with the engine named in the path.
-         */
-        post: operations["embed_with_engine_v1_openai_deployments__name__embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/engines/{name}/embeddings": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Embed With Engine
-         * @description Turn texts into vectors with the engine named in the path.
-         */
-        post: operations["embed_with_engine_v1_engines__name__embeddings_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/engines/{name}/edits": {
         parameters: {
             query?: never;
@@ -441,294 +297,6 @@ export interface paths {
          * @description One served model, as an engine.
          */
         get: operations["retrieve_engine_v1_engines__name__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/messages": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create Message
-         * @description Continue a conversation, in Anthropic's form.
-         */
-        post: operations["create_message_v1_messages_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/messages/count_tokens": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Count Tokens
-         * @description How many tokens a conversation has, as the model would read it. Nothing is generated.
-         */
-        post: operations["count_tokens_v1_messages_count_tokens_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/responses": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create Response
-         * @description Answer, and keep the state for the next time.
-         */
-        post: operations["create_response_v1_responses_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/responses/input_tokens": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Count Input Tokens
-         * @description How many tokens the model would read. Nothing is generated.
-         */
-        post: operations["count_input_tokens_v1_responses_input_tokens_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/responses/{response_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Response
-         * @description The response as far as it is. With `stream` its events, those after `starting_after`, up to its end.
-         */
-        get: operations["retrieve_response_v1_responses__response_id__get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Response
-         * @description Delete it, also while it is written.
-         */
-        delete: operations["delete_response_v1_responses__response_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/responses/{response_id}/input_items": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Input Items
-         * @description What was said to the model in this response; what was said before is in the responses before it.
-         */
-        get: operations["list_input_items_v1_responses__response_id__input_items_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/responses/{response_id}/cancel": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Cancel Response
-         * @description End one in the background. One that is over stays as it is.
-         */
-        post: operations["cancel_response_v1_responses__response_id__cancel_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/conversations": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Create Conversation
-         * @description Begin one, with up to 20 items in it.
-         */
-        post: operations["create_conversation_v1_conversations_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/conversations/{conversation_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Conversation
-         * @description Its metadata; what was said in it are its items.
-         */
-        get: operations["retrieve_conversation_v1_conversations__conversation_id__get"];
-        put?: never;
-        /**
-         * Update Conversation
-         * @description Change its metadata.
-         */
-        post: operations["update_conversation_v1_conversations__conversation_id__post"];
-        /**
-         * Delete Conversation
-         * @description Delete it with what was said in it. Responses that were given in it stay until they are deleted themselves.
-         */
-        delete: operations["delete_conversation_v1_conversations__conversation_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/conversations/{conversation_id}/items": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Items
-         * @description What was said, the newest first unless asked otherwise.
-         */
-        get: operations["list_items_v1_conversations__conversation_id__items_get"];
-        put?: never;
-        /**
-         * Create Items
-         * @description Put items behind the last one.
-         */
-        post: operations["create_items_v1_conversations__conversation_id__items_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/conversations/{conversation_id}/items/{item_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Item
-         * @description One of them.
-         */
-        get: operations["retrieve_item_v1_conversations__conversation_id__items__item_id__get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Item
-         * @description Take one out; the answer is the conversation.
-         */
-        delete: operations["delete_item_v1_conversations__conversation_id__items__item_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/chat/completions/{completion_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Completion
-         * @description One of them.
-         */
-        get: operations["retrieve_completion_v1_chat_completions__completion_id__get"];
-        put?: never;
-        /**
-         * Update Completion
-         * @description Change its metadata, and nothing else.
-         */
-        post: operations["update_completion_v1_chat_completions__completion_id__post"];
-        /**
-         * Delete Completion
-         * @description Delete it with what it answered.
-         */
-        delete: operations["delete_completion_v1_chat_completions__completion_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/chat/completions/{completion_id}/messages": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Messages
-         * @description What it answers.
-         */
-        get: operations["list_messages_v1_chat_completions__completion_id__messages_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -923,7 +491,11 @@ export interface paths {
         get: operations["list_sessions_api_account_sessions_get"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * End Other Sessions
+         * @description Sign all other browsers out. What is left is the one that asks.
+         */
+        delete: operations["end_other_sessions_api_account_sessions_delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1214,91 +786,25 @@ export interface components {
              * @constant
              */
             type: "url_citation";
-            url_citation: components["schemas"]["openai__types__chat__chat_completion_message__AnnotationURLCitation"];
+            url_citation: components["schemas"]["AnnotationURLCitation"];
         } & {
             [key: string]: unknown;
         };
         /**
-         * AnnotationContainerFileCitation
-         * @description A citation for a container file used to generate a model response.
+         * AnnotationURLCitation
+         * @description A URL citation when using web search.
          */
-        AnnotationContainerFileCitation: {
-            /** Container Id */
-            container_id: string;
+        AnnotationURLCitation: {
             /** End Index */
             end_index: number;
-            /** File Id */
-            file_id: string;
-            /** Filename */
-            filename: string;
             /** Start Index */
             start_index: number;
-            /**
-             * Type
-             * @constant
-             */
-            type: "container_file_citation";
+            /** Title */
+            title: string;
+            /** Url */
+            url: string;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * AnnotationFileCitation
-         * @description A citation to a file.
-         */
-        AnnotationFileCitation: {
-            /** File Id */
-            file_id: string;
-            /** Filename */
-            filename: string;
-            /** Index */
-            index: number;
-            /**
-             * Type
-             * @constant
-             */
-            type: "file_citation";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * AnnotationFilePath
-         * @description A path to a file.
-         */
-        AnnotationFilePath: {
-            /** File Id */
-            file_id: string;
-            /** Index */
-            index: number;
-            /**
-             * Type
-             * @constant
-             */
-            type: "file_path";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * AnthropicErrorBody
-         * @description The body of every answer that is not 2xx, to Anthropic's clients.
-         */
-        AnthropicErrorBody: {
-            /**
-             * Type
-             * @default error
-             * @constant
-             */
-            type: "error";
-            error: components["schemas"]["AnthropicErrorDetail"];
-        };
-        /**
-         * AnthropicErrorDetail
-         * @description What went wrong.
-         */
-        AnthropicErrorDetail: {
-            /** Type */
-            type: string;
-            /** Message */
-            message: string;
         };
         /**
          * BrowserSession
@@ -1346,28 +852,6 @@ export interface components {
             /** Arguments */
             arguments: string;
         };
-        /** CallerDirect */
-        CallerDirect: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "direct";
-        } & {
-            [key: string]: unknown;
-        };
-        /** CallerProgram */
-        CallerProgram: {
-            /** Caller Id */
-            caller_id: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "program";
-        } & {
-            [key: string]: unknown;
-        };
         /**
          * ChangeUserBody
          * @description What is not given stays. Suspending ends sessions and revokes keys for good.
@@ -1377,16 +861,6 @@ export interface components {
             role?: ("owner" | "admin" | "member") | null;
             /** Status */
             status?: ("active" | "suspended") | null;
-        };
-        /**
-         * ChangedConversationBody
-         * @description `POST /v1/conversations/{conversation_id}`: the metadata that it shall have from now on.
-         */
-        ChangedConversationBody: {
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * ChatBody
@@ -1425,7 +899,7 @@ export interface components {
             /** Repetition Penalty */
             repetition_penalty?: number | null;
             /** Messages */
-            messages: components["schemas"]["Message-Input"][];
+            messages: components["schemas"]["Message"][];
             /** Max Tokens */
             max_tokens?: number | null;
             /** Max Completion Tokens */
@@ -1445,12 +919,6 @@ export interface components {
             functions?: components["schemas"]["FunctionBody"][] | null;
             /** Function Call */
             function_call?: ("none" | "auto") | components["schemas"]["ChosenFunction"] | null;
-            /** Store */
-            store?: boolean | null;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * ChatCompletion
@@ -1497,51 +965,6 @@ export interface components {
             expires_at: number;
             /** Transcript */
             transcript: string;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ChatCompletionContentPartImage
-         * @description Learn about [image inputs](https://developers.openai.com/api/docs/guides/images-vision).
-         */
-        ChatCompletionContentPartImage: {
-            image_url: components["schemas"]["ImageURL"];
-            /**
-             * Type
-             * @constant
-             */
-            type: "image_url";
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ChatCompletionContentPartText
-         * @description Learn about [text inputs](https://developers.openai.com/api/docs/guides/text).
-         */
-        ChatCompletionContentPartText: {
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "text";
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /** ChatCompletionDeleted */
-        ChatCompletionDeleted: {
-            /** Id */
-            id: string;
-            /** Deleted */
-            deleted: boolean;
-            /**
-             * Object
-             * @constant
-             */
-            object: "chat.completion.deleted";
         } & {
             [key: string]: unknown;
         };
@@ -1597,33 +1020,6 @@ export interface components {
              * @constant
              */
             type: "function";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ChatCompletionStoreMessage
-         * @description A chat completion message generated by the model.
-         */
-        ChatCompletionStoreMessage: {
-            /** Content */
-            content?: string | null;
-            /** Refusal */
-            refusal?: string | null;
-            /**
-             * Role
-             * @constant
-             */
-            role: "assistant";
-            /** Annotations */
-            annotations?: components["schemas"]["Annotation"][] | null;
-            audio?: components["schemas"]["ChatCompletionAudio"] | null;
-            function_call?: components["schemas"]["FunctionCall"] | null;
-            /** Tool Calls */
-            tool_calls?: (components["schemas"]["ChatCompletionMessageFunctionToolCall"] | components["schemas"]["ChatCompletionMessageCustomToolCall"])[] | null;
-            /** Id */
-            id: string;
-            /** Content Parts */
-            content_parts?: (components["schemas"]["ChatCompletionContentPartText"] | components["schemas"]["ChatCompletionContentPartImage"])[] | null;
         } & {
             [key: string]: unknown;
         };
@@ -1685,51 +1081,6 @@ export interface components {
              */
             type: "function";
             function: components["schemas"]["ChosenFunction"];
-        };
-        /**
-         * Classification
-         * @description A text's likeliest label, and the probabilities of all, in the order of the model's own `labels` (GET /v1/models/NAME).
-         */
-        Classification: {
-            /** Index */
-            index: number;
-            /** Label */
-            label: string;
-            /** Probs */
-            probs: number[];
-            /** Num Classes */
-            num_classes: number;
-        };
-        /**
-         * Classifications
-         * @description One for each text.
-         */
-        Classifications: {
-            /** Id */
-            id: string;
-            /**
-             * Object
-             * @default list
-             * @constant
-             */
-            object: "list";
-            /** Created */
-            created: number;
-            /** Model */
-            model: string;
-            /** Data */
-            data: components["schemas"]["Classification"][];
-            usage: components["schemas"]["CompletionUsage"];
-        };
-        /**
-         * ClassifyBody
-         * @description `POST /v1/classify`.
-         */
-        ClassifyBody: {
-            /** Model */
-            model?: string | null;
-            /** Input */
-            input: string | string[] | number[] | number[][];
         };
         /**
          * Completion
@@ -1822,22 +1173,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * CompletionList
-         * @description A page of completions.
-         */
-        CompletionList: {
-            /** Object */
-            object: string;
-            /** Data */
-            data: components["schemas"]["ChatCompletion"][];
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-        };
-        /**
          * CompletionTokensDetails
          * @description Breakdown of tokens used in a completion.
          */
@@ -1872,171 +1207,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * ComputerScreenshotContent
-         * @description A screenshot of a computer.
-         */
-        ComputerScreenshotContent: {
-            /**
-             * Detail
-             * @enum {string}
-             */
-            detail: "low" | "high" | "auto" | "original";
-            /** File Id */
-            file_id?: string | null;
-            /** Image Url */
-            image_url?: string | null;
-            /**
-             * Type
-             * @constant
-             */
-            type: "computer_screenshot";
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ContentReasoningText
-         * @description Reasoning text from the model.
-         */
-        ContentReasoningText: {
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "reasoning_text";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ContextBody
-         * @description What the model is to read, as `/responses/input_tokens` counts it and `/responses` answers it.
-         */
-        ContextBody: {
-            /** Model */
-            model?: string | null;
-            /** Temperature */
-            temperature?: number | null;
-            /** Top P */
-            top_p?: number | null;
-            /** N */
-            n?: number | null;
-            /** Stop */
-            stop?: string | string[] | null;
-            /** Presence Penalty */
-            presence_penalty?: number | null;
-            /** Frequency Penalty */
-            frequency_penalty?: number | null;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            } | null;
-            /** Seed */
-            seed?: number | null;
-            /** Stream */
-            stream?: boolean | null;
-            stream_options?: components["schemas"]["StreamOptions"] | null;
-            /** User */
-            user?: string | null;
-            /** Top K */
-            top_k?: number | null;
-            /** Min P */
-            min_p?: number | null;
-            /** Repetition Penalty */
-            repetition_penalty?: number | null;
-            /**
-             * Input
-             * @default
-             */
-            input: string | (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
-            /** Instructions */
-            instructions?: string | null;
-            /** Previous Response Id */
-            previous_response_id?: string | null;
-            /** Conversation */
-            conversation?: string | components["schemas"]["ConversationId"] | null;
-            /** Tools */
-            tools?: components["schemas"]["FunctionTool"][] | null;
-            /** Tool Choice */
-            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["ToolName"] | components["schemas"]["SomeTools"] | null;
-            /** Parallel Tool Calls */
-            parallel_tool_calls?: boolean | null;
-            text?: components["schemas"]["TextConfig"] | null;
-            /** Truncation */
-            truncation?: ("auto" | "disabled") | null;
-        };
-        /** Conversation */
-        Conversation: {
-            /** Id */
-            id: string;
-            /** Created At */
-            created_at: number;
-            /** Metadata */
-            metadata: unknown;
-            /**
-             * Object
-             * @constant
-             */
-            object: "conversation";
-        } & {
-            [key: string]: unknown;
-        };
-        /** ConversationDeletedResource */
-        ConversationDeletedResource: {
-            /** Id */
-            id: string;
-            /** Deleted */
-            deleted: boolean;
-            /**
-             * Object
-             * @constant
-             */
-            object: "conversation.deleted";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ConversationId
-         * @description `conversation`, in its longer form.
-         */
-        ConversationId: {
-            /** Id */
-            id: string;
-        };
-        /**
-         * CountBody
-         * @description `POST /v1/messages/count_tokens`: what has to do with the prompt.
-         */
-        CountBody: {
-            /** Model */
-            model: string;
-            /** Messages */
-            messages: components["schemas"]["MessageParam"][];
-            /** System */
-            system?: string | components["schemas"]["TextBlock"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolParam"][] | null;
-            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
-            thinking?: components["schemas"]["Thinking"] | null;
-            output_config?: components["schemas"]["OutputConfig"] | null;
-        };
-        /** CreateEmbeddingResponse */
-        CreateEmbeddingResponse: {
-            /** Data */
-            data: components["schemas"]["Embedding"][];
-            /** Model */
-            model: string;
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            usage: components["schemas"]["Usage"];
-        } & {
-            [key: string]: unknown;
-        };
-        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -2061,156 +1231,6 @@ export interface components {
              * @constant
              */
             deleted: true;
-        };
-        /**
-         * DeletedResponse
-         * @description It is gone, with all that was said in it.
-         */
-        DeletedResponse: {
-            /** Id */
-            id: string;
-            /**
-             * Object
-             * @default response
-             * @constant
-             */
-            object: "response";
-            /**
-             * Deleted
-             * @default true
-             * @constant
-             */
-            deleted: true;
-        };
-        /**
-         * DescribedInputItems
-         * @description A page of what was said to the model.
-         */
-        DescribedInputItems: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            /** Data */
-            data: (components["schemas"]["ResponseInputMessageItem"] | components["schemas"]["ResponseOutputMessage"] | components["schemas"]["ResponseFunctionToolCallItem"] | components["schemas"]["ResponseFunctionToolCallOutputItem"])[];
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-        };
-        /**
-         * DescribedItem
-         * @description A message, a call, or the result of one.
-         */
-        DescribedItem: components["schemas"]["Message-Output"] | components["schemas"]["ResponseFunctionToolCallItem"] | components["schemas"]["ResponseFunctionToolCallOutputItem"];
-        /**
-         * DescribedItems
-         * @description A page of what was said in a conversation.
-         */
-        DescribedItems: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            /** Data */
-            data: components["schemas"]["DescribedItem"][];
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-        };
-        /**
-         * DescribedResponse
-         * @description A response. What was asked for is told in full.
-         */
-        DescribedResponse: {
-            /** Id */
-            id: string;
-            /**
-             * Object
-             * @constant
-             */
-            object: "response";
-            /** Created At */
-            created_at: number;
-            /** Completed At */
-            completed_at: number | null;
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
-            error: components["schemas"]["ResponseFailure"] | null;
-            incomplete_details: components["schemas"]["Incomplete"] | null;
-            /** Model */
-            model: string;
-            /** Output */
-            output: (components["schemas"]["ResponseOutputMessage"] | components["schemas"]["ResponseFunctionToolCall"])[];
-            usage: components["schemas"]["ResponseUsage"] | null;
-            /** Background */
-            background: boolean;
-            /** Store */
-            store: boolean;
-            conversation: components["schemas"]["InConversation"] | null;
-            /** Previous Response Id */
-            previous_response_id: string | null;
-            /** Instructions */
-            instructions: string | null;
-            /** Max Output Tokens */
-            max_output_tokens: number | null;
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            };
-            /** Parallel Tool Calls */
-            parallel_tool_calls: boolean;
-            /** Temperature */
-            temperature: number;
-            /** Top P */
-            top_p: number;
-            /** Top Logprobs */
-            top_logprobs: number;
-            /** Text */
-            text: {
-                [key: string]: unknown;
-            };
-            /** Tools */
-            tools: {
-                [key: string]: unknown;
-            }[];
-            /** Tool Choice */
-            tool_choice: string | {
-                [key: string]: unknown;
-            };
-            /**
-             * Truncation
-             * @enum {string}
-             */
-            truncation: "auto" | "disabled";
-        };
-        /**
-         * DetokenizeBody
-         * @description `POST /v1/detokenize`.
-         */
-        DetokenizeBody: {
-            /** Model */
-            model?: string | null;
-            /** Tokens */
-            tokens: number[];
-        };
-        /**
-         * Detokenized
-         * @description The text of the tokens; control tokens have none.
-         */
-        Detokenized: {
-            /** Prompt */
-            prompt: string;
         };
         /**
          * Edit
@@ -2259,39 +1279,6 @@ export interface components {
             text: string;
             /** Index */
             index: number;
-        };
-        /**
-         * Embedding
-         * @description Represents an embedding vector returned by embedding endpoint.
-         */
-        Embedding: {
-            /** Embedding */
-            embedding: number[];
-            /** Index */
-            index: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "embedding";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * EmbeddingBody
-         * @description `POST /v1/embeddings`.
-         */
-        EmbeddingBody: {
-            /** Model */
-            model?: string | null;
-            /** Input */
-            input: string | string[] | number[] | number[][];
-            /** Encoding Format */
-            encoding_format?: ("float" | "base64") | null;
-            /** Dimensions */
-            dimensions?: number | null;
-            /** User */
-            user?: string | null;
         };
         /**
          * Engine
@@ -2412,63 +1399,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * FunctionCallItem
-         * @description A call that the model made.
-         */
-        FunctionCallItem: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "function_call";
-            /** Call Id */
-            call_id: string;
-            /** Name */
-            name: string;
-            /** Arguments */
-            arguments: string;
-            /** Status */
-            status?: ("in_progress" | "completed" | "incomplete") | null;
-        };
-        /**
-         * FunctionOutputItem
-         * @description What the function that was called gave.
-         */
-        FunctionOutputItem: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "function_call_output";
-            /** Call Id */
-            call_id: string;
-            /** Output */
-            output: string | (components["schemas"]["chatwright__server__openai__responses__items__TextPart"] | components["schemas"]["RefusalPart"])[];
-            /** Status */
-            status?: ("in_progress" | "completed" | "incomplete") | null;
-        };
-        /**
-         * FunctionTool
-         * @description A function that the model may call.
-         */
-        FunctionTool: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "function";
-            /** Name */
-            name: string;
-            /** Description */
-            description?: string | null;
-            /** Parameters */
-            parameters?: {
-                [key: string]: unknown;
-            } | null;
-            /** Strict */
-            strict?: boolean | null;
-        };
-        /**
          * Health
          * @description How the engines are. `running` and `waiting` count choices; all but the status is for servers that let everybody in.
          */
@@ -2484,68 +1414,6 @@ export interface components {
             waiting?: number | null;
             /** Engines */
             engines?: components["schemas"]["EngineHealth"][] | null;
-        };
-        /** ImageURL */
-        ImageURL: {
-            /** Url */
-            url: string;
-            /** Detail */
-            detail?: ("auto" | "low" | "high" | "original") | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * InConversation
-         * @description Where it was said.
-         */
-        InConversation: {
-            /** Id */
-            id: string;
-        };
-        /**
-         * Incomplete
-         * @description Why it ended before its end.
-         */
-        Incomplete: {
-            /**
-             * Reason
-             * @constant
-             */
-            reason: "max_output_tokens";
-        };
-        /** InputTokenCountResponse */
-        InputTokenCountResponse: {
-            /** Input Tokens */
-            input_tokens: number;
-            /**
-             * Object
-             * @constant
-             */
-            object: "response.input_tokens";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * InputTokensDetails
-         * @description A detailed breakdown of the input tokens.
-         */
-        InputTokensDetails: {
-            /** Cache Write Tokens */
-            cache_write_tokens: number;
-            /** Cached Tokens */
-            cached_tokens: number;
-            cache_write_tokens_details?: components["schemas"]["InputTokensDetailsCacheWriteTokensDetails"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /** InputTokensDetailsCacheWriteTokensDetails */
-        InputTokensDetailsCacheWriteTokensDetails: {
-            /** Ttl 12H Tokens */
-            ttl_12h_tokens: number;
-            /** Ttl 30M Tokens */
-            ttl_30m_tokens: number;
-        } & {
-            [key: string]: unknown;
         };
         /**
          * InvitedUser
@@ -2578,19 +1446,6 @@ export interface components {
             created_at: number;
             /** Url */
             url: string;
-        };
-        /**
-         * ItemReference
-         * @description An item that the server has.
-         */
-        ItemReference: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "item_reference";
-            /** Id */
-            id: string;
         };
         /**
          * KeyObject
@@ -2685,36 +1540,6 @@ export interface components {
              */
             load_inplace: boolean;
         };
-        /**
-         * Logprob
-         * @description The log probability of a token.
-         */
-        Logprob: {
-            /** Token */
-            token: string;
-            /** Bytes */
-            bytes: number[];
-            /** Logprob */
-            logprob: number;
-            /** Top Logprobs */
-            top_logprobs: components["schemas"]["LogprobTopLogprob"][];
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * LogprobTopLogprob
-         * @description The top log probability of a token.
-         */
-        LogprobTopLogprob: {
-            /** Token */
-            token: string;
-            /** Bytes */
-            bytes: number[];
-            /** Logprob */
-            logprob: number;
-        } & {
-            [key: string]: unknown;
-        };
         /** Logprobs */
         Logprobs: {
             /** Text Offset */
@@ -2754,14 +1579,14 @@ export interface components {
          * Message
          * @description A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023.
          */
-        "Message-Input": {
+        Message: {
             /**
              * Role
              * @enum {string}
              */
             role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
             /** Content */
-            content?: string | components["schemas"]["chatwright__server__openai__requests__TextPart"][] | null;
+            content?: string | components["schemas"]["TextPart"][] | null;
             /** Name */
             name?: string | null;
             /** Tool Calls */
@@ -2769,182 +1594,6 @@ export interface components {
             /** Tool Call Id */
             tool_call_id?: string | null;
             function_call?: components["schemas"]["CalledFunction"] | null;
-        };
-        /**
-         * Message
-         * @description A message to or from the model.
-         */
-        "Message-Output": {
-            /** Id */
-            id: string;
-            /** Content */
-            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseOutputText"] | components["schemas"]["openai__types__conversations__text_content__TextContent"] | components["schemas"]["SummaryTextContent"] | components["schemas"]["ContentReasoningText"] | components["schemas"]["ResponseOutputRefusal"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ComputerScreenshotContent"] | components["schemas"]["ResponseInputFile"])[];
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "unknown" | "user" | "assistant" | "system" | "critic" | "discriminator" | "developer" | "tool";
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "in_progress" | "completed" | "incomplete";
-            /**
-             * Type
-             * @constant
-             */
-            type: "message";
-            /** Phase */
-            phase?: ("commentary" | "final_answer") | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * MessageItem
-         * @description A message of either side.
-         */
-        MessageItem: {
-            /**
-             * Type
-             * @default message
-             * @constant
-             */
-            type: "message";
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "system" | "developer" | "assistant";
-            /** Content */
-            content: string | (components["schemas"]["chatwright__server__openai__responses__items__TextPart"] | components["schemas"]["RefusalPart"])[];
-            /** Status */
-            status?: ("in_progress" | "completed" | "incomplete") | null;
-        };
-        /**
-         * MessageList
-         * @description A page of messages.
-         */
-        MessageList: {
-            /** Object */
-            object: string;
-            /** Data */
-            data: components["schemas"]["ChatCompletionStoreMessage"][];
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-        };
-        /**
-         * MessageObject
-         * @description The assistant's next message.
-         */
-        MessageObject: {
-            /** Id */
-            id: string;
-            /**
-             * Type
-             * @default message
-             * @constant
-             */
-            type: "message";
-            /**
-             * Role
-             * @default assistant
-             * @constant
-             */
-            role: "assistant";
-            /** Model */
-            model: string;
-            /** Content */
-            content: (components["schemas"]["chatwright__server__anthropic__wire__TextContent"] | components["schemas"]["ToolUseContent"])[];
-            /** Stop Reason */
-            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
-            /** Stop Sequence */
-            stop_sequence: string | null;
-            usage: components["schemas"]["MessageUsage"];
-        };
-        /**
-         * MessageParam
-         * @description A message of a conversation.
-         */
-        MessageParam: {
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "assistant";
-            /** Content */
-            content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
-        };
-        /**
-         * MessageUsage
-         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
-         */
-        MessageUsage: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Output Tokens */
-            output_tokens: number;
-            /**
-             * Cache Creation Input Tokens
-             * @default 0
-             */
-            cache_creation_input_tokens: number;
-            /**
-             * Cache Read Input Tokens
-             * @default 0
-             */
-            cache_read_input_tokens: number;
-        };
-        /**
-         * MessagesBody
-         * @description `POST /v1/messages`.
-         */
-        MessagesBody: {
-            /** Model */
-            model: string;
-            /** Messages */
-            messages: components["schemas"]["MessageParam"][];
-            /** System */
-            system?: string | components["schemas"]["TextBlock"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolParam"][] | null;
-            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
-            thinking?: components["schemas"]["Thinking"] | null;
-            output_config?: components["schemas"]["OutputConfig"] | null;
-            /** Max Tokens */
-            max_tokens: number;
-            /** Stream */
-            stream?: boolean | null;
-            /** Stop Sequences */
-            stop_sequences?: string[] | null;
-            /** Temperature */
-            temperature?: number | null;
-            /** Top P */
-            top_p?: number | null;
-            /** Top K */
-            top_k?: number | null;
-            metadata?: components["schemas"]["Metadata"] | null;
-        };
-        /**
-         * Metadata
-         * @description Who the request is for.
-         */
-        Metadata: {
-            /** User Id */
-            user_id?: string | null;
-        };
-        /**
-         * MetadataBody
-         * @description `POST /v1/chat/completions/{completion_id}`: the metadata that it shall have from now on.
-         */
-        MetadataBody: {
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * Moderation
@@ -3102,26 +1751,6 @@ export interface components {
             strict?: boolean | null;
         };
         /**
-         * NewConversationBody
-         * @description `POST /v1/conversations`.
-         */
-        NewConversationBody: {
-            /** Items */
-            items?: (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[] | null;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-        };
-        /**
-         * NewItemsBody
-         * @description `POST /v1/conversations/{conversation_id}/items`.
-         */
-        NewItemsBody: {
-            /** Items */
-            items: (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
-        };
-        /**
          * NewKey
          * @description `key`: the key itself, told this once.
          */
@@ -3152,38 +1781,6 @@ export interface components {
             key: string;
         };
         /**
-         * OutputConfig
-         * @description The form of the answer.
-         */
-        OutputConfig: {
-            format?: components["schemas"]["OutputFormat"] | null;
-        };
-        /**
-         * OutputFormat
-         * @description JSON that matches a schema.
-         */
-        OutputFormat: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "json_schema";
-            /** Schema */
-            schema: {
-                [key: string]: unknown;
-            };
-        };
-        /**
-         * OutputTokensDetails
-         * @description A detailed breakdown of the output tokens.
-         */
-        OutputTokensDetails: {
-            /** Reasoning Tokens */
-            reasoning_tokens: number;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
          * PasswordBody
          * @description The old password is the proof that it is not just an open browser.
          */
@@ -3192,23 +1789,6 @@ export interface components {
             old_password: string;
             /** New Password */
             new_password: string;
-        };
-        /**
-         * PromptCacheBreakpoint
-         * @description Marks the exact end of a reusable prompt prefix.
-         *
-         *     When `ttl` is omitted, the breakpoint inherits the request's `prompt_cache_options.ttl`; the boundary is not rounded to a token block.
-         */
-        PromptCacheBreakpoint: {
-            /**
-             * Mode
-             * @constant
-             */
-            mode: "explicit";
-            /** Ttl */
-            ttl?: ("30m" | "12h") | null;
-        } & {
-            [key: string]: unknown;
         };
         /**
          * PromptTokensDetails
@@ -3229,26 +1809,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * Ranked
-         * @description Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder
-         *     says, 0 to 1. Scores of different models can not be compared.
-         */
-        Ranked: {
-            /** Index */
-            index: number;
-            /** Relevance Score */
-            relevance_score: number;
-            document?: components["schemas"]["RankedDocument"] | null;
-        };
-        /**
-         * RankedDocument
-         * @description The text of a document.
-         */
-        RankedDocument: {
-            /** Text */
-            text: string;
-        };
-        /**
          * Readiness
          * @description Whether new requests are welcome.
          */
@@ -3260,166 +1820,12 @@ export interface components {
             status: "ready" | "draining" | "engine_down";
         };
         /**
-         * Reasoning
-         * @description `reasoning`: these models answer without thinking first.
-         */
-        Reasoning: {
-            /** Effort */
-            effort?: string | null;
-            /** Summary */
-            summary?: string | null;
-        };
-        /**
-         * RefusalPart
-         * @description What a model said instead of an answer.
-         */
-        RefusalPart: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "refusal";
-            /** Refusal */
-            refusal: string;
-        };
-        /**
          * RenameBody
          * @description What may be changed of oneself. A role is none of it.
          */
         RenameBody: {
             /** Name */
             name: string;
-        };
-        /**
-         * RerankBody
-         * @description `POST /v1/rerank`.
-         */
-        RerankBody: {
-            /** Model */
-            model?: string | null;
-            /** Query */
-            query: string;
-            /** Documents */
-            documents: (string | {
-                text: string;
-            })[];
-            /** Top N */
-            top_n?: number | null;
-            /**
-             * Return Documents
-             * @default true
-             */
-            return_documents: boolean;
-        };
-        /**
-         * RerankUsage
-         * @description Tokens that were read.
-         */
-        RerankUsage: {
-            /** Total Tokens */
-            total_tokens: number;
-        };
-        /**
-         * Reranked
-         * @description The best first.
-         */
-        Reranked: {
-            /** Id */
-            id: string;
-            /** Model */
-            model: string;
-            usage: components["schemas"]["RerankUsage"];
-            /** Results */
-            results: components["schemas"]["Ranked"][];
-        };
-        /**
-         * ResponseBody
-         * @description `POST /v1/responses`.
-         */
-        ResponseBody: {
-            /** Model */
-            model?: string | null;
-            /** Temperature */
-            temperature?: number | null;
-            /** Top P */
-            top_p?: number | null;
-            /** N */
-            n?: number | null;
-            /** Stop */
-            stop?: string | string[] | null;
-            /** Presence Penalty */
-            presence_penalty?: number | null;
-            /** Frequency Penalty */
-            frequency_penalty?: number | null;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            } | null;
-            /** Seed */
-            seed?: number | null;
-            /** Stream */
-            stream?: boolean | null;
-            stream_options?: components["schemas"]["StreamOptions"] | null;
-            /** User */
-            user?: string | null;
-            /** Top K */
-            top_k?: number | null;
-            /** Min P */
-            min_p?: number | null;
-            /** Repetition Penalty */
-            repetition_penalty?: number | null;
-            /**
-             * Input
-             * @default
-             */
-            input: string | (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
-            /** Instructions */
-            instructions?: string | null;
-            /** Previous Response Id */
-            previous_response_id?: string | null;
-            /** Conversation */
-            conversation?: string | components["schemas"]["ConversationId"] | null;
-            /** Tools */
-            tools?: components["schemas"]["FunctionTool"][] | null;
-            /** Tool Choice */
-            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["ToolName"] | components["schemas"]["SomeTools"] | null;
-            /** Parallel Tool Calls */
-            parallel_tool_calls?: boolean | null;
-            text?: components["schemas"]["TextConfig"] | null;
-            /** Truncation */
-            truncation?: ("auto" | "disabled") | null;
-            /** Max Output Tokens */
-            max_output_tokens?: number | null;
-            /** Top Logprobs */
-            top_logprobs?: number | null;
-            /** Include */
-            include?: ("message.output_text.logprobs" | "file_search_call.results" | "web_search_call.results" | "web_search_call.action.sources" | "message.input_image.image_url" | "computer_call_output.output.image_url" | "code_interpreter_call.outputs" | "reasoning.encrypted_content")[] | null;
-            /** Store */
-            store?: boolean | null;
-            /** Background */
-            background?: boolean | null;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-            reasoning?: components["schemas"]["Reasoning"] | null;
-            /** Safety Identifier */
-            safety_identifier?: string | null;
-            /** Prompt Cache Key */
-            prompt_cache_key?: string | null;
-        };
-        /**
-         * ResponseFailure
-         * @description Why it failed.
-         */
-        ResponseFailure: {
-            /**
-             * Code
-             * @enum {string}
-             */
-            code: "server_error" | "rate_limit_exceeded" | "invalid_prompt";
-            /** Message */
-            message: string;
         };
         /**
          * ResponseFormat
@@ -3434,273 +1840,9 @@ export interface components {
             json_schema?: components["schemas"]["NamedSchema"] | null;
         };
         /**
-         * ResponseFunctionToolCall
-         * @description A tool call to run a function.
-         *
-         *     See the
-         *     [function calling guide](https://developers.openai.com/api/docs/guides/function-calling) for more information.
-         */
-        ResponseFunctionToolCall: {
-            /** Arguments */
-            arguments: string;
-            /** Call Id */
-            call_id: string;
-            /** Name */
-            name: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "function_call";
-            /** Id */
-            id?: string | null;
-            /** Async */
-            async?: boolean | null;
-            /** Caller */
-            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
-            /** Namespace */
-            namespace?: string | null;
-            /** Status */
-            status?: ("in_progress" | "completed" | "incomplete") | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseFunctionToolCallItem
-         * @description A tool call to run a function.
-         *
-         *     See the
-         *     [function calling guide](https://developers.openai.com/api/docs/guides/function-calling) for more information.
-         */
-        ResponseFunctionToolCallItem: {
-            /** Arguments */
-            arguments: string;
-            /** Call Id */
-            call_id: string;
-            /** Name */
-            name: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "function_call";
-            /** Id */
-            id: string;
-            /** Async */
-            async?: boolean | null;
-            /** Caller */
-            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
-            /** Namespace */
-            namespace?: string | null;
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "in_progress" | "completed" | "incomplete";
-            /** Created By */
-            created_by?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /** ResponseFunctionToolCallOutputItem */
-        ResponseFunctionToolCallOutputItem: {
-            /** Id */
-            id: string;
-            /** Output */
-            output: string | (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ResponseInputFile"])[];
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "in_progress" | "completed" | "incomplete";
-            /**
-             * Type
-             * @constant
-             */
-            type: "function_call_output";
-            /** Call Id */
-            call_id?: string | null;
-            /** Caller */
-            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
-            /** Created By */
-            created_by?: string | null;
-            /** Name */
-            name?: string | null;
-            /** Namespace */
-            namespace?: string | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseInputFile
-         * @description A file input to the model.
-         */
-        ResponseInputFile: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "input_file";
-            /** Detail */
-            detail?: ("auto" | "low" | "high") | null;
-            /** File Data */
-            file_data?: string | null;
-            /** File Id */
-            file_id?: string | null;
-            /** File Url */
-            file_url?: string | null;
-            /** Filename */
-            filename?: string | null;
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseInputImage
-         * @description An image input to the model.
-         *
-         *     Learn about [image inputs](https://developers.openai.com/api/docs/guides/images-vision).
-         */
-        ResponseInputImage: {
-            /**
-             * Detail
-             * @enum {string}
-             */
-            detail: "low" | "high" | "auto" | "original";
-            /**
-             * Type
-             * @constant
-             */
-            type: "input_image";
-            /** File Id */
-            file_id?: string | null;
-            /** Image Url */
-            image_url?: string | null;
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /** ResponseInputMessageItem */
-        ResponseInputMessageItem: {
-            /** Id */
-            id: string;
-            /** Content */
-            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ResponseInputFile"])[];
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "system" | "developer";
-            /**
-             * Type
-             * @constant
-             */
-            type: "message";
-            /** Status */
-            status?: ("in_progress" | "completed" | "incomplete") | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseInputText
-         * @description A text input to the model.
-         */
-        ResponseInputText: {
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "input_text";
-            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseOutputMessage
-         * @description An output message from the model.
-         */
-        ResponseOutputMessage: {
-            /** Id */
-            id: string;
-            /** Content */
-            content: (components["schemas"]["ResponseOutputText"] | components["schemas"]["ResponseOutputRefusal"])[];
-            /**
-             * Role
-             * @constant
-             */
-            role: "assistant";
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "in_progress" | "completed" | "incomplete";
-            /**
-             * Type
-             * @constant
-             */
-            type: "message";
-            /** Phase */
-            phase?: ("commentary" | "final_answer") | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseOutputRefusal
-         * @description A refusal from the model.
-         */
-        ResponseOutputRefusal: {
-            /** Refusal */
-            refusal: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "refusal";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseOutputText
-         * @description A text output from the model.
-         */
-        ResponseOutputText: {
-            /** Annotations */
-            annotations: (components["schemas"]["AnnotationFileCitation"] | components["schemas"]["openai__types__responses__response_output_text__AnnotationURLCitation"] | components["schemas"]["AnnotationContainerFileCitation"] | components["schemas"]["AnnotationFilePath"])[];
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "output_text";
-            /** Logprobs */
-            logprobs?: components["schemas"]["Logprob"][] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ResponseUsage
-         * @description Represents token usage details including input tokens, output tokens,
-         *     a breakdown of output tokens, and the total tokens used.
-         */
-        ResponseUsage: {
-            /** Input Tokens */
-            input_tokens: number;
-            input_tokens_details: components["schemas"]["InputTokensDetails"];
-            /** Output Tokens */
-            output_tokens: number;
-            output_tokens_details: components["schemas"]["OutputTokensDetails"];
-            /** Total Tokens */
-            total_tokens: number;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
          * ServedModel
-         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `labels`:
-         *     those that a model for /v1/classify gives; `parent`: the model that an adapter is put on (vLLM's name for it).
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
+         *     the model that an adapter is put on (vLLM's name for it).
          */
         ServedModel: {
             /** Id */
@@ -3722,8 +1864,6 @@ export interface components {
             languages: string[];
             /** Chat */
             chat: boolean;
-            /** Labels */
-            labels?: string[] | null;
             /** Parent */
             parent?: string | null;
         } & {
@@ -3746,8 +1886,8 @@ export interface components {
         /**
          * SessionObject
          * @description Who asks. `accounts`: whether this server has any; `setup_needed`: nobody is there yet, and the first owner comes by the link
-         *     that the server printed. `user`: None where nobody is signed in. `csrf_token`: to be sent as X-CSRF-Token with every request of
-         *     this session that changes something.
+         *     that the server printed. `provider`: of identities, where there is one. `user`: None where nobody is signed in. `csrf_token`: to
+         *     be sent as X-CSRF-Token with every request of this session that changes something.
          */
         SessionObject: {
             /**
@@ -3760,6 +1900,7 @@ export interface components {
             accounts: boolean;
             /** Setup Needed */
             setup_needed: boolean;
+            provider: components["schemas"]["SignInProvider"] | null;
             user: components["schemas"]["UserObject"] | null;
             /** Scopes */
             scopes: string[];
@@ -3777,22 +1918,14 @@ export interface components {
             password: string;
         };
         /**
-         * SomeTools
-         * @description Which of the functions may or must be called.
+         * SignInProvider
+         * @description Through whom one may sign in beside a password: what the button says, and where it leads.
          */
-        SomeTools: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "allowed_tools";
-            /**
-             * Mode
-             * @enum {string}
-             */
-            mode: "auto" | "required";
-            /** Tools */
-            tools: components["schemas"]["ToolName"][];
+        SignInProvider: {
+            /** Name */
+            name: string;
+            /** Url */
+            url: string;
         };
         /**
          * StreamOptions
@@ -3808,132 +1941,17 @@ export interface components {
             include_obfuscation?: boolean | null;
         };
         /**
-         * SummaryTextContent
-         * @description A summary text from the model.
+         * TextPart
+         * @description A part of a message: text is the only kind that a text model reads.
          */
-        SummaryTextContent: {
-            /** Text */
-            text: string;
+        TextPart: {
             /**
              * Type
              * @constant
              */
-            type: "summary_text";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * TextBlock
-         * @description Text.
-         */
-        TextBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
             type: "text";
             /** Text */
             text: string;
-        };
-        /**
-         * TextConfig
-         * @description `text`.
-         */
-        TextConfig: {
-            format?: components["schemas"]["TextFormat"] | null;
-            /** Verbosity */
-            verbosity?: ("low" | "medium" | "high") | null;
-        };
-        /**
-         * TextFormat
-         * @description Which form the text shall have. `json_schema`: with name and schema beside it.
-         */
-        TextFormat: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "text" | "json_object" | "json_schema";
-            /** Name */
-            name?: string | null;
-            /** Description */
-            description?: string | null;
-            /** Schema */
-            schema?: {
-                [key: string]: unknown;
-            } | null;
-            /** Strict */
-            strict?: boolean | null;
-        };
-        /**
-         * Thinking
-         * @description Whether the model shall think before it answers; with `adaptive` it is the model's own choice.
-         */
-        Thinking: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "disabled" | "adaptive";
-        };
-        /**
-         * ThinkingBlock
-         * @description What another model thought: no part of what was said.
-         */
-        ThinkingBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "redacted_thinking" | "thinking";
-        };
-        /**
-         * TokenCount
-         * @description What a conversation comes to.
-         */
-        TokenCount: {
-            /** Input Tokens */
-            input_tokens: number;
-        };
-        /**
-         * TokenizeBody
-         * @description `POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first.
-         */
-        TokenizeBody: {
-            /** Model */
-            model?: string | null;
-            /** Prompt */
-            prompt?: string | null;
-            /** Messages */
-            messages?: components["schemas"]["Message-Input"][] | null;
-            /** Tools */
-            tools?: components["schemas"]["ToolBody"][] | null;
-            /**
-             * Add Special Tokens
-             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
-             * @default true
-             */
-            add_special_tokens: boolean;
-            /**
-             * Return Token Strs
-             * @description Whether the text of each token is wanted as well.
-             * @default false
-             */
-            return_token_strs: boolean;
-        };
-        /**
-         * Tokenized
-         * @description `count` ids in `tokens`; `max_model_len`: how many fit into the model's context.
-         */
-        Tokenized: {
-            /** Count */
-            count: number;
-            /** Max Model Len */
-            max_model_len: number;
-            /** Tokens */
-            tokens: number[];
-            /** Token Strs */
-            token_strs?: string[] | null;
         };
         /**
          * ToolBody
@@ -3961,106 +1979,6 @@ export interface components {
             type: "function";
             function: components["schemas"]["CalledFunction"];
         };
-        /**
-         * ToolChoiceParam
-         * @description Whether, and which, tools are used. `name`: of the type `tool`.
-         */
-        ToolChoiceParam: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "auto" | "any" | "tool" | "none";
-            /** Name */
-            name?: string | null;
-            /** Disable Parallel Tool Use */
-            disable_parallel_tool_use?: boolean | null;
-        };
-        /**
-         * ToolName
-         * @description One of the functions.
-         */
-        ToolName: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "function";
-            /** Name */
-            name: string;
-        };
-        /**
-         * ToolParam
-         * @description A tool that the model may use.
-         */
-        ToolParam: {
-            /** Name */
-            name: string;
-            /** Description */
-            description?: string | null;
-            /** Input Schema */
-            input_schema: {
-                [key: string]: unknown;
-            };
-            /** Strict */
-            strict?: boolean | null;
-        };
-        /**
-         * ToolResultBlock
-         * @description What came of a call.
-         */
-        ToolResultBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "tool_result";
-            /** Tool Use Id */
-            tool_use_id: string;
-            /** Content */
-            content?: string | components["schemas"]["TextBlock"][] | null;
-            /** Is Error */
-            is_error?: boolean | null;
-        };
-        /**
-         * ToolUseBlock
-         * @description A call that the assistant made.
-         */
-        ToolUseBlock: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "tool_use";
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Input */
-            input: {
-                [key: string]: unknown;
-            };
-        };
-        /**
-         * ToolUseContent
-         * @description A call.
-         */
-        ToolUseContent: {
-            /**
-             * Type
-             * @default tool_use
-             * @constant
-             */
-            type: "tool_use";
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Input */
-            input: {
-                [key: string]: unknown;
-            };
-        };
         /** TopLogprob */
         TopLogprob: {
             /** Token */
@@ -4082,18 +2000,6 @@ export interface components {
              * @description What the adapter is called as a model.
              */
             lora_name: string;
-        };
-        /**
-         * Usage
-         * @description The usage information for the request.
-         */
-        Usage: {
-            /** Prompt Tokens */
-            prompt_tokens: number;
-            /** Total Tokens */
-            total_tokens: number;
-        } & {
-            [key: string]: unknown;
         };
         /**
          * UserObject
@@ -4166,98 +2072,6 @@ export interface components {
             object: "welcome_link";
             /** Url */
             url: string;
-        };
-        /**
-         * TextContent
-         * @description Text of the answer.
-         */
-        chatwright__server__anthropic__wire__TextContent: {
-            /**
-             * Type
-             * @default text
-             * @constant
-             */
-            type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * TextPart
-         * @description A part of a message: text is the only kind that a text model reads.
-         */
-        chatwright__server__openai__requests__TextPart: {
-            /**
-             * Type
-             * @constant
-             */
-            type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * TextPart
-         * @description Text of a message: `input_text`, or `output_text` of one that a model wrote.
-         */
-        chatwright__server__openai__responses__items__TextPart: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "input_text" | "output_text" | "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * AnnotationURLCitation
-         * @description A URL citation when using web search.
-         */
-        openai__types__chat__chat_completion_message__AnnotationURLCitation: {
-            /** End Index */
-            end_index: number;
-            /** Start Index */
-            start_index: number;
-            /** Title */
-            title: string;
-            /** Url */
-            url: string;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * TextContent
-         * @description A text content.
-         */
-        openai__types__conversations__text_content__TextContent: {
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "text";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * AnnotationURLCitation
-         * @description A citation for a web resource used to generate a model response.
-         */
-        openai__types__responses__response_output_text__AnnotationURLCitation: {
-            /** End Index */
-            end_index: number;
-            /** Start Index */
-            start_index: number;
-            /** Title */
-            title: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "url_citation";
-            /** Url */
-            url: string;
-        } & {
-            [key: string]: unknown;
         };
     };
     responses: never;
@@ -4405,51 +2219,6 @@ export interface operations {
             };
         };
     };
-    list_completions_v1_chat_completions_get: {
-        parameters: {
-            query?: {
-                model?: string | null;
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CompletionList"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     create_chat_completion_v1_chat_completions_post: {
         parameters: {
             query?: never;
@@ -4471,216 +2240,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ChatCompletion"];
                     "text/event-stream": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_embeddings_v1_embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    tokenize_v1_tokenize_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TokenizeBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Tokenized"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    detokenize_v1_detokenize_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["DetokenizeBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Detokenized"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    classify_v1_classify_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ClassifyBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Classifications"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    rerank_v1_rerank_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["RerankBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Reranked"];
                 };
             };
             /** @description Client Error */
@@ -5006,94 +2565,6 @@ export interface operations {
             };
         };
     };
-    embed_with_engine_v1_openai_deployments__name__embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    embed_with_engine_v1_engines__name__embeddings_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EmbeddingBody"];
-            };
-        };
-        responses: {
-            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     edit_with_engine_v1_engines__name__edits_post: {
         parameters: {
             query?: never;
@@ -5236,855 +2707,6 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Engine"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_message_v1_messages_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MessagesBody"];
-            };
-        };
-        responses: {
-            /** @description The answer; with stream, server-sent events from message_start to message_stop. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageObject"];
-                    "text/event-stream": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
-                };
-            };
-        };
-    };
-    count_tokens_v1_messages_count_tokens_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CountBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["TokenCount"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AnthropicErrorBody"];
-                };
-            };
-        };
-    };
-    create_response_v1_responses_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ResponseBody"];
-            };
-        };
-        responses: {
-            /** @description The response; with stream, numbered server-sent events from response.created to response.completed, .incomplete or .failed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedResponse"];
-                    "text/event-stream": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    count_input_tokens_v1_responses_input_tokens_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ContextBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["InputTokenCountResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_response_v1_responses__response_id__get: {
-        parameters: {
-            query?: {
-                stream?: boolean;
-                starting_after?: number | null;
-                include_obfuscation?: boolean;
-            };
-            header?: never;
-            path: {
-                response_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The response; with stream, numbered server-sent events from response.created to response.completed, .incomplete or .failed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedResponse"];
-                    "text/event-stream": unknown;
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_response_v1_responses__response_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                response_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DeletedResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    list_input_items_v1_responses__response_id__input_items_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-            };
-            header?: never;
-            path: {
-                response_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedInputItems"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    cancel_response_v1_responses__response_id__cancel_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                response_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedResponse"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_conversation_v1_conversations_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewConversationBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_conversation_v1_conversations__conversation_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    update_conversation_v1_conversations__conversation_id__post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ChangedConversationBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_conversation_v1_conversations__conversation_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConversationDeletedResource"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    list_items_v1_conversations__conversation_id__items_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-            };
-            header?: never;
-            path: {
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedItems"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_items_v1_conversations__conversation_id__items_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewItemsBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedItems"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_item_v1_conversations__conversation_id__items__item_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-                item_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedItem"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_item_v1_conversations__conversation_id__items__item_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                conversation_id: string;
-                item_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Conversation"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_completion_v1_chat_completions__completion_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                completion_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ChatCompletion"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    update_completion_v1_chat_completions__completion_id__post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                completion_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MetadataBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ChatCompletion"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_completion_v1_chat_completions__completion_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                completion_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ChatCompletionDeleted"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    list_messages_v1_chat_completions__completion_id__messages_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-            };
-            header?: never;
-            path: {
-                completion_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MessageList"];
                 };
             };
             /** @description Client Error */
@@ -6554,6 +3176,44 @@ export interface operations {
         };
     };
     list_sessions_api_account_sessions_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BrowserSessions"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    end_other_sessions_api_account_sessions_delete: {
         parameters: {
             query?: never;
             header?: never;

@@ -59,7 +59,9 @@ class Launch:
             str(self.path),
             self.name,
             {name: str(path) for name, path in self.adapters.items()},
-            self.settings.model_dump(mode="json", exclude={"api_key", "api_key_file", "admin_token"}),
+            self.settings.model_dump(
+                mode="json", exclude={"api_key", "api_key_file", "admin_token", "oidc_client_secret"}
+            ),
             logging.getLogger().getEffectiveLevel(),
         )
 

@@ -95,6 +95,14 @@ async def list_sessions(actor: Owner, accounts: NeedAccounts) -> BrowserSessions
     )
 
 
+@router.delete("/account/sessions")
+async def end_other_sessions(actor: Owner, accounts: NeedAccounts) -> BrowserSessions:
+    """Sign all other browsers out. What is left is the one that asks."""
+    async with accounts.database.write() as session:
+        await sessions.end_other_sessions(session, actor)
+    return await list_sessions(actor, accounts)
+
+
 @router.delete("/account/sessions/{session_id}")
 async def end_session(session_id: str, actor: Owner, accounts: NeedAccounts) -> Deleted:
     """Sign a browser out."""

@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
+from chatwright.server.address import own_address
 from chatwright.server.client_address import client_address
 from chatwright.server.console.wire import Body, NeedAccounts, Text, UserObject
 from chatwright.server.credentials import csrf_token, drop_session, session_token, set_session
@@ -27,14 +28,22 @@ class SignInBody(Body):
     password: Text
 
 
+class SignInProvider(BaseModel):
+    """Through whom one may sign in beside a password: what the button says, and where it leads."""
+
+    name: str
+    url: str
+
+
 class SessionObject(BaseModel):
     """Who asks. `accounts`: whether this server has any; `setup_needed`: nobody is there yet, and the first owner comes by the link
-    that the server printed. `user`: None where nobody is signed in. `csrf_token`: to be sent as X-CSRF-Token with every request of
-    this session that changes something."""
+    that the server printed. `provider`: of identities, where there is one. `user`: None where nobody is signed in. `csrf_token`: to
+    be sent as X-CSRF-Token with every request of this session that changes something."""
 
     object: Literal["session"] = "session"
     accounts: bool
     setup_needed: bool
+    provider: SignInProvider | None
     user: UserObject | None
     scopes: list[str]
     csrf_token: str | None
@@ -52,6 +61,7 @@ async def get_session(request: Request, state: State) -> SessionObject:
     return SessionObject(
         accounts=accounts is not None,
         setup_needed=accounts is not None and actor is NOBODY and not await accounts.has_users(),
+        provider=_provider(state),
         user=UserObject.of(user) if user is not None else None,
         scopes=sorted(actor.scopes),
         csrf_token=csrf_token(session_token(request.headers) or "") if user is not None else None,
@@ -72,13 +82,15 @@ async def sign_in(
 
 
 @router.delete("/session")
-async def sign_out(request: Request, response: Response, accounts: NeedAccounts) -> SessionObject:
+async def sign_out(request: Request, response: Response, state: State, accounts: NeedAccounts) -> SessionObject:
     """Sign out, this browser only."""
     token = session_token(request.headers)
     if token is not None:
         await accounts.sign_out(token)
     drop_session(response)
-    return SessionObject(accounts=True, setup_needed=False, user=None, scopes=[], csrf_token=None)
+    return SessionObject(
+        accounts=True, setup_needed=False, provider=_provider(state), user=None, scopes=[], csrf_token=None
+    )
 
 
 def begin(user: User, token: str, request: Request, response: Response, state: ServerState) -> SessionObject:
@@ -88,5 +100,17 @@ def begin(user: User, token: str, request: Request, response: Response, state: S
     set_session(response, token, secure=address.startswith("https://"))
     scopes = sorted(scope.value for scope in users.scopes_of(user))
     return SessionObject(
-        accounts=True, setup_needed=False, user=UserObject.of(user), scopes=scopes, csrf_token=csrf_token(token)
+        accounts=True,
+        setup_needed=False,
+        provider=_provider(state),
+        user=UserObject.of(user),
+        scopes=scopes,
+        csrf_token=csrf_token(token),
     )
+
+
+def _provider(state: ServerState) -> SignInProvider | None:
+    """At our own address, which is where the provider sends people back to: a cookie of another name of ours would not be there."""
+    if state.provider is None:
+        return None
+    return SignInProvider(name=state.provider.name, url=f"{own_address(state.settings)}/api/oidc/start")

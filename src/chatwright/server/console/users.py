@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
+from chatwright.server.address import own_address
 from chatwright.server.console.wire import (
     Body,
     Deleted,
@@ -139,6 +140,4 @@ async def revoke_key_of_user(user_id: str, key_id: str, actor: KeyRevoker, accou
 
 
 def _url(state: ServerState, token: str) -> str:
-    """Made of the settings, never of the Host that a client wrote: that would be a link to wherever they like."""
-    host = state.settings.host if ":" not in state.settings.host else f"[{state.settings.host}]"
-    return f"{state.settings.public_url or f'http://{host}:{state.settings.port}'}/#welcome={token}"
+    return f"{own_address(state.settings)}/#welcome={token}"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from sqlalchemy import delete, exists, select
 
 from chatwright.errors import InvalidRequestError, NotSignedInError, StorageError, StoreError, StoreUnavailableError
-from chatwright.store.accounts import links, recognise, sessions, throttle, users
+from chatwright.store.accounts import identities, links, recognise, sessions, throttle, users
 from chatwright.store.accounts.emails import clean_email
 from chatwright.store.accounts.passwords import Passwords, check_password
 from chatwright.store.accounts.recognise import Recognised
@@ -18,7 +18,7 @@ from chatwright.store.actor import NOBODY, OPERATOR, Actor
 from chatwright.store.database import Database
 from chatwright.store.tables import Session, User
 
-ACCOUNT, ADDRESS = "account", "address"
+ACCOUNT, ADDRESS, PROVIDER = "account", "address", "provider"
 
 
 class Accounts:
@@ -110,6 +110,24 @@ class Accounts:
         async with self.database.write() as session:
             user = await links.use_link(session, token, hashed, email, name)
             await throttle.forget(session, ACCOUNT, user.email)
+            return user, await sessions.begin_session(session, user)
+
+    async def begin_login(self, address: str) -> identities.Login:
+        """A browser is on its way to the identity provider. Raises ThrottledError: each takes a row."""
+        async with self.database.write() as session:
+            await throttle.count_try(session, PROVIDER, address, throttle.FREE_OF_ADDRESS)
+            return await identities.begin_login(session)
+
+    async def end_login(self, state: str, browser: str) -> identities.Login | None:
+        """It came back; None where it is not the one that was sent, or not for the first time."""
+        async with self.database.write() as session:
+            return await identities.end_login(session, state, browser)
+
+    async def sign_in_as(self, known: identities.KnownAs, address: str, *, new_users: bool) -> tuple[User, str]:
+        """Let in whom the identity provider named: (user, token of a new session). Raises IdentityRefusedError."""
+        async with self.database.write() as session:
+            user = await identities.user_of(session, known, new_users=new_users)
+            await throttle.take_back(session, PROVIDER, address)
             return user, await sessions.begin_session(session, user)
 
     async def change_password(self, actor: Actor, old: str, new: str) -> str:
