@@ -18,10 +18,11 @@ import httpx
 
 @dataclass(frozen=True)
 class Server:
-    """A running server."""
+    """A running server. `log`: what it prints."""
 
     url: str
     process: subprocess.Popen[str]
+    log: Path
 
 
 def free_port() -> int:
@@ -63,7 +64,7 @@ def serve(model_home: Path, *arguments: str, start_timeout_s: float = 90) -> Ite
                 assert process.poll() is None, f"the server ended with {process.returncode}: {said}"
                 assert time.monotonic() < deadline, f"the server did not start: {said}"
                 time.sleep(0.1)
-            yield Server(url, process)
+            yield Server(url, process, Path(home) / "log")
         finally:
             process.terminate()
             process.wait(60)

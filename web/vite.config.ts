@@ -86,7 +86,7 @@ export default defineConfig({
     chunkSizeWarningLimit: 1600,
     rolldownOptions: { input: ["index.html", "docs.html"] },
   },
-  server: { proxy: { "/v1": server, "/openapi.json": server, "/health": server } },
+  server: { proxy: { "/v1": server, "/api": server, "/openapi.json": server, "/health": server } },
   test: {
     environment: "jsdom",
     setupFiles: ["test/setup.ts"],

@@ -6,19 +6,17 @@ Here the browser is given the answers in the server's place, as no model writes 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.e2e.axe import violations
 from tests.e2e.conftest import OpenPage, Watch
 from tests.e2e.test_chat import ask, wait_for_answer
 from tests.serving import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
-
-AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 RICH = """## A heading
 
@@ -116,28 +114,20 @@ def test_the_policy_would_stop_what_slips_through(page: Page, watch: Watch) -> N
 def test_accessible_by_the_rules_of_wcag_aa(open_page: OpenPage, theme: str, language: str) -> None:
     page = open_page(theme=theme, language=language)
     expect(page.get_by_test_id("model")).to_be_enabled()
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-
-    def violations() -> list[str]:
-        page.wait_for_timeout(300)  # colours fade for 0.15 s
-        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-        result = page.evaluate("tags => axe.run({runOnly: tags})", tags)
-        return [f"{rule['id']}: {node['html']}" for rule in result["violations"] for node in rule["nodes"]]
-
-    assert violations() == []
+    assert violations(page) == []
     answer_with(page, RICH)
     ask(page, "Show everything")
     wait_for_answer(page)
     expect(page.locator(".katex").first).to_be_attached()
-    assert violations() == []
+    assert violations(page) == []
     page.get_by_test_id("settings").click()
     expect(page.get_by_test_id("system-prompt")).to_be_visible()
-    assert violations() == []
+    assert violations(page) == []
     page.keyboard.press("Escape")
     page.route("**/v1/chat/completions", lambda route: route.abort())
     ask(page, "Fail")
     expect(page.get_by_test_id("error")).to_be_visible()
-    assert violations() == []
+    assert violations(page) == []
 
 
 @pytest.fixture(autouse=True)

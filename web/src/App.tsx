@@ -4,6 +4,7 @@ import { Info } from "lucide-react";
 import { useCallback, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
+import { useSession } from "./account/session";
 import { listModels, type Model } from "./api/client";
 import { asApiError } from "./api/errors";
 import { Chat } from "./chat/Chat";
@@ -35,7 +36,23 @@ export function App() {
   const [dialog, setDialog] = useState<"key" | "settings" | undefined>();
   const [keyVersion, setKeyVersion] = useState(0);
 
-  const openKey = useCallback(() => setDialog("key"), []);
+  const { session, refresh } = useSession();
+  const { accounts, csrf_token } = session;
+  const { refetch } = models;
+  const comeIn = useCallback(() => {
+    setKeyVersion((version) => version + 1);
+    void refetch();
+  }, [refetch]);
+  const openKey = useCallback(() => {
+    if (!accounts) setDialog("key");
+    else {
+      // A session that is over shows the door. One that was renewed in another window goes on; asked once, as the same one would
+      // be refused again.
+      void refresh().then((now) => {
+        if (now?.csrf_token !== csrf_token) comeIn();
+      });
+    }
+  }, [accounts, csrf_token, refresh, comeIn]);
   const close = useCallback(() => setDialog(undefined), []);
 
   const model = models.data?.find(({ id }) => id === chosen) ?? models.data?.[0];
@@ -45,7 +62,7 @@ export function App() {
   const [askedAt, setAskedAt] = useState(0);
   if (failure?.kind === "key" && models.errorUpdatedAt !== askedAt) {
     setAskedAt(models.errorUpdatedAt);
-    setDialog("key");
+    if (!accounts) setDialog("key");
   }
 
   const modelId = model?.id ?? "";
@@ -60,8 +77,7 @@ export function App() {
 
   function keySaved(): void {
     close();
-    setKeyVersion((version) => version + 1);
-    void models.refetch();
+    comeIn();
   }
 
   return (

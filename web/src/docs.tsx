@@ -1,4 +1,4 @@
-// The API's documentation: Swagger UI from this origin, with the chat page's key.
+// The API's documentation: Swagger UI from this origin, with the chat page's session or key.
 import "swagger-ui-dist/swagger-ui.css";
 import "./styles.css";
 
@@ -6,6 +6,7 @@ import { StrictMode, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 import SwaggerUI from "swagger-ui-dist/swagger-ui-es-bundle.js";
 
+import { loadSession } from "./account/api";
 import { authorization } from "./api/key";
 import { setUpLanguage } from "./i18n";
 import { KeyDialog } from "./ui/KeyDialog";
@@ -64,4 +65,7 @@ createRoot(root).render(
     <KeyPrompt />
   </StrictMode>,
 );
-showDocs();
+// Whoever is signed in needs no key; where that can not be told, a request says what is wrong.
+void loadSession()
+  .catch(() => undefined)
+  .then(showDocs);

@@ -1,6 +1,6 @@
 // What can go wrong with a request, sorted by what a person can do about it.
 export type ErrorKind =
-  | "key" // 401: a key is missing or wrong
+  | "key" // 401: a key is missing or wrong, or the session is over; 403 csrf: it is another one by now
   | "forbidden" // 403: the page was opened at an address the server does not answer to
   | "notFound" // 404: the model went away
   | "tooLong" // 400 context_length_exceeded
@@ -11,11 +11,12 @@ export type ErrorKind =
   | "stream"; // the answer broke off in the middle
 
 export class ApiError extends Error {
-  /** `message` is the server's own sentence (English), or empty; `retryAfter_s` is in seconds. */
+  /** `message` is the server's own sentence (English on /v1), or empty; `param` names the field that is wrong. */
   constructor(
     readonly kind: ErrorKind,
     message = "",
     readonly retryAfter_s?: number,
+    readonly param?: string,
   ) {
     super(message);
     this.name = "ApiError";
@@ -24,6 +25,7 @@ export class ApiError extends Error {
 
 interface ErrorBody {
   message?: unknown;
+  param?: unknown;
   code?: unknown;
 }
 
@@ -35,7 +37,7 @@ export function errorBody(body: unknown): ErrorBody | undefined {
 }
 
 function kindOf(status: number, code: unknown): ErrorKind {
-  if (status === 401) return "key";
+  if (status === 401 || code === "csrf") return "key";
   if (status === 403) return "forbidden";
   if (status === 404) return "notFound";
   if (status === 429 || status === 503) return "busy";
@@ -47,7 +49,8 @@ export function errorFrom(status: number, body: unknown, retryAfter: string | nu
   const error = errorBody(body);
   const message = typeof error?.message === "string" ? error.message : "";
   const seconds = Number(retryAfter ?? NaN);
-  return new ApiError(kindOf(status, error?.code), message, seconds > 0 ? Math.ceil(seconds) : undefined);
+  const param = typeof error?.param === "string" ? error.param : undefined;
+  return new ApiError(kindOf(status, error?.code), message, seconds > 0 ? Math.ceil(seconds) : undefined, param);
 }
 
 export async function errorFromResponse(response: Response): Promise<ApiError> {

@@ -7,9 +7,11 @@ interface Props {
   onClose: () => void;
   children: ReactNode;
   testId: string;
+  /** Closed by its own buttons only: what it shows is shown once. */
+  sticky?: boolean;
 }
 
-export function Dialog({ open, title, onClose, children, testId }: Props) {
+export function Dialog({ open, title, onClose, children, testId, sticky = false }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
   const titleId = useId();
   useEffect(() => {
@@ -24,7 +26,7 @@ export function Dialog({ open, title, onClose, children, testId }: Props) {
       aria-labelledby={titleId}
       data-testid={testId}
       onClose={onClose}
-      closedby="any" // a click beside it closes it
+      closedby={sticky ? "none" : "any"} // any: a click beside it closes it
       className="dialog"
     >
       {open && (

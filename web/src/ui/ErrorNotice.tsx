@@ -2,6 +2,7 @@
 import { CircleAlert } from "lucide-react";
 import { useTranslation } from "react-i18next";
 
+import { useSession } from "../account/session";
 import type { ApiError } from "../api/errors";
 
 interface Props {
@@ -12,17 +13,20 @@ interface Props {
 
 export function ErrorNotice({ error, onRetry, onEnterKey }: Props) {
   const { t } = useTranslation();
-  const help =
-    error.kind === "busy" && error.retryAfter_s !== undefined
+  // Where people sign in it is not a key that is missing.
+  const isOver = useSession().session.accounts && error.kind === "key";
+  const help = isOver
+    ? t("account.ended.help")
+    : error.kind === "busy" && error.retryAfter_s !== undefined
       ? t("error.help.busyAfter", { count: error.retryAfter_s })
       : t(`error.help.${error.kind}`);
   return (
     <div role="alert" data-testid="error" data-kind={error.kind} className="notice notice-error">
       <CircleAlert aria-hidden className="mt-0.5 size-5 shrink-0 text-destructive" />
       <div className="min-w-0 grow">
-        <p className="font-medium">{t(`error.title.${error.kind}`)}</p>
+        <p className="font-medium">{isOver ? t("account.ended.title") : t(`error.title.${error.kind}`)}</p>
         <p className="text-muted-foreground">{help}</p>
-        {error.message && (
+        {error.message && !isOver && (
           <p lang="en" className="mt-1 text-sm break-words text-muted-foreground">
             {error.message}
           </p>
@@ -30,7 +34,7 @@ export function ErrorNotice({ error, onRetry, onEnterKey }: Props) {
         <div className="mt-2 flex gap-2">
           {error.kind === "key" ? (
             <button type="button" className="button button-small" onClick={onEnterKey}>
-              {t("error.enterKey")}
+              {isOver ? t("account.ended.button") : t("error.enterKey")}
             </button>
           ) : (
             onRetry && (

@@ -1,7 +1,8 @@
 // The bar at the top: which model, a new conversation, settings, language, theme, documentation.
-import { BookOpen, ChevronDown, Languages, Monitor, Moon, Settings, SquarePen, Sun } from "lucide-react";
+import { BookOpen, ChevronDown, CircleUserRound, Languages, Monitor, Moon, Settings, SquarePen, Sun } from "lucide-react";
 import { useTranslation } from "react-i18next";
 
+import { useSession } from "../account/session";
 import type { Model } from "../api/client";
 import { type Language, LANGUAGES, setLanguage } from "../i18n";
 import { setTheme, THEMES, useTheme } from "../theme";
@@ -9,7 +10,7 @@ import { IconButton } from "./IconButton";
 
 const THEME_ICONS = { system: Monitor, light: Sun, dark: Moon };
 
-function ThemeButton() {
+export function ThemeButton() {
   const { t } = useTranslation();
   const theme = useTheme();
   const Icon = THEME_ICONS[theme];
@@ -26,7 +27,7 @@ function ThemeButton() {
   );
 }
 
-function LanguageSelect() {
+export function LanguageSelect() {
   const { t, i18n } = useTranslation();
   return (
     <span className="icon-button relative size-9 rounded-xl sm:size-10" title={t("header.language")}>
@@ -45,6 +46,24 @@ function LanguageSelect() {
         ))}
       </select>
     </span>
+  );
+}
+
+function AccountLink() {
+  const { t } = useTranslation();
+  const { user } = useSession().session;
+  if (!user) return null;
+  const label = t("account.open", { name: user.name });
+  return (
+    <a
+      href="#/account"
+      aria-label={label}
+      title={label}
+      className="icon-button size-9 rounded-xl sm:size-10"
+      data-testid="account"
+    >
+      <CircleUserRound aria-hidden className="size-5" />
+    </a>
   );
 }
 
@@ -101,6 +120,7 @@ export function Header({ models, loading, model, onModel, onNew, onSettings }: P
       >
         <BookOpen aria-hidden className="size-5" />
       </a>
+      <AccountLink />
     </header>
   );
 }
