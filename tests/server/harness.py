@@ -101,25 +101,18 @@ def start_server(
     if store is not None and "home" not in settings:
         file = file_of(store.url)
         settings["home"] = file.parent if file is not None else Path(tempfile.mkdtemp(prefix="chatwright-test-"))
-    chosen = Settings(threads=1, device="cpu", **settings)
-    opened = [open_model(path, name, chosen) for name, path in {MODEL: folder, **(beside or {})}.items()]
-    models = [files.with_engine(load_engine(files.path, files.name, chosen)) for files in opened]
-    model = models[0]
-    if slow_step_s:
-        slow_down(model, slow_step_s)
-    app = create_app(chosen, models, opened, accounts, database)
-    """Load the model and serve it. `slow_step_s` makes each step of the engine as slow as on a small machine."""
     sock = socket.socket()
     if send_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     sock.bind(("127.0.0.1", 0))
     port: int = sock.getsockname()[1]
     chosen = Settings(**{"threads": 1, "device": "cpu", "port": port, **settings})
-    opened = open_model(folder, MODEL, chosen)
-    model = opened.with_engine(load_engine(folder, MODEL, chosen))
+    opened = [open_model(path, name, chosen) for name, path in {MODEL: folder, **(beside or {})}.items()]
+    models = [files.with_engine(load_engine(files.path, files.name, chosen)) for files in opened]
+    model = models[0]
     if slow_step_s:
         slow_down(model, slow_step_s)
-    app = create_app(chosen, [model], [opened], accounts, database)
+    app = create_app(chosen, models, opened, accounts, database)
     started = threading.Event()
     server = make_server(app, chosen, started.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

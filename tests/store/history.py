@@ -219,6 +219,26 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             }
         ],
     },
+    "0007": {
+        "identities": [
+            {
+                "id": "identity-1",
+                "user_id": "user-1",
+                "issuer": "https://login.example.org/realms/单位",
+                "subject": "8f14e45f-ceea-4e7a-a3b1-0e0a5a3c1d2e",
+                "created_at": 1_700_000_008,
+            }
+        ],
+        "oidc_logins": [
+            {
+                "state_hash": "e" * 64,
+                "browser_hash": "f" * 64,
+                "nonce": "n" * 43,
+                "verifier": "v" * 43,
+                "expires_at": 1_700_000_600,
+            }
+        ],
+    },
     "0008": {
         "batches": [
             {
@@ -304,26 +324,6 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"completion_id": "chatcmpl-" + "0" * 32, "number": 0, "content": '{"role":"user","content":"🙂"}'}
         ],
         "stored_labels": [{"completion_id": "chatcmpl-" + "0" * 32, "name": "topic", "value": "猫"}],
-    },
-    "0007": {
-        "identities": [
-            {
-                "id": "identity-1",
-                "user_id": "user-1",
-                "issuer": "https://login.example.org/realms/单位",
-                "subject": "8f14e45f-ceea-4e7a-a3b1-0e0a5a3c1d2e",
-                "created_at": 1_700_000_008,
-            }
-        ],
-        "oidc_logins": [
-            {
-                "state_hash": "e" * 64,
-                "browser_hash": "f" * 64,
-                "nonce": "n" * 43,
-                "verifier": "v" * 43,
-                "expires_at": 1_700_000_600,
-            }
-        ],
     },
 }
 

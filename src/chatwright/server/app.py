@@ -24,15 +24,13 @@ from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
-from chatwright.server.console import account, oidc, session, users, welcome
-from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
 from chatwright.server.observation import Observation
 from chatwright.server.openai.generation import ClientGoneError
-from chatwright.server.permission import Permit, check_policies
+from chatwright.server.permission import check_policies
 from chatwright.server.provider import Provider
 from chatwright.server.routes import include_routes
 from chatwright.server.state import ServerState
@@ -76,6 +74,7 @@ def create_app(
         store,
         files,
         Uploads(files) if files is not None else None,
+        provider=Provider(settings) if settings.oidc_issuer is not None and accounts is not None else None,
         jobs=jobs,
         fine_tuned=FineTunedModels(jobs, shelf, models, settings) if jobs is not None else None,
     )
@@ -116,27 +115,6 @@ def create_app(
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     include_routes(app)
-    provider = Provider(settings) if settings.oidc_issuer is not None and accounts is not None else None
-    app.state.server = ServerState(settings, models, AdapterShelf(settings, models, opened), accounts, store, provider)
-    install_error_handlers(app)
-    app.add_exception_handler(ClientGoneError, _nobody_to_answer)
-    app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
-    app.include_router(health.router)
-    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
-    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router, action in (
-        (completions.router, Action.GENERATE),
-        (chat.router, Action.GENERATE),
-        (served.router, Action.READ_MODELS),
-        (legacy.router, Action.GENERATE),
-    ):
-        allowed = Depends(Permit(action))
-        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
-        # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False, dependencies=[allowed])
-    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session.router, oidc.router, welcome.router, account.router, own_keys.router, users.router):
-        app.include_router(console, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.

@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 
 from chatwright.server import health, scrape
 from chatwright.server.anthropic import messages
-from chatwright.server.console import account, explain, limits, session, usage, users, welcome
+from chatwright.server.console import account, explain, limits, oidc, session, usage, users, welcome
 from chatwright.server.console import keys as own_keys
 from chatwright.server.openai import (
     adapters,
@@ -77,6 +77,7 @@ def include_routes(app: FastAPI) -> None:
     app.include_router(organization.router, prefix="/v1", dependencies=[key])
     for console in (
         session.router,
+        oidc.router,
         welcome.router,
         account.router,
         own_keys.router,

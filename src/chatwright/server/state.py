@@ -43,7 +43,6 @@ class ServerState:
     `database`, and what lies in it: None only where it could not be opened on a server without accounts.
     `responses`: what writes those of `/v1/responses`.
     `provider`: through which one may sign in beside passwords.
-    `database`: None only where it could not be opened on a server without accounts.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
     """
 
