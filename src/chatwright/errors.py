@@ -92,6 +92,10 @@ class NotFoundError(ChatwrightError):
     """Nothing has that id, or what has it belongs to somebody else."""
 
 
+class ConflictError(ChatwrightError):
+    """What is asked does not go together with what is going on."""
+
+
 class ThrottledError(ChatwrightError):
     """Tried too often. `params["seconds"]`: when to try again."""
 

@@ -42,6 +42,7 @@ MAY: dict[Action, set[str]] = {
     Action.CHANGE_MODELS: ADMINS,
     Action.USE_ACCOUNT: PERSONS,
     Action.USE_KEYS: PERSONS,
+    Action.USE_CONVERSATIONS: PERSONS,
     Action.READ_USERS: ADMINS,
     Action.CHANGE_USERS: ADMINS,
     Action.READ_KEYS_OF_USERS: ADMINS,
@@ -82,7 +83,7 @@ def test_who_may_do_it(action: Action) -> None:
 def test_what_belongs_to_others_does_not_exist() -> None:
     for role in Role:
         actor = person(role)
-        for action in (Action.USE_ACCOUNT, Action.USE_KEYS):
+        for action in (Action.USE_ACCOUNT, Action.USE_KEYS, Action.USE_CONVERSATIONS):
             assert outcome(actor, action, Resource(actor.user_id)) is None
             assert outcome(actor, action, Resource("user-other")) is NotFoundError
             assert outcome(actor, action, Resource(None)) is NotFoundError

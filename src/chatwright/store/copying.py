@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatwright.errors import StoreError
@@ -26,6 +26,7 @@ async def copy_rows(source: Database, target: Database, *, replace: bool = False
     counts = {}
     async with source.read() as reader, target.write() as writer:
         await _make_room(writer, target, replace)
+        await _defer_references(writer, target)
         for table in Base.metadata.sorted_tables:  # what is referred to first
             counts[table.name] = await _copy_table(reader, writer, table)
     return counts
@@ -46,6 +47,11 @@ async def _make_room(writer: AsyncSession, target: Database, replace: bool) -> N
         raise StoreError("The database {path} is not empty: nothing was changed.", path=shown(target.url))
     for table in reversed(Base.metadata.sorted_tables):
         await writer.execute(table.delete())
+
+
+async def _defer_references(writer: AsyncSession, target: Database) -> None:
+    """Until the end of the transaction: rows of a table that refer to one another come in any order."""
+    await writer.execute(text("PRAGMA defer_foreign_keys = ON" if target.is_sqlite else "SET CONSTRAINTS ALL DEFERRED"))
 
 
 async def _copy_table(reader: AsyncSession, writer: AsyncSession, table: Table) -> int:

@@ -7,6 +7,7 @@ answer is generated.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,6 +88,8 @@ async def one_at_a_time(session: AsyncSession, name: str) -> None:
 
 def sqlite_engine(url: URL, connections: int, wait_s: float, *, writes: bool, foreign_keys: bool = True) -> AsyncEngine:
     """Connections that all write, or all only read."""
+    # The driver's most talkative level repeats every value that is written: what people say, and digests of their secrets.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     engine = create_async_engine(
         url,
         pool_size=connections,

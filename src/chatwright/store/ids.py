@@ -11,6 +11,7 @@ LETTERS = 22  # 62^22 > 2^128
 ID_LENGTH = 40
 ID = re.compile(r"[a-z]+-[A-Za-z0-9]{1,30}")
 WIRE_ID = re.compile(r"[a-z]{1,12}_[A-Za-z0-9]{1,27}")
+SHAPE = re.compile(r"[a-z_]{1,16}-[A-Za-z0-9]{1,22}")
 
 
 def new_id(kind: str) -> str:
@@ -26,6 +27,11 @@ def new_wire_id(kind: str) -> str:
 def is_wire_id(text: str) -> bool:
     """Whether this can be such an id. What cannot is not asked for: PostgreSQL fails on some texts instead of finding nothing."""
     return WIRE_ID.fullmatch(text) is not None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text could be an id. What could not is not asked for: PostgreSQL fails on some texts instead of finding nothing."""
+    return SHAPE.fullmatch(text) is not None
 
 
 def random_text(n: int) -> str:

@@ -18,6 +18,7 @@ class Action(StrEnum):
     CHANGE_MODELS = "change what is served"
     USE_ACCOUNT = "see and change one's own account"
     USE_KEYS = "see, make and revoke one's own keys"
+    USE_CONVERSATIONS = "see, lead and delete one's own conversations"
     READ_USERS = "see users"
     CHANGE_USERS = "add, change, suspend and remove users"
     READ_KEYS_OF_USERS = "see the keys of users"
@@ -62,6 +63,8 @@ RULES: dict[Action, Rule] = {
     Action.CHANGE_MODELS: Rule(Scope.ADMIN, Role.ADMIN),
     Action.USE_ACCOUNT: Rule(role=Role.MEMBER, person=True),
     Action.USE_KEYS: Rule(role=Role.MEMBER, person=True),
+    # Nobody else's business, administrators' least of all; and a key for inference is not one to what was said.
+    Action.USE_CONVERSATIONS: Rule(Scope.INFERENCE, Role.MEMBER, person=True),
     Action.READ_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.CHANGE_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),
     Action.READ_KEYS_OF_USERS: Rule(Scope.ADMIN, Role.ADMIN, others=Role.ADMIN),

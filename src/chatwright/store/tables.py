@@ -11,6 +11,12 @@ between databases. A table comes with the code that uses it, and with a migratio
 - jobs, which point at run folders, and what they say;
 - responses and response_items, api_conversations and api_conversation_items, stored_completions with their messages and metadata:
   what programs leave on /v1. `user_id` NULL: the machine's operator.
+- users, sessions, api_keys, links (setup, invitation, reset), throttle;
+- conversations and messages, a tree of rows; a turn that is being written has a row in generations;
+- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
+  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
+- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
+- jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -480,3 +487,79 @@ class StoredLabel(Base):
     )
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(512))
+
+
+class Conversation(Base):
+    """A conversation of a user in the web app. `title` is "" until something was said.
+
+    `active_message_id`: the last message of the branch that is shown. No foreign key: the two tables would refer to each other,
+    and messages go only with their conversation.
+    """
+
+    __tablename__ = "conversations"
+    __table_args__ = (Index(None, "user_id", "updated_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    title: Mapped[str] = mapped_column(String(100))
+    active_message_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Message(Base):
+    """What one side said: a node of the conversation's tree. Siblings are versions of each other, the oldest with the lowest
+    `number`, which counts within the conversation; so parents come before their children.
+
+    `finish_reason` of an answer is None as long as a row in `generations` stands for whoever writes it. `error`: the sentence for
+    one that was not finished, as `wording` keeps it.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        CheckConstraint("role IN ('user', 'assistant')", name="role"),
+        CheckConstraint(
+            "finish_reason IN ('stop', 'length', 'cancelled', 'interrupted', 'error')", name="finish_reason"
+        ),
+        UniqueConstraint("conversation_id", "id"),
+        UniqueConstraint("conversation_id", "number"),
+        # Both columns: a parent is of the same conversation. Deferrable for `copying`, where children may come first. No cascade:
+        # SQLite would go down a long conversation message by message, and give up at a thousand.
+        ForeignKeyConstraint(
+            ["conversation_id", "parent_id"],
+            ["messages.conversation_id", "messages.id"],
+            deferrable=True,
+            initially="IMMEDIATE",
+        ),
+        Index(None, "conversation_id", "parent_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    parent_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    number: Mapped[int] = mapped_column(Integer)
+    role: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(200))
+    finish_reason: Mapped[str | None] = mapped_column(String(16))
+    error: Mapped[str | None] = mapped_column(Text)
+    prompt_tokens: Mapped[int | None] = mapped_column(Integer)
+    completion_tokens: Mapped[int | None] = mapped_column(Integer)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Generation(Base):
+    """An answer that is being written: one a conversation at a time. `server`: by which server; `seen_at`: when that last said so.
+
+    `stop_asked`: somebody wants it to end, and may have told another server than the one that writes.
+    """
+
+    __tablename__ = "generations"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), unique=True)
+    message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), unique=True)
+    server: Mapped[str] = mapped_column(String(64))
+    stop_asked: Mapped[bool] = mapped_column(Boolean)
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[int] = mapped_column(BigInteger)
