@@ -103,6 +103,7 @@ MAY: dict[Action | None, set[str]] = {
     Action.CHANGE_MODELS: ADMINS,
     Action.USE_ACCOUNT: PERSONS,
     Action.USE_KEYS: PERSONS,
+    Action.USE_CONVERSATIONS: PERSONS,
     Action.READ_USERS: ADMINS,
     Action.CHANGE_USERS: ADMINS,
     Action.READ_KEYS_OF_USERS: ADMINS,
@@ -547,15 +548,29 @@ def test_ids_of_others_do_not_exist(own: tuple[RunningServer, People]) -> None:
         assert_error(member.get("/v1/models"), 401)
 
 
+BODIES: list[dict[str, Any]] = [
+    {},
+    {"role": "owner"},
+    {"status": "suspended"},
+    {"title": "x"},
+    {"content": "x"},
+    {"content": "x", "model": MODEL},
+]
+
+
 def test_no_route_gives_away_what_has_an_id(own: tuple[RunningServer, People]) -> None:
     """Every route with an id in its path, also those to come × ids that exist and belong to others."""
     server, people = own
     with browser(server, "member") as member:
         [row] = [row for row in member.get("/api/account/sessions").json()["data"] if row["current"]]
+        conversation = member.post("/api/conversations", json={"title": email("member")}).json()["id"]
+        said = {"content": email("member")}
+        message = member.post(f"/api/conversations/{conversation}/messages", json=said).json()["id"]
     ids = {"user_id": people.ids["member"], "key_id": people.key_ids["inference key"], "session_id": row["id"]}
     with browser(server, "admin") as admin:
         limit = admin.put("/api/limits", json={"user_id": people.ids["member"], "tokens_per_month": 10**9})
         ids["limit_id"] = limit.json()["id"]
+    ids |= {"conversation_id": conversation, "message_id": message}
     seen = 0
     with browser(server, "other") as other, server.http(headers=bearer(people.keys["files key"])) as key:
         for policy in route_policies(server.app):
@@ -564,7 +579,7 @@ def test_no_route_gives_away_what_has_an_id(own: tuple[RunningServer, People]) -
                 continue
             path = policy.path.format(**ids)  # KeyError: give this test an id of the new kind
             for http in (other, key):
-                for body in ({}, {"role": "owner"}, {"status": "suspended"}):
+                for body in BODIES:
                     response = http.request(
                         policy.method, path, **({"json": body} if policy.method in ("POST", "PATCH") else {})
                     )
@@ -576,6 +591,9 @@ def test_no_route_gives_away_what_has_an_id(own: tuple[RunningServer, People]) -
         assert member.get("/api/account").json()["role"] == "member"
         kept = {row["id"]: row["revoked_at"] for row in member.get("/api/keys").json()["data"]}
         assert kept[people.key_ids["inference key"]] is None
+        opened = member.get(f"/api/conversations/{conversation}").json()
+        assert opened["title"] == email("member")
+        assert [row["id"] for row in opened["messages"]] == [message]
 
 
 def test_no_answer_tells_a_secret(own: tuple[RunningServer, People]) -> None:

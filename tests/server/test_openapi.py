@@ -108,6 +108,15 @@ ROUTES = {
     ("post", "/v1/conversations/{conversation_id}/items"),
     ("get", "/v1/conversations/{conversation_id}/items/{item_id}"),
     ("delete", "/v1/conversations/{conversation_id}/items/{item_id}"),
+    ("get", "/api/conversations"),
+    ("post", "/api/conversations"),
+    ("get", "/api/conversations/{conversation_id}"),
+    ("patch", "/api/conversations/{conversation_id}"),
+    ("delete", "/api/conversations/{conversation_id}"),
+    ("post", "/api/conversations/{conversation_id}/messages"),
+    ("post", "/api/conversations/{conversation_id}/generations"),
+    ("get", "/api/conversations/{conversation_id}/messages/{message_id}/events"),
+    ("post", "/api/conversations/{conversation_id}/messages/{message_id}/stop"),
     ("get", "/v1/engines"),
     ("get", "/v1/engines/{name}"),
     ("post", "/v1/engines/{name}/completions"),
@@ -173,6 +182,7 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
                 assert list(body) == ["application/json"]
                 assert "$ref" in body["application/json"]["schema"]
             if method == "post" and path.endswith(("completions", "generate", "/messages", "/responses")):
+            if path.endswith(("completions", "generate", "/events")):
                 assert "text/event-stream" in answers["200"]["content"], where
     ids = Counter(operation["operationId"] for methods in api["paths"].values() for operation in methods.values())
     assert set(ids.values()) == {1}

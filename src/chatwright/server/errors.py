@@ -1,7 +1,7 @@
 """Every failure as OpenAI's error object: `{"error": {message, type, param, code}}`, with the status clients act on.
 
-400 for a bad request (never 422), 401, 403, 404, 413, 415, 503 with Retry-After. Never 409 on generation routes: openai 0.28
-would try again for ever.
+400 for a bad request (never 422), 401, 403, 404, 413, 415, 503 with Retry-After. Never 409 on generation routes of /v1: openai
+0.28 would try again for ever.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatwright.errors import (
     ChatwrightError,
+    ConflictError,
     DiskFullError,
     EngineError,
     ForbiddenError,
@@ -189,6 +190,8 @@ def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireErro
             return WireError(403, message, code="forbidden")
         case NotFoundError():
             return WireError(404, message, code="not_found")
+        case ConflictError():
+            return WireError(409, message, code="conflict")
         case ThrottledError():
             seconds = str(error.params["seconds"])
             return WireError(429, message, code="too_many_attempts", headers={"Retry-After": seconds})

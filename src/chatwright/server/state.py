@@ -18,6 +18,7 @@ from chatwright.inspection.looking import Looking
 from chatwright.jobs.names import is_result_name
 from chatwright.jobs.service import Jobs
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.detached import DetachedAnswers
 from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
@@ -44,6 +45,7 @@ class ServerState:
     `responses`: what writes those of `/v1/responses`.
     `provider`: through which one may sign in beside passwords.
     `draining`: the server is on its way out and takes nothing new. `cut_off`: its grace period is over, answers end now.
+    `answers`: what writes those of conversations, which are there with accounts only.
     """
 
     settings: Settings
@@ -66,6 +68,12 @@ class ServerState:
     def __post_init__(self) -> None:
         self.meter = Meter(self.database, Metrics(self.engine_stats))
         self.responses = RunningResponses(self.database, server_name(self.settings.home), self.cut_off)
+
+    answers: DetachedAnswers | None = None
+
+    def __post_init__(self) -> None:
+        if self.accounts is not None:
+            self.answers = DetachedAnswers(self.accounts.database, server_name(self.settings.home), self.cut_off)
 
     @property
     def is_private(self) -> bool:
@@ -133,6 +141,11 @@ class ServerState:
     def required_database(self) -> Database:
         """The store. Raises StoreUnavailableError (503) where there is none."""
         return _there(self.database)
+
+
+def server_name(home: Path) -> str:
+    """What tells this server from others on the same database, after a restart too: a home folder has one server at a time."""
+    return hashlib.sha256(f"{socket.gethostname()}\n{home.absolute()}".encode()).hexdigest()
 
 
 def server_name(home: Path) -> str:
