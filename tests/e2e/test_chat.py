@@ -30,7 +30,8 @@ def keep_it_short(page: Page) -> None:
     def shorten(route: Route) -> None:
         route.continue_(post_data={**route.request.post_data_json, "temperature": 0, "max_tokens": 24})
 
-    page.route("**/v1/chat/completions", shorten)
+    for path in ("**/v1/chat/completions", "**/generations"):
+        page.route(path, shorten)
 
 
 def ask(page: Page, question: str) -> None:

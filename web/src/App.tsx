@@ -1,6 +1,6 @@
 // The page: header, notices, conversation, dialogs; which model, which settings, which key.
 import { useQuery } from "@tanstack/react-query";
-import { Info } from "lucide-react";
+import { Info, PanelLeft } from "lucide-react";
 import { useCallback, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -8,8 +8,11 @@ import { useSession } from "./account/session";
 import { listModels, type Model } from "./api/client";
 import { asApiError } from "./api/errors";
 import { Chat } from "./chat/Chat";
+import { Sidebar } from "./conversations/Sidebar";
+import { useStoredChat } from "./conversations/useStoredChat";
 import { ErrorNotice } from "./ui/ErrorNotice";
 import { Header } from "./ui/Header";
+import { IconButton } from "./ui/IconButton";
 import { KeyDialog } from "./ui/KeyDialog";
 import { DEFAULT_PREFERENCES, SettingsDialog } from "./ui/SettingsDialog";
 
@@ -36,8 +39,15 @@ export function App() {
   const [dialog, setDialog] = useState<"key" | "settings" | undefined>();
   const [keyVersion, setKeyVersion] = useState(0);
 
+  const [sidebar, setSidebar] = useState(false);
+  const hideSidebar = useCallback(() => setSidebar(false), []);
+
   const { session, refresh } = useSession();
   const { accounts, csrf_token } = session;
+  // An open server can not tell people apart: there, conversations stay on the page.
+  const isKept = session.user !== null;
+  const stored = useStoredChat();
+  const { accounts } = session;
   const { refetch } = models;
   const comeIn = useCallback(() => {
     setKeyVersion((version) => version + 1);
@@ -86,32 +96,49 @@ export function App() {
         {t("app.skip")}
       </a>
       <Header
+        before={
+          isKept && (
+            <IconButton
+              label={t("conversations.show")}
+              className="md:hidden"
+              aria-expanded={sidebar}
+              onClick={() => setSidebar(true)}
+              data-testid="show-conversations"
+            >
+              <PanelLeft aria-hidden className="size-5" />
+            </IconButton>
+          )
+        }
         models={models.data}
         loading={models.isPending}
         model={modelId}
         onModel={chooseModel}
-        onNew={() => setConversation((number) => number + 1)}
+        onNew={() => (isKept ? stored.open(undefined) : setConversation((number) => number + 1))}
         onSettings={() => setDialog("settings")}
       />
-      <main className="flex min-h-0 grow flex-col">
-        {(failure || models.data?.length === 0) && (
-          <div className="mx-auto w-full max-w-3xl px-4">
-            {failure ? (
-              <ErrorNotice error={failure} onRetry={() => void models.refetch()} onEnterKey={openKey} />
-            ) : (
-              <p className="notice">{t("model.noneHelp")}</p>
-            )}
-          </div>
-        )}
-        <Chat
-          key={conversation}
-          settings={settings}
-          keyVersion={keyVersion}
-          onEnterKey={openKey}
-          exampleLanguage={exampleLanguage}
-          notice={model?.languages?.length ? <LanguageNotice model={model} /> : null}
-        />
-      </main>
+      <div className="flex min-h-0 grow">
+        {isKept && <Sidebar current={stored.id} onOpen={stored.open} shown={sidebar} onHide={hideSidebar} />}
+        <main className="flex min-h-0 min-w-0 grow flex-col">
+          {(failure || models.data?.length === 0) && (
+            <div className="mx-auto w-full max-w-3xl px-4">
+              {failure ? (
+                <ErrorNotice error={failure} onRetry={() => void models.refetch()} onEnterKey={openKey} />
+              ) : (
+                <p className="notice">{t("model.noneHelp")}</p>
+              )}
+            </div>
+          )}
+          <Chat
+            key={isKept ? stored.key : conversation}
+            settings={settings}
+            makeStore={isKept ? stored.makeStore : undefined}
+            keyVersion={keyVersion}
+            onEnterKey={openKey}
+            exampleLanguage={exampleLanguage}
+            notice={model?.languages?.length ? <LanguageNotice model={model} /> : null}
+          />
+        </main>
+      </div>
       <KeyDialog open={dialog === "key"} onClose={close} onSaved={keySaved} />
       <SettingsDialog
         open={dialog === "settings"}

@@ -25,7 +25,7 @@ export const NO_ACCOUNTS: Session = {
   csrf_token: null,
 };
 
-function client() {
+export function client() {
   const { Authorization: _, ...token } = authorization();
   return createClient<paths>({
     baseUrl: window.location.origin,
@@ -35,7 +35,7 @@ function client() {
 }
 
 /** The answer's body. Every failure is an ApiError. */
-async function answer<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
+export async function answer<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
   const { data, error, response } = await call.catch((reason: unknown) => {
     throw asApiError(reason);
   });

@@ -677,6 +677,139 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Conversations
+         * @description One's conversations, the one last changed first. `after`: the last_id of the page before.
+         */
+        get: operations["list_conversations_api_conversations_get"];
+        put?: never;
+        /**
+         * Begin Conversation
+         * @description Begin a conversation.
+         */
+        post: operations["begin_conversation_api_conversations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Open Conversation
+         * @description A conversation with the whole tree of its messages.
+         */
+        get: operations["open_conversation_api_conversations__conversation_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Conversation
+         * @description Delete a conversation with all that was said. An answer that is being written ends.
+         */
+        delete: operations["delete_conversation_api_conversations__conversation_id__delete"];
+        options?: never;
+        head?: never;
+        /**
+         * Change Conversation
+         * @description Rename a conversation, or show another branch of it.
+         */
+        patch: operations["change_conversation_api_conversations__conversation_id__patch"];
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add Message
+         * @description Add what the user says, without an answer to it. A message beside another one is an edited version of it.
+         */
+        post: operations["add_message_api_conversations__conversation_id__messages_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/generations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Generate
+         * @description Ask for an answer. It is written to its end whether anybody follows its events or not. 409 while there is another one.
+         */
+        post: operations["generate_api_conversations__conversation_id__generations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages/{message_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow Message
+         * @description Follow an answer: what is there after a position, then what comes, up to its end. The id of an event is the position after
+         *     it; a browser that lost the connection sends the last one as Last-Event-ID, which counts more than `after`.
+         */
+        get: operations["follow_message_api_conversations__conversation_id__messages__message_id__events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages/{message_id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop Message
+         * @description Stop the engine. What there is of the answer is kept; one that is over stays as it is.
+         */
+        post: operations["stop_message_api_conversations__conversation_id__messages__message_id__stop_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -734,6 +867,16 @@ export interface components {
              * @constant
              */
             loaded: false;
+        };
+        /**
+         * AddMessageBody
+         * @description What the user says. `parent_id`: the answer that it follows; null for the beginning of a conversation.
+         */
+        AddMessageBody: {
+            /** Content */
+            content: string;
+            /** Parent Id */
+            parent_id?: string | null;
         };
         /**
          * AddUserBody
@@ -807,6 +950,14 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * BeginBody
+         * @description Without a title the first message gives it one.
+         */
+        BeginBody: {
+            /** Title */
+            title?: string | null;
+        };
+        /**
          * BrowserSession
          * @description A browser that is signed in. `current`: the one that asks.
          */
@@ -851,6 +1002,16 @@ export interface components {
             name: string;
             /** Arguments */
             arguments: string;
+        };
+        /**
+         * ChangeBody
+         * @description What is not given stays.
+         */
+        ChangeBody: {
+            /** Title */
+            title?: string | null;
+            /** Active Message Id */
+            active_message_id?: string | null;
         };
         /**
          * ChangeUserBody
@@ -1207,6 +1368,51 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * ConversationObject
+         * @description A conversation without what was said. `title`: "" until something was. `active_message_id`: the last message of the branch
+         *     that is shown. `generating`: whether an answer is being written.
+         */
+        ConversationObject: {
+            /**
+             * Object
+             * @default conversation
+             * @constant
+             */
+            object: "conversation";
+            /** Id */
+            id: string;
+            /** Title */
+            title: string;
+            /** Active Message Id */
+            active_message_id: string | null;
+            /** Generating */
+            generating: boolean;
+            /** Created At */
+            created_at: number;
+            /** Updated At */
+            updated_at: number;
+        };
+        /**
+         * ConversationObjects
+         * @description A page, the one last changed first.
+         */
+        ConversationObjects: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["ConversationObject"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -1397,6 +1603,50 @@ export interface components {
             name: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * GenerateBody
+         * @description How an answer shall be written. With `content`, the user says this after the message `parent_id`, and it is answered;
+         *     without, the message `parent_id` is, once more where there is an answer. `instructions`: the system message.
+         *     `max_tokens`: as many as fit, where it is not given.
+         */
+        GenerateBody: {
+            /** Model */
+            model: string;
+            /** Content */
+            content?: string | null;
+            /** Parent Id */
+            parent_id?: string | null;
+            /** Instructions */
+            instructions?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /** Max Tokens */
+            max_tokens?: number | null;
+        };
+        /**
+         * GenerationObject
+         * @description An answer that is being written. `question`: what the user said, where that is new.
+         */
+        GenerationObject: {
+            /**
+             * Object
+             * @default generation
+             * @constant
+             */
+            object: "generation";
+            /** Id */
+            id: string;
+            /** Conversation Id */
+            conversation_id: string;
+            /** Title */
+            title: string;
+            question: components["schemas"]["MessageObject"] | null;
+            answer: components["schemas"]["MessageObject"];
         };
         /**
          * Health
@@ -1596,6 +1846,76 @@ export interface components {
             function_call?: components["schemas"]["CalledFunction"] | null;
         };
         /**
+         * MessageEvent
+         * @description The data of an event. `text` of "delta": the answer goes on with it. `message` of "finished", the last event: the whole
+         *     answer. `error` of "error", also the last one: there is no more to read.
+         */
+        MessageEvent: {
+            /** Text */
+            text?: string | null;
+            message?: components["schemas"]["MessageObject"] | null;
+            error?: components["schemas"]["ErrorDetail"] | null;
+        };
+        /**
+         * MessageFailure
+         * @description Why an answer was not finished.
+         */
+        MessageFailure: {
+            /** Message */
+            message: string;
+            /** Code */
+            code: string;
+        };
+        /**
+         * MessageObject
+         * @description What one side said. `parent_id`: what it follows; messages with the same parent are versions of each other, in their order.
+         *
+         *     `finish_reason` of an answer: null while it is being written; then stop, length, cancelled (somebody stopped it), interrupted
+         *     (the server ended) or error, of which `error` says more. `position`: how many characters `content` has, for `after` of its
+         *     events.
+         */
+        MessageObject: {
+            /**
+             * Object
+             * @default message
+             * @constant
+             */
+            object: "message";
+            /** Id */
+            id: string;
+            /** Parent Id */
+            parent_id: string | null;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant";
+            /** Content */
+            content: string;
+            /** Model */
+            model: string | null;
+            /** Finish Reason */
+            finish_reason: ("stop" | "length" | "cancelled" | "interrupted" | "error") | null;
+            error: components["schemas"]["MessageFailure"] | null;
+            usage: components["schemas"]["MessageUsage"] | null;
+            /** Position */
+            position: number;
+            /** Created At */
+            created_at: number;
+        };
+        /**
+         * MessageUsage
+         * @description What an answer took.
+         */
+        MessageUsage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
          * Moderation
          * @description Moderation results for the request input and generated output, if moderated
          *     completions were requested.
@@ -1781,6 +2101,32 @@ export interface components {
             key: string;
         };
         /**
+         * OpenConversation
+         * @description A conversation with all that was said, parents before their children.
+         */
+        OpenConversation: {
+            /**
+             * Object
+             * @default conversation
+             * @constant
+             */
+            object: "conversation";
+            /** Id */
+            id: string;
+            /** Title */
+            title: string;
+            /** Active Message Id */
+            active_message_id: string | null;
+            /** Generating */
+            generating: boolean;
+            /** Created At */
+            created_at: number;
+            /** Updated At */
+            updated_at: number;
+            /** Messages */
+            messages: components["schemas"]["MessageObject"][];
+        };
+        /**
          * PasswordBody
          * @description The old password is the proof that it is not just an open browser.
          */
@@ -1886,8 +2232,8 @@ export interface components {
         /**
          * SessionObject
          * @description Who asks. `accounts`: whether this server has any; `setup_needed`: nobody is there yet, and the first owner comes by the link
-         *     that the server printed. `provider`: of identities, where there is one. `user`: None where nobody is signed in. `csrf_token`: to
-         *     be sent as X-CSRF-Token with every request of this session that changes something.
+         *     that the server printed. `user`: None where nobody is signed in. `csrf_token`: to be sent as X-CSRF-Token with every request of
+         *     this session that changes something.
          */
         SessionObject: {
             /**
@@ -1900,7 +2246,6 @@ export interface components {
             accounts: boolean;
             /** Setup Needed */
             setup_needed: boolean;
-            provider: components["schemas"]["SignInProvider"] | null;
             user: components["schemas"]["UserObject"] | null;
             /** Scopes */
             scopes: string[];
@@ -1918,15 +2263,10 @@ export interface components {
             password: string;
         };
         /**
-         * SignInProvider
-         * @description Through whom one may sign in beside a password: what the button says, and where it leads.
+         * StopBody
+         * @description Nothing has to be said.
          */
-        SignInProvider: {
-            /** Name */
-            name: string;
-            /** Url */
-            url: string;
-        };
+        StopBody: Record<string, never>;
         /**
          * StreamOptions
          * @description How to stream.
@@ -3718,6 +4058,392 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["KeyObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_conversations_api_conversations_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                after?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationObjects"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    begin_conversation_api_conversations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BeginBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    open_conversation_api_conversations__conversation_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenConversation"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_conversation_api_conversations__conversation_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    change_conversation_api_conversations__conversation_id__patch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    add_message_api_conversations__conversation_id__messages_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddMessageBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    generate_api_conversations__conversation_id__generations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GenerateBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GenerationObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    follow_message_api_conversations__conversation_id__messages__message_id__events_get: {
+        parameters: {
+            query?: {
+                after?: number;
+            };
+            header?: {
+                "last-event-id"?: string | null;
+            };
+            path: {
+                conversation_id: string;
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-sent events, each with an id to go on from and a MessageEvent as its data. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageEvent"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    stop_message_api_conversations__conversation_id__messages__message_id__stop_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StopBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageObject"];
                 };
             };
             /** @description Client Error */

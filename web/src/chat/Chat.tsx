@@ -2,19 +2,22 @@
 import {
   type AppendMessage,
   AssistantRuntimeProvider,
+  type ExportedMessageRepository,
+  fromThreadMessageLike,
+  type ThreadMessage,
   type ThreadMessageLike,
   useExternalStoreRuntime,
 } from "@assistant-ui/react";
 import { createContext, type ReactNode, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 
-import { type ChatMessage, type ChatSettings, ChatStore } from "./store";
+import { type ChatMessage, type ChatSettings, type ChatSnapshot, ChatStore, type ConversationStore } from "./store";
 import { Thread } from "./Thread";
 
 function convertMessage(message: ChatMessage): ThreadMessageLike {
   const { id, role, text, state, createdAt } = message;
   const base = { id, role, createdAt, content: [{ type: "text" as const, text }] };
-  if (role === "user") return base;
   const custom = { message };
+  if (role === "user") return { ...base, metadata: { custom } };
   if (state === "streaming") return { ...base, status: { type: "running" }, metadata: { custom } };
   if (state === "failed") return { ...base, status: { type: "incomplete", reason: "error" }, metadata: { custom } };
   if (state === "stopped") return { ...base, status: { type: "incomplete", reason: "cancelled" }, metadata: { custom } };
@@ -26,8 +29,32 @@ function textOf({ content }: AppendMessage): string {
   return content.map((part) => (part.type === "text" ? part.text : "")).join("");
 }
 
+function messageOf({ metadata }: ThreadMessage): ChatMessage {
+  return metadata.custom["message"] as ChatMessage;
+}
+
+/** A message that did not change stays the same object, and so is not rendered again. */
+const converted = new WeakMap<ChatMessage, ThreadMessage>();
+
+function threadMessage(message: ChatMessage): ThreadMessage {
+  const known = converted.get(message);
+  if (known) return known;
+  const made = fromThreadMessageLike(convertMessage(message), message.id, { type: "complete", reason: "stop" });
+  converted.set(message, made);
+  return made;
+}
+
+function repositoryOf({ tree, messages }: ChatSnapshot): ExportedMessageRepository | undefined {
+  return (
+    tree && {
+      headId: messages.at(-1)?.id ?? null,
+      messages: tree.map(({ message, parentId }) => ({ message: threadMessage(message), parentId })),
+    }
+  );
+}
+
 export interface ChatContext {
-  store: ChatStore;
+  store: ConversationStore;
   onEnterKey: () => void;
   /** i18next language of the example questions: one that the model speaks. */
   exampleLanguage: string | undefined;
@@ -45,6 +72,8 @@ export function useChat(): ChatContext {
 
 interface Props {
   settings: ChatSettings;
+  /** Where the conversation is kept; on this page alone, unless told. */
+  makeStore?: ((settings: ChatSettings) => ConversationStore) | undefined;
   /** Changes when a key was entered: an answer that failed for want of one is asked for again. */
   keyVersion: number;
   onEnterKey: () => void;
@@ -52,12 +81,16 @@ interface Props {
   notice: ReactNode;
 }
 
-export function Chat({ settings, keyVersion, onEnterKey, exampleLanguage, notice }: Props) {
-  const [store] = useState(() => new ChatStore(settings));
-  const { messages, running } = useSyncExternalStore(store.subscribe, store.getSnapshot);
+export function Chat({ settings, makeStore, keyVersion, onEnterKey, exampleLanguage, notice }: Props) {
+  const [store] = useState(() => makeStore?.(settings) ?? new ChatStore(settings));
+  const snapshot = useSyncExternalStore(store.subscribe, store.getSnapshot);
+  const { messages, running } = snapshot;
 
   useEffect(() => store.configure(settings), [store, settings]);
-  useEffect(() => () => store.stop(), [store]);
+  useEffect(() => {
+    store.enter();
+    return () => store.leave();
+  }, [store]);
 
   const last = messages.at(-1);
   const needsKey = last?.error?.kind === "key";
@@ -72,12 +105,15 @@ export function Chat({ settings, keyVersion, onEnterKey, exampleLanguage, notice
     if (needsKey) void store.regenerate(messages.at(-2)?.id ?? null);
   }, [keyVersion, needsKey, store, messages]);
 
-  const runtime = useExternalStoreRuntime<ChatMessage>({
-    messages,
+  const said = useMemo(() => {
+    const messageRepository = repositoryOf(snapshot);
+    return messageRepository ? { messageRepository } : { messages: snapshot.messages.map(threadMessage) };
+  }, [snapshot]);
+  const runtime = useExternalStoreRuntime<ThreadMessage>({
+    ...said,
+    setMessages: (shown) => store.show(shown.map(messageOf)),
     isRunning: running,
     isSendDisabled: settings.model === "",
-    convertMessage,
-    setMessages: (shown) => store.show(shown),
     onNew: (message) => store.send(textOf(message), message.parentId),
     onEdit: (message) => store.send(textOf(message), message.parentId),
     onReload: (parentId) => store.regenerate(parentId),

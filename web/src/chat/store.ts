@@ -21,15 +21,43 @@ export interface ChatSettings {
   temperature: number;
 }
 
+export interface TreeNode {
+  readonly message: ChatMessage;
+  readonly parentId: string | null;
+}
+
 export interface ChatSnapshot {
+  /** The branch that is shown. */
   readonly messages: readonly ChatMessage[];
   readonly running: boolean;
+  /** Of a conversation whose other branches are known too: all messages, parents before their children. */
+  readonly tree?: readonly TreeNode[];
+}
+
+/** A conversation as the page sees it, wherever it is kept. */
+export interface ConversationStore {
+  readonly subscribe: (listener: () => void) => () => void;
+  readonly getSnapshot: () => ChatSnapshot;
+  /** For the answers from now on. */
+  configure(settings: ChatSettings): void;
+  /** Adds what the user said after `parentId` (the last message, where none is named) and answers it. */
+  send(text: string, parentId?: string | null): Promise<void>;
+  /** Answers the message `parentId` once more. */
+  regenerate(parentId: string | null): Promise<void>;
+  /** Stops the engine. */
+  stop(): void;
+  /** Shows another branch. */
+  show(messages: readonly ChatMessage[]): void;
+  /** The page turns to it. */
+  enter(): void;
+  /** The page turns to something else. */
+  leave(): void;
 }
 
 /** Small models that always take the likeliest word fall into loops; this gets them out, and leaves code readable. */
-const REPETITION_PENALTY = 1.1;
+export const REPETITION_PENALTY = 1.1;
 /** At least this when an answer is asked for again: without chance it would be the same one. */
-const ANSWER_AGAIN_TEMPERATURE = 0.3;
+export const ANSWER_AGAIN_TEMPERATURE = 0.3;
 
 const EMPTY: ChatSnapshot = { messages: [], running: false };
 
@@ -52,7 +80,8 @@ function upTo(messages: readonly ChatMessage[], id: string | null): readonly Cha
   return messages.slice(0, messages.findIndex((message) => message.id === id) + 1);
 }
 
-export class ChatStore {
+/** Kept by this page only: what is not read here is written for nobody. */
+export class ChatStore implements ConversationStore {
   #snapshot: ChatSnapshot = EMPTY;
   #abort: AbortController | undefined;
   #lastId = 0;
@@ -60,7 +89,6 @@ export class ChatStore {
 
   constructor(private settings: ChatSettings) {}
 
-  /** For the answers from now on. */
   configure(settings: ChatSettings): void {
     this.settings = settings;
   }
@@ -72,13 +100,12 @@ export class ChatStore {
 
   readonly getSnapshot = (): ChatSnapshot => this.#snapshot;
 
-  /** Adds what the user said after `parentId` (what came after it is dropped) and answers it. */
+  /** What came after `parentId` is dropped. */
   async send(text: string, parentId: string | null = this.#snapshot.messages.at(-1)?.id ?? null): Promise<void> {
     const question = { id: this.#nextId(), role: "user", text, state: "complete", createdAt: new Date() } as const;
     await this.#answer([...upTo(this.#snapshot.messages, parentId), question]);
   }
 
-  /** Answers the message `parentId` once more. */
   async regenerate(parentId: string | null): Promise<void> {
     const history = upTo(this.#snapshot.messages, parentId);
     const failed = this.#snapshot.messages[history.length]?.state === "failed";
@@ -91,7 +118,14 @@ export class ChatStore {
     this.#abort?.abort();
   }
 
-  /** Shows another branch of the conversation. */
+  enter(): void {
+    // There is nothing but what was said on this page.
+  }
+
+  leave(): void {
+    this.stop();
+  }
+
   show(messages: readonly ChatMessage[]): void {
     this.#set({ messages, running: this.#snapshot.running });
   }

@@ -1,5 +1,6 @@
 // The bar at the top: which model, a new conversation, settings, language, theme, documentation.
 import { BookOpen, ChevronDown, CircleUserRound, Languages, Monitor, Moon, Settings, SquarePen, Sun } from "lucide-react";
+import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
 import { useSession } from "../account/session";
@@ -68,6 +69,8 @@ function AccountLink() {
 }
 
 interface Props {
+  /** What comes first. */
+  before?: ReactNode;
   models: readonly Model[] | undefined;
   loading: boolean;
   model: string;
@@ -76,10 +79,11 @@ interface Props {
   onSettings: () => void;
 }
 
-export function Header({ models, loading, model, onModel, onNew, onSettings }: Props) {
+export function Header({ before, models, loading, model, onModel, onNew, onSettings }: Props) {
   const { t } = useTranslation();
   return (
     <header className="flex h-14 shrink-0 items-center gap-0.5 px-2 sm:gap-1 sm:px-3">
+      {before}
       <img src="/favicon.svg" alt="" width={28} height={28} className="mr-1 hidden sm:block" />
       <h1 className="sr-only">Chatwright</h1>
       <span className="relative flex min-w-0 items-center">
