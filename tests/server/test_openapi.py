@@ -181,8 +181,8 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
                 body = operation["requestBody"]["content"]
                 assert list(body) == ["application/json"]
                 assert "$ref" in body["application/json"]["schema"]
-            if method == "post" and path.endswith(("completions", "generate", "/messages", "/responses")):
-            if path.endswith(("completions", "generate", "/events")):
+            of_v1 = ("completions", "generate", "/v1/messages", "/responses")
+            if (method == "post" and path.endswith(of_v1)) or (path.startswith("/api/") and path.endswith("/events")):
                 assert "text/event-stream" in answers["200"]["content"], where
     ids = Counter(operation["operationId"] for methods in api["paths"].values() for operation in methods.values())
     assert set(ids.values()) == {1}

@@ -73,6 +73,34 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
         "throttle": [{"subject": "d" * 64, "tries": 3, "tried_at": 1_700_000_007, "blocked_until": 0}],
     },
+    "0003": {
+        "conversations": [
+            {
+                "id": "conv-1",
+                "user_id": "user-1",
+                "title": "猫 🙂",
+                "active_message_id": "msg-3",
+                "created_at": 1_700_000_008,
+                "updated_at": 1_700_000_009,
+            }
+        ],
+        "messages": [
+            message("msg-1", None, 1, "user", "你好 🙂"),
+            message("msg-2", "msg-1", 2, "assistant", "Hello", model="tiny", finish_reason="stop", prompt_tokens=3),
+            message("msg-3", "msg-1", 3, "assistant", "Hel", model="tiny", finish_reason=None),
+        ],
+        "generations": [
+            {
+                "id": "gen-1",
+                "conversation_id": "conv-1",
+                "message_id": "msg-3",
+                "server": "e" * 64,
+                "stop_asked": False,
+                "started_at": 1_700_000_010,
+                "seen_at": 1_700_000_011,
+            }
+        ],
+    },
     "0004": {
         "limits": [
             {
@@ -332,33 +360,6 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"completion_id": "chatcmpl-" + "0" * 32, "number": 0, "content": '{"role":"user","content":"🙂"}'}
         ],
         "stored_labels": [{"completion_id": "chatcmpl-" + "0" * 32, "name": "topic", "value": "猫"}],
-    "0003": {
-        "conversations": [
-            {
-                "id": "conv-1",
-                "user_id": "user-1",
-                "title": "猫 🙂",
-                "active_message_id": "msg-3",
-                "created_at": 1_700_000_008,
-                "updated_at": 1_700_000_009,
-            }
-        ],
-        "messages": [
-            message("msg-1", None, 1, "user", "你好 🙂"),
-            message("msg-2", "msg-1", 2, "assistant", "Hello", model="tiny", finish_reason="stop", prompt_tokens=3),
-            message("msg-3", "msg-1", 3, "assistant", "Hel", model="tiny", finish_reason=None),
-        ],
-        "generations": [
-            {
-                "id": "gen-1",
-                "conversation_id": "conv-1",
-                "message_id": "msg-3",
-                "server": "e" * 64,
-                "stop_asked": False,
-                "started_at": 1_700_000_010,
-                "seen_at": 1_700_000_011,
-            }
-        ],
     },
 }
 

@@ -24,8 +24,6 @@ from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
-from chatwright.server.console import account, answers, conversations, session, users, welcome
-from chatwright.server.console import keys as own_keys
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.form import FORM_BYTES
@@ -84,25 +82,21 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.meter.start()
-        await state.responses.recover()
+        written = [state.responses] if state.answers is None else [state.responses, state.answers]
+        for each in written:
+            await each.recover()
         async with (
             kept_tidy(files),
             state.batches.running() if state.batches is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),
         ):
             yield
-        await state.responses.close()
+        for each in written:
+            await each.close()
         await asyncio.gather(state.looking.close(), *(model.close() for model in models))
         await state.meter.close()
         if accounts is not None:
             await accounts.written()
-        written = app.state.server.answers
-        if written is not None:
-            await written.recover()
-        yield
-        if written is not None:
-            await written.close()
-        await asyncio.gather(*(model.close() for model in models))
         if store is not None:
             await store.close()
 
@@ -124,22 +118,6 @@ def create_app(
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
     include_routes(app)
-    app.include_router(health.router)
-    # Checks nothing, AccessControl does: it describes the key, so that /docs can ask for it.
-    key = Security(HTTPBearer(auto_error=False, description="The server's API key, where it has one."))
-    for router, action in (
-        (completions.router, Action.GENERATE),
-        (chat.router, Action.GENERATE),
-        (served.router, Action.READ_MODELS),
-        (legacy.router, Action.GENERATE),
-    ):
-        allowed = Depends(Permit(action))
-        app.include_router(router, prefix="/v1", dependencies=[key, allowed])
-        # openai < 1.0 is often pointed at the bare address, without /v1.
-        app.include_router(router, include_in_schema=False, dependencies=[allowed])
-    app.include_router(adapters.router, prefix="/v1", dependencies=[key])
-    for console in (session, welcome, account, own_keys, users, conversations, answers):
-        app.include_router(console.router, prefix="/api", dependencies=[key])
     pages.install_pages(app, pages.web_folder())
 
     # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.

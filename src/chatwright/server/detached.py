@@ -25,6 +25,7 @@ from chatwright.errors import (
     StoreUnavailableError,
 )
 from chatwright.server.errors import as_wire_error, log_crash
+from chatwright.server.metering import Bill
 from chatwright.server.openai.generation import generate_all, wire_reason
 from chatwright.store.actor import Actor
 from chatwright.store.conversations import generations
@@ -207,8 +208,9 @@ class DetachedAnswers:
         content: str | None,
         model: TextModel,
         request: TextRequest,
+        bill: Bill,
     ) -> Begun:
-        """Begin to write an answer; see `begin_generation`, whose errors it raises."""
+        """Begin to write an answer on somebody's bill; see `begin_generation`, whose errors it raises."""
         writing = Writing(conversation_id)
         writing.n_prompt = len(request.prompt_ids)
         # Before its row is there for others to see: one that nobody writes would be called interrupted.
@@ -230,7 +232,7 @@ class DetachedAnswers:
             del self._writings[writing.message_id]
             raise
         writing.has_row = True
-        task = asyncio.create_task(self._write(writing, model, request))
+        task = asyncio.create_task(self._write(writing, model, request, bill))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._keeper is None or self._keeper.done():
@@ -301,21 +303,21 @@ class DetachedAnswers:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
 
-    async def _write(self, writing: Writing, model: TextModel, request: TextRequest) -> None:
+    async def _write(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> None:
         try:
-            last = await self._last_word(writing, await self._generate(writing, model, request))
+            last = await self._last_word(writing, await self._generate(writing, model, request, bill))
         except Exception as error:  # noqa: BLE001  an edge: nobody awaits this task, and its readers must be told
             log_crash("the end of an answer could not be written", error)
             last = Failed(EngineError("The server failed while it wrote this answer. Its log says where."))
         del self._writings[writing.message_id]
         writing.close(last)
 
-    async def _generate(self, writing: Writing, model: TextModel, request: TextRequest) -> Ended:
+    async def _generate(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> Ended:
         """Write the answer; returns how that went."""
         reason: EndReason = "error"
         failure = None
         try:
-            reason = await writing.run(asyncio.create_task(self._pump(writing, model, request)))
+            reason = await writing.run(asyncio.create_task(self._pump(writing, model, request, bill)))
         except ChatwrightError as error:
             failure = _failure(error)
             if isinstance(error, OverloadedError) and self._cut_off.is_set():
@@ -327,9 +329,10 @@ class DetachedAnswers:
             failure = generations.INTERRUPTED
         return Ended(writing.text, reason, failure, writing.n_prompt, writing.n_tokens)
 
-    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest) -> EndReason:
+    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> EndReason:
         reason: EndReason = "stop"
-        async with aclosing(generate_all(model, [request], self._cut_off)) as events:
+        everything = generate_all(model, [request], self._cut_off, bill, can_be_shorter=True)
+        async with aclosing(everything) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
                     writing.n_tokens += len(event.tokens)

@@ -10,7 +10,18 @@ from fastapi.security import HTTPBearer
 
 from chatwright.server import health, scrape
 from chatwright.server.anthropic import messages
-from chatwright.server.console import account, explain, limits, oidc, session, usage, users, welcome
+from chatwright.server.console import (
+    account,
+    answers,
+    conversations,
+    explain,
+    limits,
+    oidc,
+    session,
+    usage,
+    users,
+    welcome,
+)
 from chatwright.server.console import keys as own_keys
 from chatwright.server.openai import (
     adapters,
@@ -30,7 +41,7 @@ from chatwright.server.openai import (
 from chatwright.server.openai import batches as openai_batches
 from chatwright.server.openai import files as openai_files
 from chatwright.server.openai import models as served
-from chatwright.server.openai.responses import conversations
+from chatwright.server.openai.responses import conversations as api_conversations
 from chatwright.server.openai.responses import routes as responses
 from chatwright.server.permission import Permit
 from chatwright.store.policy import Action
@@ -71,7 +82,7 @@ def include_routes(app: FastAPI) -> None:
     ):
         app.include_router(router, prefix="/v1", dependencies=[key])
         app.include_router(router, include_in_schema=False)
-    for kept in (responses.router, responses.bare_router, conversations.router, stored.router):
+    for kept in (responses.router, responses.bare_router, api_conversations.router, stored.router):
         app.include_router(kept, prefix="/v1", dependencies=[key])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
     app.include_router(organization.router, prefix="/v1", dependencies=[key])
@@ -82,6 +93,8 @@ def include_routes(app: FastAPI) -> None:
         account.router,
         own_keys.router,
         users.router,
+        conversations.router,
+        answers.router,
         usage.router,
         limits.router,
         explain.router,

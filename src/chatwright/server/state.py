@@ -65,15 +65,14 @@ class ServerState:
     meter: Meter = field(init=False)
     responses: RunningResponses = field(init=False)
 
+    answers: DetachedAnswers | None = field(init=False, default=None)
+
     def __post_init__(self) -> None:
         self.meter = Meter(self.database, Metrics(self.engine_stats))
-        self.responses = RunningResponses(self.database, server_name(self.settings.home), self.cut_off)
-
-    answers: DetachedAnswers | None = None
-
-    def __post_init__(self) -> None:
+        name = server_name(self.settings.home)
+        self.responses = RunningResponses(self.database, name, self.cut_off)
         if self.accounts is not None:
-            self.answers = DetachedAnswers(self.accounts.database, server_name(self.settings.home), self.cut_off)
+            self.answers = DetachedAnswers(self.accounts.database, name, self.cut_off)
 
     @property
     def is_private(self) -> bool:
@@ -141,11 +140,6 @@ class ServerState:
     def required_database(self) -> Database:
         """The store. Raises StoreUnavailableError (503) where there is none."""
         return _there(self.database)
-
-
-def server_name(home: Path) -> str:
-    """What tells this server from others on the same database, after a restart too: a home folder has one server at a time."""
-    return hashlib.sha256(f"{socket.gethostname()}\n{home.absolute()}".encode()).hexdigest()
 
 
 def server_name(home: Path) -> str:

@@ -1,22 +1,15 @@
 """The tables, as SQLAlchemy maps them. Rows are plain values: nothing is loaded behind the reader's back.
 
 Times are whole seconds of Unix time. Ids are texts made here (`ids`), never counted by the database, so that rows can move
-between databases. A table comes with the code that uses it, and with a migration. What issue "The platform" needs in all:
+between databases. A table comes with the code that uses it, and with a migration. There are:
 
 - users, sessions, api_keys, links (setup, invitation, reset), throttle, identities and oidc_logins;
-- conversations (user_id, title, model, …, active_message_id) and messages, a tree of rows: id, conversation_id, parent_id (of the
-  same conversation), role, content, model, finish_reason, created_at; a turn that is being written has a row in generations;
+- conversations and messages of the web app, a tree of rows; a turn that is being written has a row in generations;
 - limits (of a key, user or model), reservations (what running requests may use) and usage (what was used);
 - files (contents under the home folder by id), uploads and upload_parts, batches;
 - jobs, which point at run folders, and what they say;
 - responses and response_items, api_conversations and api_conversation_items, stored_completions with their messages and metadata:
   what programs leave on /v1. `user_id` NULL: the machine's operator.
-- users, sessions, api_keys, links (setup, invitation, reset), throttle;
-- conversations and messages, a tree of rows; a turn that is being written has a row in generations;
-- usage (day, user_id, key_id, model; requests, tokens, sums that never lose a row to a deleted key: no foreign key), reservations
-  (what a running request may still use) and limits (of a key, user or model: requests and tokens a minute, a month's tokens);
-- files (user_id, purpose, filename, bytes, sha256, expires_at; content under the home folder by id), uploads and upload_parts;
-- jobs (user_id, kind, state, run folder, parameters) and job_events (job_id, number, counted by us).
 """
 
 from __future__ import annotations

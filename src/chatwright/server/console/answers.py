@@ -18,6 +18,7 @@ from chatwright.server.console.wire import Body, NeedAccounts, Text
 from chatwright.server.detached import Delta, Event, Failed, Finished
 from chatwright.server.errors import ErrorDetail, WireError, as_wire_error, error_object, language_of
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.generation import owner_of, sampling_params
 from chatwright.server.openai.requests import SamplingBody
 from chatwright.server.openai.streaming import sse
@@ -93,14 +94,20 @@ async def generate(
 ) -> GenerationObject:
     """Ask for an answer. It is written to its end whether anybody follows its events or not. 409 while there is another one."""
     said = await _history(body, actor, conversation_id, accounts)
-    model = await state.model_for_answer(body.model)
+    model = await state.model_for_answer(body.model, actor)
     try:
         text_request = await _request(body, actor, said, model)
     except InvalidRequestError as error:
         error.param = "content" if error.param == "messages" else error.param
         raise
     begun = await answers.begin(
-        actor, conversation_id, parent_id=body.parent_id, content=body.content, model=model, request=text_request
+        actor,
+        conversation_id,
+        parent_id=body.parent_id,
+        content=body.content,
+        model=model,
+        request=text_request,
+        bill=bill_of(request),
     )
     language = language_of(request)
     return GenerationObject(
