@@ -47,7 +47,6 @@ export function App() {
   // An open server can not tell people apart: there, conversations stay on the page.
   const isKept = session.user !== null;
   const stored = useStoredChat();
-  const { accounts } = session;
   const { refetch } = models;
   const comeIn = useCallback(() => {
     setKeyVersion((version) => version + 1);

@@ -166,7 +166,7 @@ describe("the door", () => {
     await waitFor(() => expect(screen.getByTestId("model")).toHaveValue("tiny"));
     server.csrf = "csrf-of-a-newer-session";
     await user.type(screen.getByTestId("composer"), "Hello{Enter}");
-    const asked = () => server.asked.filter(({ path }) => path === "/v1/chat/completions");
+    const asked = () => server.asked.filter(({ method, path }) => method === "POST" && path === "/api/conversations");
     await waitFor(() => expect(asked()).toHaveLength(2));
     expect(asked().map(({ headers }) => headers.get("X-CSRF-Token"))).toEqual(["csrf-1", "csrf-of-a-newer-session"]);
   });
@@ -177,7 +177,7 @@ describe("the door", () => {
     server.refusal = refusal(401, "invalid_api_key", "No.");
     await user.type(screen.getByTestId("composer"), "Hello{Enter}");
     expect(await screen.findByTestId("error")).toHaveTextContent("You are not signed in any more");
-    expect(server.asked.filter(({ path }) => path === "/v1/chat/completions")).toHaveLength(1);
+    expect(server.asked.filter(({ method, path }) => method === "POST" && path === "/api/conversations")).toHaveLength(1);
   });
 
   test("the same on a page of the account, after one click", async () => {

@@ -122,6 +122,8 @@ export class AccountServer {
     }
     const id = path.split("/").at(-1);
     switch (`${method} ${path.replace(/(users|keys|sessions)\/[^/]+/g, "$1/ID")}`) {
+      case "GET /api/conversations":
+        return Response.json({ object: "list", data: [], first_id: null, last_id: null, has_more: false });
       case "GET /v1/models":
         return list([{ id: "tiny", object: "model", created: 1, owned_by: "test" }]);
       case "PATCH /api/account":

@@ -82,17 +82,18 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.meter.start()
-        written = [state.responses] if state.answers is None else [state.responses, state.answers]
-        for each in written:
-            await each.recover()
+        await state.responses.recover()
+        if state.answers is not None:
+            await state.answers.recover()
         async with (
             kept_tidy(files),
             state.batches.running() if state.batches is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),
         ):
             yield
-        for each in written:
-            await each.close()
+        await state.responses.close()
+        if state.answers is not None:
+            await state.answers.close()
         await asyncio.gather(state.looking.close(), *(model.close() for model in models))
         await state.meter.close()
         if accounts is not None:
