@@ -45,6 +45,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Metrics
+         * @description What was counted since the server started, for Prometheus. For administrators, and for everybody where a server is open.
+         */
+        get: operations["read_metrics_metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/completions": {
         parameters: {
             query?: never;
@@ -72,13 +92,117 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * List Completions
+         * @description Those that were kept, the oldest first; `metadata[KEY]=VALUE` looks for pairs.
+         */
+        get: operations["list_completions_v1_chat_completions_get"];
         put?: never;
         /**
          * Create Chat Completion
          * @description Continue a conversation.
          */
         post: operations["create_chat_completion_v1_chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Embeddings
+         * @description Turn texts into vectors.
+         */
+        post: operations["create_embeddings_v1_embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tokenize
+         * @description The tokens of a text or a conversation.
+         */
+        post: operations["tokenize_v1_tokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/detokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Detokenize
+         * @description The text of tokens.
+         */
+        post: operations["detokenize_v1_detokenize_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/classify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Classify
+         * @description Label texts.
+         */
+        post: operations["classify_v1_classify_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/rerank": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rerank
+         * @description Order documents by how well they answer a query.
+         */
+        post: operations["rerank_v1_rerank_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -94,7 +218,7 @@ export interface paths {
         };
         /**
          * List Models
-         * @description All served models.
+         * @description All served models, and the results of one's training jobs.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
@@ -119,7 +243,11 @@ export interface paths {
         get: operations["retrieve_model_v1_models__name__get"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete Model
+         * @description Delete the result of one of one's training jobs, or a checkpoint. Answers under way end with it.
+         */
+        delete: operations["delete_model_v1_models__name__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -225,6 +353,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/openai/deployments/{name}/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed With Engine
+         * @description Turn texts into vectors with the engine named in the path.
+         */
+        post: operations["embed_with_engine_v1_openai_deployments__name__embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/engines/{name}/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Embed With Engine
+         * @description Turn texts into vectors with the engine named in the path.
+         */
+        post: operations["embed_with_engine_v1_engines__name__embeddings_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/engines/{name}/edits": {
         parameters: {
             query?: never;
@@ -305,6 +473,734 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Message
+         * @description Continue a conversation, in Anthropic's form.
+         */
+        post: operations["create_message_v1_messages_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/messages/count_tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Count Tokens
+         * @description How many tokens a conversation has, as the model would read it. Nothing is generated.
+         */
+        post: operations["count_tokens_v1_messages_count_tokens_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Files
+         * @description One's files, the newest first.
+         */
+        get: operations["list_files_v1_files_get"];
+        put?: never;
+        /**
+         * Create File
+         * @description Send a file.
+         */
+        post: operations["create_file_v1_files_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve File
+         * @description One file. 404 for those of others.
+         */
+        get: operations["retrieve_file_v1_files__file_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Delete a file for good.
+         */
+        delete: operations["delete_file_v1_files__file_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Content
+         * @description The content of a file, whatever it is: to be saved, never to be shown by a browser.
+         */
+        get: operations["retrieve_content_v1_files__file_id__content_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Upload
+         * @description Announce a file that comes in parts. It expires within the hour.
+         */
+        post: operations["create_upload_v1_uploads_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete Upload
+         * @description Make the file, of these parts in this order.
+         */
+        post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Add Upload Part
+         * @description Add a part, of at most 64 MiB.
+         */
+        post: operations["add_upload_part_v1_uploads__upload_id__parts_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Upload
+         * @description Give an upload up; its parts are deleted.
+         */
+        post: operations["cancel_upload_v1_uploads__upload_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List All Batches
+         * @description One's batches, the newest first.
+         */
+        get: operations["list_all_batches_v1_batches_get"];
+        put?: never;
+        /**
+         * Create Batch
+         * @description Have the requests of a file answered.
+         */
+        post: operations["create_batch_v1_batches_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Batch
+         * @description One batch. 404 for those of others.
+         */
+        get: operations["retrieve_batch_v1_batches__batch_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description End a batch; what was answered is kept.
+         */
+        post: operations["cancel_v1_batches__batch_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Jobs
+         * @description One's jobs, the newest first. `metadata[KEY]=VALUE`: only those whose metadata say so.
+         */
+        get: operations["list_jobs_v1_fine_tuning_jobs_get"];
+        put?: never;
+        /**
+         * Create Job
+         * @description Train a model on a file.
+         */
+        post: operations["create_job_v1_fine_tuning_jobs_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Job
+         * @description One job. 404 for those of others.
+         */
+        get: operations["retrieve_job_v1_fine_tuning_jobs__job_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Job
+         * @description End a job without a result. Its checkpoints stay.
+         */
+        post: operations["cancel_job_v1_fine_tuning_jobs__job_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause Job
+         * @description Save what a job has done, and let it rest.
+         */
+        post: operations["pause_job_v1_fine_tuning_jobs__job_id__pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Job
+         * @description Go on with a paused job.
+         */
+        post: operations["resume_job_v1_fine_tuning_jobs__job_id__resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Events
+         * @description What happened to a job, the newest first. With `stream`, from the first one on, as it happens, until the job has ended.
+         */
+        get: operations["list_events_v1_fine_tuning_jobs__job_id__events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine_tuning/jobs/{job_id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Checkpoints
+         * @description The checkpoints that are kept, the newest first; each answers as a model.
+         */
+        get: operations["list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine-tunes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Fine Tunes
+         * @description One's jobs, the oldest first.
+         */
+        get: operations["list_fine_tunes_v1_fine_tunes_get"];
+        put?: never;
+        /**
+         * Create Fine Tune
+         * @description Train a model on a file.
+         */
+        post: operations["create_fine_tune_v1_fine_tunes_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine-tunes/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Fine Tune
+         * @description One job, with what happened to it.
+         */
+        get: operations["retrieve_fine_tune_v1_fine_tunes__job_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine-tunes/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Fine Tune
+         * @description End a job without a result.
+         */
+        post: operations["cancel_fine_tune_v1_fine_tunes__job_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fine-tunes/{job_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Fine Tune Events
+         * @description What happened; with `stream` as it happens, until the job has ended.
+         */
+        get: operations["list_fine_tune_events_v1_fine_tunes__job_id__events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Response
+         * @description Answer, and keep the state for the next time.
+         */
+        post: operations["create_response_v1_responses_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/input_tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Count Input Tokens
+         * @description How many tokens the model would read. Nothing is generated.
+         */
+        post: operations["count_input_tokens_v1_responses_input_tokens_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Response
+         * @description The response as far as it is. With `stream` its events, those after `starting_after`, up to its end.
+         */
+        get: operations["retrieve_response_v1_responses__response_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Response
+         * @description Delete it, also while it is written.
+         */
+        delete: operations["delete_response_v1_responses__response_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}/input_items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Input Items
+         * @description What was said to the model in this response; what was said before is in the responses before it.
+         */
+        get: operations["list_input_items_v1_responses__response_id__input_items_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/responses/{response_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Response
+         * @description End one in the background. One that is over stays as it is.
+         */
+        post: operations["cancel_response_v1_responses__response_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Conversation
+         * @description Begin one, with up to 20 items in it.
+         */
+        post: operations["create_conversation_v1_conversations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Conversation
+         * @description Its metadata; what was said in it are its items.
+         */
+        get: operations["retrieve_conversation_v1_conversations__conversation_id__get"];
+        put?: never;
+        /**
+         * Update Conversation
+         * @description Change its metadata.
+         */
+        post: operations["update_conversation_v1_conversations__conversation_id__post"];
+        /**
+         * Delete Conversation
+         * @description Delete it with what was said in it. Responses that were given in it stay until they are deleted themselves.
+         */
+        delete: operations["delete_conversation_v1_conversations__conversation_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations/{conversation_id}/items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Items
+         * @description What was said, the newest first unless asked otherwise.
+         */
+        get: operations["list_items_v1_conversations__conversation_id__items_get"];
+        put?: never;
+        /**
+         * Create Items
+         * @description Put items behind the last one.
+         */
+        post: operations["create_items_v1_conversations__conversation_id__items_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/conversations/{conversation_id}/items/{item_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Item
+         * @description One of them.
+         */
+        get: operations["retrieve_item_v1_conversations__conversation_id__items__item_id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Item
+         * @description Take one out; the answer is the conversation.
+         */
+        delete: operations["delete_item_v1_conversations__conversation_id__items__item_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions/{completion_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Completion
+         * @description One of them.
+         */
+        get: operations["retrieve_completion_v1_chat_completions__completion_id__get"];
+        put?: never;
+        /**
+         * Update Completion
+         * @description Change its metadata, and nothing else.
+         */
+        post: operations["update_completion_v1_chat_completions__completion_id__post"];
+        /**
+         * Delete Completion
+         * @description Delete it with what it answered.
+         */
+        delete: operations["delete_completion_v1_chat_completions__completion_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions/{completion_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Messages
+         * @description What it answers.
+         */
+        get: operations["list_messages_v1_chat_completions__completion_id__messages_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/lora_adapters": {
         parameters: {
             query?: never;
@@ -359,6 +1255,66 @@ export interface paths {
          * @description Take an adapter away. New requests are refused from now on, answers under way end with it.
          */
         post: operations["unload_adapter_v1_unload_lora_adapter_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Usage Of Completions
+         * @description Tokens and requests of everything that writes text.
+         */
+        get: operations["usage_of_completions_v1_organization_usage_completions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/embeddings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Usage Of Embeddings
+         * @description Tokens and requests of embeddings.
+         */
+        get: operations["usage_of_embeddings_v1_organization_usage_embeddings_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/costs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Costs
+         * @description What it cost: nothing, as models of one's own do.
+         */
+        get: operations["costs_v1_organization_costs_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -810,6 +1766,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Own Usage
+         * @description One's own usage of the last days, today included.
+         */
+        get: operations["get_own_usage_api_usage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Limits
+         * @description All limits.
+         */
+        get: operations["get_limits_api_limits_get"];
+        /**
+         * Put Limit
+         * @description Set figures of the limit of a key, a user or a model.
+         */
+        put: operations["put_limit_api_limits_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/limits/{limit_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Limit
+         * @description Take all figures of a limit away.
+         */
+        delete: operations["delete_limit_api_limits__limit_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Explain
+         * @description Look inside a model: probabilities, attention, layers, attribution, embeddings of one text.
+         */
+        post: operations["explain_api_explain_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -920,6 +1960,18 @@ export interface components {
             tools: components["schemas"]["ChosenTool"][];
         };
         /**
+         * AlternativeObject
+         * @description A token that could stand at a place.
+         */
+        AlternativeObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Probability */
+            probability: number;
+        };
+        /**
          * Annotation
          * @description A URL citation when using web search.
          */
@@ -929,23 +1981,225 @@ export interface components {
              * @constant
              */
             type: "url_citation";
-            url_citation: components["schemas"]["AnnotationURLCitation"];
+            url_citation: components["schemas"]["openai__types__chat__chat_completion_message__AnnotationURLCitation"];
         } & {
             [key: string]: unknown;
         };
         /**
-         * AnnotationURLCitation
-         * @description A URL citation when using web search.
+         * AnnotationContainerFileCitation
+         * @description A citation for a container file used to generate a model response.
          */
-        AnnotationURLCitation: {
+        AnnotationContainerFileCitation: {
+            /** Container Id */
+            container_id: string;
             /** End Index */
             end_index: number;
+            /** File Id */
+            file_id: string;
+            /** Filename */
+            filename: string;
             /** Start Index */
             start_index: number;
-            /** Title */
-            title: string;
-            /** Url */
-            url: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "container_file_citation";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AnnotationFileCitation
+         * @description A citation to a file.
+         */
+        AnnotationFileCitation: {
+            /** File Id */
+            file_id: string;
+            /** Filename */
+            filename: string;
+            /** Index */
+            index: number;
+            /**
+             * Type
+             * @constant
+             */
+            type: "file_citation";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AnnotationFilePath
+         * @description A path to a file.
+         */
+        AnnotationFilePath: {
+            /** File Id */
+            file_id: string;
+            /** Index */
+            index: number;
+            /**
+             * Type
+             * @constant
+             */
+            type: "file_path";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AnthropicErrorBody
+         * @description The body of every answer that is not 2xx, to Anthropic's clients.
+         */
+        AnthropicErrorBody: {
+            /**
+             * Type
+             * @default error
+             * @constant
+             */
+            type: "error";
+            error: components["schemas"]["AnthropicErrorDetail"];
+        };
+        /**
+         * AnthropicErrorDetail
+         * @description What went wrong.
+         */
+        AnthropicErrorDetail: {
+            /** Type */
+            type: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * AttributionObject
+         * @description How much each token before `position` spoke for the prediction there, in nats.
+         */
+        AttributionObject: {
+            /**
+             * Method
+             * @enum {string}
+             */
+            method: "gradient" | "occlusion";
+            /** Position */
+            position: number;
+            /** Text */
+            text: string;
+            /** Scores */
+            scores: number[];
+        };
+        /** Batch */
+        Batch: {
+            /** Id */
+            id: string;
+            /** Completion Window */
+            completion_window: string;
+            /** Created At */
+            created_at: number;
+            /** Endpoint */
+            endpoint: string;
+            /** Input File Id */
+            input_file_id: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "batch";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "validating" | "failed" | "in_progress" | "finalizing" | "completed" | "expired" | "cancelling" | "cancelled";
+            /** Cancelled At */
+            cancelled_at?: number | null;
+            /** Cancelling At */
+            cancelling_at?: number | null;
+            /** Completed At */
+            completed_at?: number | null;
+            /** Error File Id */
+            error_file_id?: string | null;
+            errors?: components["schemas"]["Errors"] | null;
+            /** Expired At */
+            expired_at?: number | null;
+            /** Expires At */
+            expires_at?: number | null;
+            /** Failed At */
+            failed_at?: number | null;
+            /** Finalizing At */
+            finalizing_at?: number | null;
+            /** In Progress At */
+            in_progress_at?: number | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model?: string | null;
+            /** Output File Id */
+            output_file_id?: string | null;
+            request_counts?: components["schemas"]["BatchRequestCounts"] | null;
+            usage?: components["schemas"]["BatchUsage"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** BatchError */
+        BatchError: {
+            /** Code */
+            code?: string | null;
+            /** Line */
+            line?: number | null;
+            /** Message */
+            message?: string | null;
+            /** Param */
+            param?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * BatchList
+         * @description A page of batches. `has_more`: ask again, with `after` the last id.
+         */
+        BatchList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["Batch"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * BatchRequestCounts
+         * @description The request counts for different statuses within the batch.
+         */
+        BatchRequestCounts: {
+            /** Completed */
+            completed: number;
+            /** Failed */
+            failed: number;
+            /** Total */
+            total: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * BatchUsage
+         * @description Represents token usage details including input tokens, output tokens, a
+         *     breakdown of output tokens, and the total tokens used. Only populated on
+         *     batches created after September 7, 2025.
+         */
+        BatchUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            input_tokens_details: components["schemas"]["openai__types__batch_usage__InputTokensDetails"];
+            /** Output Tokens */
+            output_tokens: number;
+            output_tokens_details: components["schemas"]["OutputTokensDetails"];
+            /** Total Tokens */
+            total_tokens: number;
         } & {
             [key: string]: unknown;
         };
@@ -1003,6 +2257,28 @@ export interface components {
             /** Arguments */
             arguments: string;
         };
+        /** CallerDirect */
+        CallerDirect: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "direct";
+        } & {
+            [key: string]: unknown;
+        };
+        /** CallerProgram */
+        CallerProgram: {
+            /** Caller Id */
+            caller_id: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "program";
+        } & {
+            [key: string]: unknown;
+        };
         /**
          * ChangeBody
          * @description What is not given stays.
@@ -1022,6 +2298,16 @@ export interface components {
             role?: ("owner" | "admin" | "member") | null;
             /** Status */
             status?: ("active" | "suspended") | null;
+        };
+        /**
+         * ChangedConversationBody
+         * @description `POST /v1/conversations/{conversation_id}`: the metadata that it shall have from now on.
+         */
+        ChangedConversationBody: {
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * ChatBody
@@ -1060,7 +2346,7 @@ export interface components {
             /** Repetition Penalty */
             repetition_penalty?: number | null;
             /** Messages */
-            messages: components["schemas"]["Message"][];
+            messages: components["schemas"]["Message-Input"][];
             /** Max Tokens */
             max_tokens?: number | null;
             /** Max Completion Tokens */
@@ -1080,6 +2366,12 @@ export interface components {
             functions?: components["schemas"]["FunctionBody"][] | null;
             /** Function Call */
             function_call?: ("none" | "auto") | components["schemas"]["ChosenFunction"] | null;
+            /** Store */
+            store?: boolean | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * ChatCompletion
@@ -1126,6 +2418,51 @@ export interface components {
             expires_at: number;
             /** Transcript */
             transcript: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatCompletionContentPartImage
+         * @description Learn about [image inputs](https://developers.openai.com/api/docs/guides/images-vision).
+         */
+        ChatCompletionContentPartImage: {
+            image_url: components["schemas"]["ImageURL"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "image_url";
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ChatCompletionContentPartText
+         * @description Learn about [text inputs](https://developers.openai.com/api/docs/guides/text).
+         */
+        ChatCompletionContentPartText: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** ChatCompletionDeleted */
+        ChatCompletionDeleted: {
+            /** Id */
+            id: string;
+            /** Deleted */
+            deleted: boolean;
+            /**
+             * Object
+             * @constant
+             */
+            object: "chat.completion.deleted";
         } & {
             [key: string]: unknown;
         };
@@ -1184,6 +2521,33 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        /**
+         * ChatCompletionStoreMessage
+         * @description A chat completion message generated by the model.
+         */
+        ChatCompletionStoreMessage: {
+            /** Content */
+            content?: string | null;
+            /** Refusal */
+            refusal?: string | null;
+            /**
+             * Role
+             * @constant
+             */
+            role: "assistant";
+            /** Annotations */
+            annotations?: components["schemas"]["Annotation"][] | null;
+            audio?: components["schemas"]["ChatCompletionAudio"] | null;
+            function_call?: components["schemas"]["FunctionCall"] | null;
+            /** Tool Calls */
+            tool_calls?: (components["schemas"]["ChatCompletionMessageFunctionToolCall"] | components["schemas"]["ChatCompletionMessageCustomToolCall"])[] | null;
+            /** Id */
+            id: string;
+            /** Content Parts */
+            content_parts?: (components["schemas"]["ChatCompletionContentPartText"] | components["schemas"]["ChatCompletionContentPartImage"])[] | null;
+        } & {
+            [key: string]: unknown;
+        };
         /** ChatCompletionTokenLogprob */
         ChatCompletionTokenLogprob: {
             /** Token */
@@ -1196,6 +2560,26 @@ export interface components {
             top_logprobs: components["schemas"]["TopLogprob"][];
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * CheckpointList
+         * @description A page of checkpoints, the newest first.
+         */
+        CheckpointList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FineTuningJobCheckpoint"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
         };
         /** Choice */
         Choice: {
@@ -1242,6 +2626,61 @@ export interface components {
              */
             type: "function";
             function: components["schemas"]["ChosenFunction"];
+        };
+        /**
+         * Classification
+         * @description A text's likeliest label, and the probabilities of all, in the order of the model's own `labels` (GET /v1/models/NAME).
+         */
+        Classification: {
+            /** Index */
+            index: number;
+            /** Label */
+            label: string;
+            /** Probs */
+            probs: number[];
+            /** Num Classes */
+            num_classes: number;
+        };
+        /**
+         * Classifications
+         * @description One for each text.
+         */
+        Classifications: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Created */
+            created: number;
+            /** Model */
+            model: string;
+            /** Data */
+            data: components["schemas"]["Classification"][];
+            usage: components["schemas"]["CompletionUsage"];
+        };
+        /**
+         * ClassifyBody
+         * @description `POST /v1/classify`.
+         */
+        ClassifyBody: {
+            /** Model */
+            model?: string | null;
+            /** Input */
+            input: string | string[] | number[] | number[][];
+        };
+        /**
+         * CompleteUploadBody
+         * @description `md5`: of the whole file, in hexadecimal.
+         */
+        CompleteUploadBody: {
+            /** Part Ids */
+            part_ids: string[];
+            /** Md5 */
+            md5?: string | null;
         };
         /**
          * Completion
@@ -1334,6 +2773,22 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * CompletionList
+         * @description A page of completions.
+         */
+        CompletionList: {
+            /** Object */
+            object: string;
+            /** Data */
+            data: components["schemas"]["ChatCompletion"][];
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
          * CompletionTokensDetails
          * @description Breakdown of tokens used in a completion.
          */
@@ -1366,6 +2821,139 @@ export interface components {
             prompt_tokens_details?: components["schemas"]["PromptTokensDetails"] | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * ComputerScreenshotContent
+         * @description A screenshot of a computer.
+         */
+        ComputerScreenshotContent: {
+            /**
+             * Detail
+             * @enum {string}
+             */
+            detail: "low" | "high" | "auto" | "original";
+            /** File Id */
+            file_id?: string | null;
+            /** Image Url */
+            image_url?: string | null;
+            /**
+             * Type
+             * @constant
+             */
+            type: "computer_screenshot";
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ContentReasoningText
+         * @description Reasoning text from the model.
+         */
+        ContentReasoningText: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "reasoning_text";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ContextBody
+         * @description What the model is to read, as `/responses/input_tokens` counts it and `/responses` answers it.
+         */
+        ContextBody: {
+            /** Model */
+            model?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** N */
+            n?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Seed */
+            seed?: number | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /** User */
+            user?: string | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Min P */
+            min_p?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /**
+             * Input
+             * @default
+             */
+            input: string | (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
+            /** Instructions */
+            instructions?: string | null;
+            /** Previous Response Id */
+            previous_response_id?: string | null;
+            /** Conversation */
+            conversation?: string | components["schemas"]["ConversationId"] | null;
+            /** Tools */
+            tools?: components["schemas"]["FunctionTool"][] | null;
+            /** Tool Choice */
+            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["ToolName"] | components["schemas"]["SomeTools"] | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
+            text?: components["schemas"]["TextConfig"] | null;
+            /** Truncation */
+            truncation?: ("auto" | "disabled") | null;
+        };
+        /** Conversation */
+        Conversation: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            /** Metadata */
+            metadata: unknown;
+            /**
+             * Object
+             * @constant
+             */
+            object: "conversation";
+        } & {
+            [key: string]: unknown;
+        };
+        /** ConversationDeletedResource */
+        ConversationDeletedResource: {
+            /** Id */
+            id: string;
+            /** Deleted */
+            deleted: boolean;
+            /**
+             * Object
+             * @constant
+             */
+            object: "conversation.deleted";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ConversationId
+         * @description `conversation`, in its longer form.
+         */
+        ConversationId: {
+            /** Id */
+            id: string;
         };
         /**
          * ConversationObject
@@ -1413,6 +3001,124 @@ export interface components {
             has_more: boolean;
         };
         /**
+         * CountBody
+         * @description `POST /v1/messages/count_tokens`: what has to do with the prompt.
+         */
+        CountBody: {
+            /** Model */
+            model: string;
+            /** Messages */
+            messages: components["schemas"]["MessageParam"][];
+            /** System */
+            system?: string | components["schemas"]["TextBlock"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolParam"][] | null;
+            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
+            thinking?: components["schemas"]["Thinking"] | null;
+            output_config?: components["schemas"]["OutputConfig"] | null;
+        };
+        /**
+         * CreateBatchBody
+         * @description Which file, and which route answers its lines.
+         */
+        CreateBatchBody: {
+            /** Input File Id */
+            input_file_id: string;
+            /** Endpoint */
+            endpoint: string;
+            /**
+             * Completion Window
+             * @constant
+             */
+            completion_window: "24h";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            output_expires_after?: components["schemas"]["ExpiresAfter"] | null;
+        };
+        /** CreateEmbeddingResponse */
+        CreateEmbeddingResponse: {
+            /** Data */
+            data: components["schemas"]["Embedding"][];
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            usage: components["schemas"]["Usage"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CreateFineTuneBody
+         * @description A job to be made. What only OpenAI's own models had (classification, the loss of prompts) is ignored, as the defaults are.
+         */
+        CreateFineTuneBody: {
+            /** Training File */
+            training_file: string;
+            /** Validation File */
+            validation_file?: string | null;
+            /**
+             * Model
+             * @default curie
+             */
+            model: string;
+            /** N Epochs */
+            n_epochs?: number | null;
+            /** Batch Size */
+            batch_size?: number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: number | null;
+            /** Suffix */
+            suffix?: string | null;
+        };
+        /**
+         * CreateJobBody
+         * @description A job to be made.
+         */
+        CreateJobBody: {
+            /** Model */
+            model: string;
+            /** Training File */
+            training_file: string;
+            /** Validation File */
+            validation_file?: string | null;
+            method?: components["schemas"]["MethodBody"] | null;
+            /** @description Deprecated: say them in method. */
+            hyperparameters?: components["schemas"]["HyperparametersBody"] | null;
+            /** Suffix */
+            suffix?: string | null;
+            /** Seed */
+            seed?: number | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * Integrations
+             * @description None is supported.
+             */
+            integrations?: unknown[] | null;
+        };
+        /**
+         * CreateUploadBody
+         * @description What will come. `bytes`: exactly so many.
+         */
+        CreateUploadBody: {
+            /** Filename */
+            filename: string;
+            /** Purpose */
+            purpose: string;
+            /** Bytes */
+            bytes: number;
+            /** Mime Type */
+            mime_type: string;
+            expires_after?: components["schemas"]["ExpiresAfter"] | null;
+        };
+        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -1421,6 +3127,338 @@ export interface components {
             input: string;
             /** Name */
             name: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** Data */
+        Data: {
+            /** End Time */
+            end_time: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "bucket";
+            /** Results */
+            results: (components["schemas"]["DataResultOrganizationUsageCompletionsResult"] | components["schemas"]["DataResultOrganizationUsageEmbeddingsResult"] | components["schemas"]["DataResultOrganizationUsageModerationsResult"] | components["schemas"]["DataResultOrganizationUsageImagesResult"] | components["schemas"]["DataResultOrganizationUsageAudioSpeechesResult"] | components["schemas"]["DataResultOrganizationUsageAudioTranscriptionsResult"] | components["schemas"]["DataResultOrganizationUsageVectorStoresResult"] | components["schemas"]["DataResultOrganizationUsageCodeInterpreterSessionsResult"] | components["schemas"]["DataResultOrganizationUsageFileSearchesResult"] | components["schemas"]["DataResultOrganizationUsageWebSearchesResult"] | components["schemas"]["DataResultOrganizationCostsResult"])[];
+            /** Start Time */
+            start_time: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationCostsResult
+         * @description The aggregated costs details of the specific time bucket.
+         */
+        DataResultOrganizationCostsResult: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.costs.result";
+            amount?: components["schemas"]["DataResultOrganizationCostsResultAmount"] | null;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Line Item */
+            line_item?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Quantity */
+            quantity?: number | null;
+            /** Quantity Unit */
+            quantity_unit?: string | ("tokens" | "1000_tokens" | "duration_seconds" | "duration_minutes" | "duration_hours" | "gibibyte_hours" | "images" | "characters") | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationCostsResultAmount
+         * @description The monetary value in its associated currency.
+         */
+        DataResultOrganizationCostsResultAmount: {
+            /** Currency */
+            currency?: string | null;
+            /** Value */
+            value?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageAudioSpeechesResult
+         * @description The aggregated audio speeches usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageAudioSpeechesResult: {
+            /** Characters */
+            characters: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.audio_speeches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageAudioTranscriptionsResult
+         * @description The aggregated audio transcriptions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageAudioTranscriptionsResult: {
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.audio_transcriptions.result";
+            /** Seconds */
+            seconds: number;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageCodeInterpreterSessionsResult
+         * @description The aggregated code interpreter sessions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageCodeInterpreterSessionsResult: {
+            /** Num Sessions */
+            num_sessions: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.code_interpreter_sessions.result";
+            /** Project Id */
+            project_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageCompletionsResult
+         * @description The aggregated completions usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageCompletionsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.completions.result";
+            /** Output Tokens */
+            output_tokens: number;
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Batch */
+            batch?: boolean | null;
+            /** Input Audio Tokens */
+            input_audio_tokens?: number | null;
+            /** Input Cache Write 12H Tokens */
+            input_cache_write_12h_tokens?: number | null;
+            /** Input Cache Write 30M Tokens */
+            input_cache_write_30m_tokens?: number | null;
+            /** Input Cache Write Tokens */
+            input_cache_write_tokens?: number | null;
+            /** Input Cached Audio Tokens */
+            input_cached_audio_tokens?: number | null;
+            /** Input Cached Image Tokens */
+            input_cached_image_tokens?: number | null;
+            /** Input Cached Text Tokens */
+            input_cached_text_tokens?: number | null;
+            /** Input Cached Tokens */
+            input_cached_tokens?: number | null;
+            /** Input Image Tokens */
+            input_image_tokens?: number | null;
+            /** Input Text Tokens */
+            input_text_tokens?: number | null;
+            /** Input Uncached Tokens */
+            input_uncached_tokens?: number | null;
+            /** Model */
+            model?: string | null;
+            /** Output Audio Tokens */
+            output_audio_tokens?: number | null;
+            /** Output Image Tokens */
+            output_image_tokens?: number | null;
+            /** Output Text Tokens */
+            output_text_tokens?: number | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Service Tier */
+            service_tier?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageEmbeddingsResult
+         * @description The aggregated embeddings usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageEmbeddingsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.embeddings.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageFileSearchesResult
+         * @description The aggregated file search calls usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageFileSearchesResult: {
+            /** Num Requests */
+            num_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.file_searches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+            /** Vector Store Id */
+            vector_store_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageImagesResult
+         * @description The aggregated images usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageImagesResult: {
+            /** Images */
+            images: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.images.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** Size */
+            size?: string | null;
+            /** Source */
+            source?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageModerationsResult
+         * @description The aggregated moderations usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageModerationsResult: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Num Model Requests */
+            num_model_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.moderations.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageVectorStoresResult
+         * @description The aggregated vector stores usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageVectorStoresResult: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.vector_stores.result";
+            /** Usage Bytes */
+            usage_bytes: number;
+            /** Project Id */
+            project_id?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DataResultOrganizationUsageWebSearchesResult
+         * @description The aggregated web search calls usage details of the specific time bucket.
+         */
+        DataResultOrganizationUsageWebSearchesResult: {
+            /** Num Model Requests */
+            num_model_requests: number;
+            /** Num Requests */
+            num_requests: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "organization.usage.web_searches.result";
+            /** Api Key Id */
+            api_key_id?: string | null;
+            /** Api Source */
+            api_source?: ("agents_api" | "unlabeled") | null;
+            /** Context Level */
+            context_level?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Project Id */
+            project_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -1437,6 +3475,202 @@ export interface components {
              * @constant
              */
             deleted: true;
+        };
+        /**
+         * DeletedResponse
+         * @description It is gone, with all that was said in it.
+         */
+        DeletedResponse: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default response
+             * @constant
+             */
+            object: "response";
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+        };
+        /**
+         * DescribedInputItems
+         * @description A page of what was said to the model.
+         */
+        DescribedInputItems: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: (components["schemas"]["ResponseInputMessageItem"] | components["schemas"]["ResponseOutputMessage"] | components["schemas"]["ResponseFunctionToolCallItem"] | components["schemas"]["ResponseFunctionToolCallOutputItem"])[];
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * DescribedItem
+         * @description A message, a call, or the result of one.
+         */
+        DescribedItem: components["schemas"]["Message-Output"] | components["schemas"]["ResponseFunctionToolCallItem"] | components["schemas"]["ResponseFunctionToolCallOutputItem"];
+        /**
+         * DescribedItems
+         * @description A page of what was said in a conversation.
+         */
+        DescribedItems: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["DescribedItem"][];
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * DescribedResponse
+         * @description A response. What was asked for is told in full.
+         */
+        DescribedResponse: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "response";
+            /** Created At */
+            created_at: number;
+            /** Completed At */
+            completed_at: number | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "in_progress" | "completed" | "incomplete" | "failed" | "cancelled";
+            error: components["schemas"]["ResponseFailure"] | null;
+            incomplete_details: components["schemas"]["Incomplete"] | null;
+            /** Model */
+            model: string;
+            /** Output */
+            output: (components["schemas"]["ResponseOutputMessage"] | components["schemas"]["ResponseFunctionToolCall"])[];
+            usage: components["schemas"]["ResponseUsage"] | null;
+            /** Background */
+            background: boolean;
+            /** Store */
+            store: boolean;
+            conversation: components["schemas"]["InConversation"] | null;
+            /** Previous Response Id */
+            previous_response_id: string | null;
+            /** Instructions */
+            instructions: string | null;
+            /** Max Output Tokens */
+            max_output_tokens: number | null;
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            };
+            /** Parallel Tool Calls */
+            parallel_tool_calls: boolean;
+            /** Temperature */
+            temperature: number;
+            /** Top P */
+            top_p: number;
+            /** Top Logprobs */
+            top_logprobs: number;
+            /** Text */
+            text: {
+                [key: string]: unknown;
+            };
+            /** Tools */
+            tools: {
+                [key: string]: unknown;
+            }[];
+            /** Tool Choice */
+            tool_choice: string | {
+                [key: string]: unknown;
+            };
+            /**
+             * Truncation
+             * @enum {string}
+             */
+            truncation: "auto" | "disabled";
+        };
+        /**
+         * DetokenizeBody
+         * @description `POST /v1/detokenize`.
+         */
+        DetokenizeBody: {
+            /** Model */
+            model?: string | null;
+            /** Tokens */
+            tokens: number[];
+        };
+        /**
+         * Detokenized
+         * @description The text of the tokens; control tokens have none.
+         */
+        Detokenized: {
+            /** Prompt */
+            prompt: string;
+        };
+        /**
+         * DpoBody
+         * @description `method.dpo`.
+         */
+        DpoBody: {
+            hyperparameters?: components["schemas"]["DpoHyperparametersBody"] | null;
+        };
+        /**
+         * DpoHyperparameters
+         * @description The hyperparameters used for the DPO fine-tuning job.
+         */
+        DpoHyperparameters: {
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Beta */
+            beta?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DpoHyperparametersBody
+         * @description With `beta`: how dear the model as it was is.
+         */
+        DpoHyperparametersBody: {
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+            /** Beta */
+            beta?: "auto" | number | null;
+        };
+        /**
+         * DpoMethod
+         * @description Configuration for the DPO fine-tuning method.
+         */
+        DpoMethod: {
+            hyperparameters?: components["schemas"]["DpoHyperparameters"] | null;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * Edit
@@ -1485,6 +3719,49 @@ export interface components {
             text: string;
             /** Index */
             index: number;
+        };
+        /**
+         * Embedding
+         * @description Represents an embedding vector returned by embedding endpoint.
+         */
+        Embedding: {
+            /** Embedding */
+            embedding: number[];
+            /** Index */
+            index: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "embedding";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * EmbeddingBody
+         * @description `POST /v1/embeddings`.
+         */
+        EmbeddingBody: {
+            /** Model */
+            model?: string | null;
+            /** Input */
+            input: string | string[] | number[] | number[][];
+            /** Encoding Format */
+            encoding_format?: ("float" | "base64") | null;
+            /** Dimensions */
+            dimensions?: number | null;
+            /** User */
+            user?: string | null;
+        };
+        /**
+         * EmbeddingMapObject
+         * @description Two principal components, and the share of the variance that each shows.
+         */
+        EmbeddingMapObject: {
+            /** Points */
+            points: components["schemas"]["MapPointObject"][];
+            /** Explained */
+            explained: number[];
         };
         /**
          * Engine
@@ -1542,6 +3819,20 @@ export interface components {
             data: components["schemas"]["Engine"][];
         };
         /**
+         * Error
+         * @description For fine-tuning jobs that have `failed`, this will contain more information on the cause of the failure.
+         */
+        Error: {
+            /** Code */
+            code: string;
+            /** Message */
+            message: string;
+            /** Param */
+            param?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * ErrorBody
          * @description The body of every answer that is not 2xx.
          */
@@ -1561,6 +3852,388 @@ export interface components {
             param: string | null;
             /** Code */
             code: string | null;
+        };
+        /** Errors */
+        Errors: {
+            /** Data */
+            data?: components["schemas"]["BatchError"][] | null;
+            /** Object */
+            object?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * EventList
+         * @description A page of events, the newest first.
+         */
+        EventList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FineTuningJobEvent"][];
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * ExpiresAfter
+         * @description When a file is deleted by itself.
+         */
+        ExpiresAfter: {
+            /**
+             * Anchor
+             * @constant
+             */
+            anchor: "created_at";
+            /** Seconds */
+            seconds: number;
+        };
+        /**
+         * ExplainBody
+         * @description A text to look at: a prompt, and an answer, which is given or the model's own.
+         */
+        ExplainBody: {
+            /** Model */
+            model: string;
+            /** Prompt */
+            prompt: string;
+            /**
+             * Answer
+             * @description An answer to look at, instead of the model's.
+             */
+            answer?: string | null;
+            /**
+             * Max Tokens
+             * @description Let the model answer with at most so many tokens; 0: the prompt alone. Of no use beside answer.
+             * @default 16
+             */
+            max_tokens: number;
+            /**
+             * Chat
+             * @description The prompt is a message in a conversation.
+             * @default false
+             */
+            chat: boolean;
+            /**
+             * Attribution
+             * @description How input tokens are weighed. occlusion reads the whole text once for each of its tokens: seconds.
+             * @default gradient
+             * @enum {string}
+             */
+            attribution: "gradient" | "occlusion" | "none";
+            /**
+             * Attention
+             * @description Attention of every head, or the mean of each layer's; the mean too where all would be too large.
+             * @default heads
+             * @enum {string}
+             */
+            attention: "heads" | "mean" | "none";
+            /**
+             * Top
+             * @description Alternatives and neighbours of each token.
+             * @default 5
+             */
+            top: number;
+        };
+        /**
+         * ExplainedTokenObject
+         * @description A token of the text. `logprob` is natural; `rank` 1 is the likeliest; all are null where the model expected nothing.
+         */
+        ExplainedTokenObject: {
+            /** Position */
+            position: number;
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Is Answer */
+            is_answer: boolean;
+            /** Is Control */
+            is_control: boolean;
+            /** Logprob */
+            logprob: number | null;
+            /** Rank */
+            rank: number | null;
+            /** Entropy Bits */
+            entropy_bits: number | null;
+            /** Alternatives */
+            alternatives: components["schemas"]["AlternativeObject"][];
+            /** Probability */
+            probability: number | null;
+        };
+        /**
+         * ExplanationObject
+         * @description The same as `chatwright explain --json`. `n_prompt`: tokens before the answer. `next`: what would come after the last token.
+         *     `attention`: layers, heads, queries, keys. `notes`: why something is missing, in English.
+         */
+        ExplanationObject: {
+            /** Model */
+            model: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "decoder" | "recurrent" | "encoder" | "classifier" | "tagger";
+            /** N Prompt */
+            n_prompt: number;
+            /** Tokens */
+            tokens: components["schemas"]["ExplainedTokenObject"][];
+            /** Next */
+            next: components["schemas"]["AlternativeObject"][];
+            /** Attention */
+            attention: number[][][][];
+            /** Lens */
+            lens: components["schemas"]["LensRowObject"][];
+            /** Attributions */
+            attributions: components["schemas"]["AttributionObject"][];
+            /** Neighbours */
+            neighbours: components["schemas"]["NeighbourhoodObject"][];
+            map: components["schemas"]["EmbeddingMapObject"] | null;
+            /** Labels */
+            labels: components["schemas"]["LabelObject"][];
+            /** Token Labels */
+            token_labels: components["schemas"]["LabelObject"][];
+            /** Notes */
+            notes: string[];
+        };
+        /** FileDeleted */
+        FileDeleted: {
+            /** Id */
+            id: string;
+            /** Deleted */
+            deleted: boolean;
+            /**
+             * Object
+             * @constant
+             */
+            object: "file";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FileInfo
+         * @description OpenAI's object; its own client does not list a purpose that its own service knows.
+         */
+        FileInfo: {
+            /** Id */
+            id: string;
+            /** Bytes */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Filename */
+            filename: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "file";
+            /**
+             * Purpose
+             * @enum {string}
+             */
+            purpose: "assistants" | "assistants_output" | "batch" | "batch_output" | "evals" | "fine-tune" | "fine-tune-results" | "user_data" | "vision";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "uploaded" | "processed" | "error";
+            /** Expires At */
+            expires_at?: number | null;
+            /** Status Details */
+            status_details?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FileList
+         * @description A page of files. `has_more`: ask again, with `after` the last id.
+         */
+        FileList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FileInfo"][];
+            /** First Id */
+            first_id: string | null;
+            /** Last Id */
+            last_id: string | null;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * FineTune
+         * @description A job of 2021.
+         */
+        FineTune: {
+            /** Id */
+            id: string;
+            /**
+             * Object
+             * @default fine-tune
+             * @constant
+             */
+            object: "fine-tune";
+            /** Created At */
+            created_at: number;
+            /** Updated At */
+            updated_at: number;
+            /** Model */
+            model: string;
+            /** Fine Tuned Model */
+            fine_tuned_model: string | null;
+            /** Organization Id */
+            organization_id: string;
+            /** Status */
+            status: string;
+            /** Hyperparams */
+            hyperparams: {
+                [key: string]: unknown;
+            };
+            /** Training Files */
+            training_files: components["schemas"]["FileInfo"][];
+            /** Validation Files */
+            validation_files: components["schemas"]["FileInfo"][];
+            /** Result Files */
+            result_files: components["schemas"]["FileInfo"][];
+            /** Events */
+            events?: components["schemas"]["FineTuneEvent"][] | null;
+        };
+        /**
+         * FineTuneEvent
+         * @description What happened.
+         */
+        FineTuneEvent: {
+            /**
+             * Object
+             * @default fine-tune-event
+             * @constant
+             */
+            object: "fine-tune-event";
+            /** Created At */
+            created_at: number;
+            /** Level */
+            level: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * FineTuneEvents
+         * @description A list of them, the oldest first.
+         */
+        FineTuneEvents: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FineTuneEvent"][];
+        };
+        /**
+         * FineTunes
+         * @description A list of jobs.
+         */
+        FineTunes: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["FineTune"][];
+        };
+        /**
+         * FineTuningJobCheckpoint
+         * @description The `fine_tuning.job.checkpoint` object represents a model checkpoint for a fine-tuning job that is ready to use.
+         */
+        FineTuningJobCheckpoint: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            /** Fine Tuned Model Checkpoint */
+            fine_tuned_model_checkpoint: string;
+            /** Fine Tuning Job Id */
+            fine_tuning_job_id: string;
+            metrics: components["schemas"]["Metrics"];
+            /**
+             * Object
+             * @constant
+             */
+            object: "fine_tuning.job.checkpoint";
+            /** Step Number */
+            step_number: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FineTuningJobEvent
+         * @description Fine-tuning job event object
+         */
+        FineTuningJobEvent: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Level
+             * @enum {string}
+             */
+            level: "info" | "warn" | "error";
+            /** Message */
+            message: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "fine_tuning.job.event";
+            /** Data */
+            data?: unknown | null;
+            /** Type */
+            type?: ("message" | "metrics") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * FineTuningJobWandbIntegration
+         * @description The settings for your integration with Weights and Biases.
+         *
+         *     This payload specifies the project that
+         *     metrics will be sent to. Optionally, you can set an explicit display name for your run, add tags
+         *     to your run, and set a default entity (team, username, etc) to be associated with your run.
+         */
+        FineTuningJobWandbIntegration: {
+            /** Project */
+            project: string;
+            /** Entity */
+            entity?: string | null;
+            /** Name */
+            name?: string | null;
+            /** Tags */
+            tags?: string[] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** FineTuningJobWandbIntegrationObject */
+        FineTuningJobWandbIntegrationObject: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "wandb";
+            wandb: components["schemas"]["FineTuningJobWandbIntegration"];
+        } & {
+            [key: string]: unknown;
         };
         /**
          * Function
@@ -1605,6 +4278,63 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * FunctionCallItem
+         * @description A call that the model made.
+         */
+        FunctionCallItem: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function_call";
+            /** Call Id */
+            call_id: string;
+            /** Name */
+            name: string;
+            /** Arguments */
+            arguments: string;
+            /** Status */
+            status?: ("in_progress" | "completed" | "incomplete") | null;
+        };
+        /**
+         * FunctionOutputItem
+         * @description What the function that was called gave.
+         */
+        FunctionOutputItem: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function_call_output";
+            /** Call Id */
+            call_id: string;
+            /** Output */
+            output: string | (components["schemas"]["chatwright__server__openai__responses__items__TextPart"] | components["schemas"]["RefusalPart"])[];
+            /** Status */
+            status?: ("in_progress" | "completed" | "incomplete") | null;
+        };
+        /**
+         * FunctionTool
+         * @description A function that the model may call.
+         */
+        FunctionTool: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Parameters */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
          * GenerateBody
          * @description How an answer shall be written. With `content`, the user says this after the message `parent_id`, and it is answered;
          *     without, the message `parent_id` is, once more where there is an answer. `instructions`: the system message.
@@ -1645,8 +4375,40 @@ export interface components {
             conversation_id: string;
             /** Title */
             title: string;
-            question: components["schemas"]["MessageObject"] | null;
-            answer: components["schemas"]["MessageObject"];
+            question: components["schemas"]["chatwright__server__console__conversations__MessageObject"] | null;
+            answer: components["schemas"]["chatwright__server__console__conversations__MessageObject"];
+        };
+        /**
+         * GraderInputItemInputImage
+         * @description An image input block used within EvalItem content arrays.
+         */
+        GraderInputItemInputImage: {
+            /** Image Url */
+            image_url: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_image";
+            /** Detail */
+            detail?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * GraderInputItemOutputText
+         * @description A text output from the model.
+         */
+        GraderInputItemOutputText: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "output_text";
+        } & {
+            [key: string]: unknown;
         };
         /**
          * Health
@@ -1664,6 +4426,148 @@ export interface components {
             waiting?: number | null;
             /** Engines */
             engines?: components["schemas"]["EngineHealth"][] | null;
+        };
+        /**
+         * Hyperparameters
+         * @description The hyperparameters used for the fine-tuning job.
+         *
+         *     This value will only be returned when running `supervised` jobs.
+         */
+        Hyperparameters: {
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * HyperparametersBody
+         * @description Numbers, or "auto": the planner decides, by the data and the model.
+         */
+        HyperparametersBody: {
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+        };
+        /** ImageURL */
+        ImageURL: {
+            /** Url */
+            url: string;
+            /** Detail */
+            detail?: ("auto" | "low" | "high" | "original") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * InConversation
+         * @description Where it was said.
+         */
+        InConversation: {
+            /** Id */
+            id: string;
+        };
+        /**
+         * Incomplete
+         * @description Why it ended before its end.
+         */
+        Incomplete: {
+            /**
+             * Reason
+             * @constant
+             */
+            reason: "max_output_tokens";
+        };
+        /**
+         * Input
+         * @description A message input to the model with a role indicating instruction following
+         *     hierarchy. Instructions given with the `developer` or `system` role take
+         *     precedence over instructions given with the `user` role. Messages with the
+         *     `assistant` role are presumed to have been generated by the model in previous
+         *     interactions.
+         */
+        Input: {
+            /** Content */
+            content: string | components["schemas"]["ResponseInputText"] | components["schemas"]["InputContentOutputText"] | components["schemas"]["InputContentInputImage"] | components["schemas"]["ResponseInputAudio"] | (string | components["schemas"]["ResponseInputText"] | components["schemas"]["GraderInputItemOutputText"] | components["schemas"]["GraderInputItemInputImage"] | components["schemas"]["ResponseInputAudio"])[];
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant" | "system" | "developer";
+            /** Type */
+            type?: "message" | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** InputAudio */
+        InputAudio: {
+            /** Data */
+            data: string;
+            /**
+             * Format
+             * @enum {string}
+             */
+            format: "mp3" | "wav";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * InputContentInputImage
+         * @description An image input block used within EvalItem content arrays.
+         */
+        InputContentInputImage: {
+            /** Image Url */
+            image_url: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_image";
+            /** Detail */
+            detail?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * InputContentOutputText
+         * @description A text output from the model.
+         */
+        InputContentOutputText: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "output_text";
+        } & {
+            [key: string]: unknown;
+        };
+        /** InputTokenCountResponse */
+        InputTokenCountResponse: {
+            /** Input Tokens */
+            input_tokens: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "response.input_tokens";
+        } & {
+            [key: string]: unknown;
+        };
+        /** InputTokensDetailsCacheWriteTokensDetails */
+        InputTokensDetailsCacheWriteTokensDetails: {
+            /** Ttl 12H Tokens */
+            ttl_12h_tokens: number;
+            /** Ttl 30M Tokens */
+            ttl_30m_tokens: number;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * InvitedUser
@@ -1696,6 +4600,86 @@ export interface components {
             created_at: number;
             /** Url */
             url: string;
+        };
+        /**
+         * ItemReference
+         * @description An item that the server has.
+         */
+        ItemReference: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "item_reference";
+            /** Id */
+            id: string;
+        };
+        /**
+         * JobInfo
+         * @description OpenAI's object, with the status that its own client does not list though it can pause.
+         */
+        JobInfo: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            error?: components["schemas"]["Error"] | null;
+            /** Fine Tuned Model */
+            fine_tuned_model?: string | null;
+            /** Finished At */
+            finished_at?: number | null;
+            hyperparameters: components["schemas"]["Hyperparameters"];
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "fine_tuning.job";
+            /** Organization Id */
+            organization_id: string;
+            /** Result Files */
+            result_files: string[];
+            /** Seed */
+            seed: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+            /** Trained Tokens */
+            trained_tokens?: number | null;
+            /** Training File */
+            training_file: string;
+            /** Validation File */
+            validation_file?: string | null;
+            /** Estimated Finish */
+            estimated_finish?: number | null;
+            /** Integrations */
+            integrations?: components["schemas"]["FineTuningJobWandbIntegrationObject"][] | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            method?: components["schemas"]["Method"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * JobList
+         * @description A page of jobs, the newest first. `has_more`: ask again, with `after` the last id.
+         */
+        JobList: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["JobInfo"][];
+            /** Has More */
+            has_more: boolean;
         };
         /**
          * KeyObject
@@ -1738,6 +4722,104 @@ export interface components {
             object: "list";
             /** Data */
             data: components["schemas"]["KeyObject"][];
+        };
+        /**
+         * LabelModelGrader
+         * @description A LabelModelGrader object which uses a model to assign labels to each item
+         *     in the evaluation.
+         */
+        LabelModelGrader: {
+            /** Input */
+            input: components["schemas"]["Input"][];
+            /** Labels */
+            labels: string[];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Passing Labels */
+            passing_labels: string[];
+            /**
+             * Type
+             * @constant
+             */
+            type: "label_model";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * LabelObject
+         * @description A label of a model that has a head for them.
+         */
+        LabelObject: {
+            /** Label */
+            label: string;
+            /** Probability */
+            probability: number;
+        };
+        /**
+         * LensCellObject
+         * @description At one layer and place: the likeliest tokens, and how likely the one that really comes next is.
+         */
+        LensCellObject: {
+            /** Top */
+            top: components["schemas"]["AlternativeObject"][];
+            /** Next Probability */
+            next_probability: number | null;
+        };
+        /**
+         * LensRowObject
+         * @description What a layer would have said at each place. Layer 0 is the embedding.
+         */
+        LensRowObject: {
+            /** Layer */
+            layer: number;
+            /** Cells */
+            cells: components["schemas"]["LensCellObject"][];
+        };
+        /**
+         * LimitObject
+         * @description What one key, one user or one model (the two others are null) may use; null: as much as they like.
+         */
+        LimitObject: {
+            /**
+             * Object
+             * @default limit
+             * @constant
+             */
+            object: "limit";
+            /** Id */
+            id: string;
+            /** Key Id */
+            key_id: string | null;
+            /** User Id */
+            user_id: string | null;
+            /** Model */
+            model: string | null;
+            /** Requests Per Minute */
+            requests_per_minute: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute: number | null;
+            /** Concurrent Requests */
+            concurrent_requests: number | null;
+            /** Tokens Per Month */
+            tokens_per_month: number | null;
+            /** Created At */
+            created_at: number;
+        };
+        /**
+         * LimitObjects
+         * @description The oldest first.
+         */
+        LimitObjects: {
+            /**
+             * Object
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /** Data */
+            data: components["schemas"]["LimitObject"][];
         };
         /**
          * LinkBody
@@ -1790,6 +4872,36 @@ export interface components {
              */
             load_inplace: boolean;
         };
+        /**
+         * Logprob
+         * @description The log probability of a token.
+         */
+        Logprob: {
+            /** Token */
+            token: string;
+            /** Bytes */
+            bytes: number[];
+            /** Logprob */
+            logprob: number;
+            /** Top Logprobs */
+            top_logprobs: components["schemas"]["LogprobTopLogprob"][];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * LogprobTopLogprob
+         * @description The top log probability of a token.
+         */
+        LogprobTopLogprob: {
+            /** Token */
+            token: string;
+            /** Bytes */
+            bytes: number[];
+            /** Logprob */
+            logprob: number;
+        } & {
+            [key: string]: unknown;
+        };
         /** Logprobs */
         Logprobs: {
             /** Text Offset */
@@ -1826,17 +4938,36 @@ export interface components {
             expires_at?: number | null;
         };
         /**
+         * MapPointObject
+         * @description A token on the map.
+         */
+        MapPointObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** X */
+            x: number;
+            /** Y */
+            y: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "seen" | "near" | "other";
+        };
+        /**
          * Message
          * @description A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023.
          */
-        Message: {
+        "Message-Input": {
             /**
              * Role
              * @enum {string}
              */
             role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
             /** Content */
-            content?: string | components["schemas"]["TextPart"][] | null;
+            content?: string | components["schemas"]["chatwright__server__openai__requests__TextPart"][] | null;
             /** Name */
             name?: string | null;
             /** Tool Calls */
@@ -1846,6 +4977,35 @@ export interface components {
             function_call?: components["schemas"]["CalledFunction"] | null;
         };
         /**
+         * Message
+         * @description A message to or from the model.
+         */
+        "Message-Output": {
+            /** Id */
+            id: string;
+            /** Content */
+            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseOutputText"] | components["schemas"]["openai__types__conversations__text_content__TextContent"] | components["schemas"]["SummaryTextContent"] | components["schemas"]["ContentReasoningText"] | components["schemas"]["ResponseOutputRefusal"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ComputerScreenshotContent"] | components["schemas"]["ResponseInputFile"])[];
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "unknown" | "user" | "assistant" | "system" | "critic" | "discriminator" | "developer" | "tool";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "in_progress" | "completed" | "incomplete";
+            /**
+             * Type
+             * @constant
+             */
+            type: "message";
+            /** Phase */
+            phase?: ("commentary" | "final_answer") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * MessageEvent
          * @description The data of an event. `text` of "delta": the answer goes on with it. `message` of "finished", the last event: the whole
          *     answer. `error` of "error", also the last one: there is no more to read.
@@ -1853,7 +5013,7 @@ export interface components {
         MessageEvent: {
             /** Text */
             text?: string | null;
-            message?: components["schemas"]["MessageObject"] | null;
+            message?: components["schemas"]["chatwright__server__console__conversations__MessageObject"] | null;
             error?: components["schemas"]["ErrorDetail"] | null;
         };
         /**
@@ -1867,53 +5027,164 @@ export interface components {
             code: string;
         };
         /**
-         * MessageObject
-         * @description What one side said. `parent_id`: what it follows; messages with the same parent are versions of each other, in their order.
-         *
-         *     `finish_reason` of an answer: null while it is being written; then stop, length, cancelled (somebody stopped it), interrupted
-         *     (the server ended) or error, of which `error` says more. `position`: how many characters `content` has, for `after` of its
-         *     events.
+         * MessageItem
+         * @description A message of either side.
          */
-        MessageObject: {
+        MessageItem: {
             /**
-             * Object
+             * Type
              * @default message
              * @constant
              */
-            object: "message";
-            /** Id */
-            id: string;
-            /** Parent Id */
-            parent_id: string | null;
+            type: "message";
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "system" | "developer" | "assistant";
+            /** Content */
+            content: string | (components["schemas"]["chatwright__server__openai__responses__items__TextPart"] | components["schemas"]["RefusalPart"])[];
+            /** Status */
+            status?: ("in_progress" | "completed" | "incomplete") | null;
+        };
+        /**
+         * MessageList
+         * @description A page of messages.
+         */
+        MessageList: {
+            /** Object */
+            object: string;
+            /** Data */
+            data: components["schemas"]["ChatCompletionStoreMessage"][];
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * MessageParam
+         * @description A message of a conversation.
+         */
+        MessageParam: {
             /**
              * Role
              * @enum {string}
              */
             role: "user" | "assistant";
             /** Content */
-            content: string;
-            /** Model */
-            model: string | null;
-            /** Finish Reason */
-            finish_reason: ("stop" | "length" | "cancelled" | "interrupted" | "error") | null;
-            error: components["schemas"]["MessageFailure"] | null;
-            usage: components["schemas"]["MessageUsage"] | null;
-            /** Position */
-            position: number;
-            /** Created At */
-            created_at: number;
+            content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
         };
         /**
-         * MessageUsage
-         * @description What an answer took.
+         * MessagesBody
+         * @description `POST /v1/messages`.
          */
-        MessageUsage: {
-            /** Prompt Tokens */
-            prompt_tokens: number;
-            /** Completion Tokens */
-            completion_tokens: number;
-            /** Total Tokens */
-            total_tokens: number;
+        MessagesBody: {
+            /** Model */
+            model: string;
+            /** Messages */
+            messages: components["schemas"]["MessageParam"][];
+            /** System */
+            system?: string | components["schemas"]["TextBlock"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolParam"][] | null;
+            tool_choice?: components["schemas"]["ToolChoiceParam"] | null;
+            thinking?: components["schemas"]["Thinking"] | null;
+            output_config?: components["schemas"]["OutputConfig"] | null;
+            /** Max Tokens */
+            max_tokens: number;
+            /** Stream */
+            stream?: boolean | null;
+            /** Stop Sequences */
+            stop_sequences?: string[] | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** Top K */
+            top_k?: number | null;
+            metadata?: components["schemas"]["Metadata"] | null;
+        };
+        /**
+         * Metadata
+         * @description Who the request is for.
+         */
+        Metadata: {
+            /** User Id */
+            user_id?: string | null;
+        };
+        /**
+         * MetadataBody
+         * @description `POST /v1/chat/completions/{completion_id}`: the metadata that it shall have from now on.
+         */
+        MetadataBody: {
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * Method
+         * @description The method used for fine-tuning.
+         */
+        Method: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "supervised" | "dpo" | "reinforcement";
+            dpo?: components["schemas"]["DpoMethod"] | null;
+            reinforcement?: components["schemas"]["ReinforcementMethod"] | null;
+            supervised?: components["schemas"]["SupervisedMethod"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * MethodBody
+         * @description How to train.
+         */
+        MethodBody: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "supervised" | "dpo" | "reinforcement";
+            supervised?: components["schemas"]["SupervisedBody"] | null;
+            dpo?: components["schemas"]["DpoBody"] | null;
+        };
+        /**
+         * Metrics
+         * @description Metrics at the step number during the fine-tuning job.
+         */
+        Metrics: {
+            /** Full Valid Loss */
+            full_valid_loss?: number | null;
+            /** Full Valid Mean Token Accuracy */
+            full_valid_mean_token_accuracy?: number | null;
+            /** Step */
+            step?: number | null;
+            /** Train Loss */
+            train_loss?: number | null;
+            /** Train Mean Token Accuracy */
+            train_mean_token_accuracy?: number | null;
+            /** Valid Loss */
+            valid_loss?: number | null;
+            /** Valid Mean Token Accuracy */
+            valid_mean_token_accuracy?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** ModelDeleted */
+        ModelDeleted: {
+            /** Id */
+            id: string;
+            /** Deleted */
+            deleted: boolean;
+            /** Object */
+            object: string;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * Moderation
@@ -2055,6 +5326,25 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * MultiGrader
+         * @description A MultiGrader object combines the output of multiple graders to produce a single score.
+         */
+        MultiGrader: {
+            /** Calculate Output */
+            calculate_output: string;
+            /** Graders */
+            graders: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["LabelModelGrader"];
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "multi";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * NamedSchema
          * @description `response_format.json_schema`. `strict` changes nothing: every schema is kept to.
          */
@@ -2069,6 +5359,50 @@ export interface components {
             } | null;
             /** Strict */
             strict?: boolean | null;
+        };
+        /**
+         * NeighbourObject
+         * @description A token near another.
+         */
+        NeighbourObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Cosine */
+            cosine: number;
+        };
+        /**
+         * NeighbourhoodObject
+         * @description A token and those nearest to it.
+         */
+        NeighbourhoodObject: {
+            /** Id */
+            id: number;
+            /** Text */
+            text: string;
+            /** Nearest */
+            nearest: components["schemas"]["NeighbourObject"][];
+        };
+        /**
+         * NewConversationBody
+         * @description `POST /v1/conversations`.
+         */
+        NewConversationBody: {
+            /** Items */
+            items?: (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[] | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * NewItemsBody
+         * @description `POST /v1/conversations/{conversation_id}/items`.
+         */
+        NewItemsBody: {
+            /** Items */
+            items: (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
         };
         /**
          * NewKey
@@ -2124,7 +5458,97 @@ export interface components {
             /** Updated At */
             updated_at: number;
             /** Messages */
-            messages: components["schemas"]["MessageObject"][];
+            messages: components["schemas"]["chatwright__server__console__conversations__MessageObject"][];
+        };
+        /**
+         * OutputConfig
+         * @description The form of the answer.
+         */
+        OutputConfig: {
+            format?: components["schemas"]["OutputFormat"] | null;
+        };
+        /**
+         * OutputFormat
+         * @description JSON that matches a schema.
+         */
+        OutputFormat: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "json_schema";
+            /** Schema */
+            schema: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * OutputTokensDetails
+         * @description A detailed breakdown of the output tokens.
+         */
+        OutputTokensDetails: {
+            /** Reasoning Tokens */
+            reasoning_tokens: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * OwnLimit
+         * @description A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included.
+         */
+        OwnLimit: {
+            /**
+             * Object
+             * @default limit
+             * @constant
+             */
+            object: "limit";
+            /** Id */
+            id: string;
+            /** Key Id */
+            key_id: string | null;
+            /** User Id */
+            user_id: string | null;
+            /** Model */
+            model: string | null;
+            /** Requests Per Minute */
+            requests_per_minute: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute: number | null;
+            /** Concurrent Requests */
+            concurrent_requests: number | null;
+            /** Tokens Per Month */
+            tokens_per_month: number | null;
+            /** Created At */
+            created_at: number;
+            /** Requests Of Minute */
+            requests_of_minute: number;
+            /** Tokens Of Minute */
+            tokens_of_minute: number;
+            /** Tokens Of Month */
+            tokens_of_month: number;
+            /** Running */
+            running: number;
+        };
+        /**
+         * OwnUsage
+         * @description Days on which something was used, the oldest first, and the limits of oneself and one's keys.
+         */
+        OwnUsage: {
+            /**
+             * Object
+             * @default usage
+             * @constant
+             */
+            object: "usage";
+            /** Start Time */
+            start_time: number;
+            /** End Time */
+            end_time: number;
+            /** Data */
+            data: components["schemas"]["UsageDay"][];
+            /** Limits */
+            limits: components["schemas"]["OwnLimit"][];
         };
         /**
          * PasswordBody
@@ -2135,6 +5559,23 @@ export interface components {
             old_password: string;
             /** New Password */
             new_password: string;
+        };
+        /**
+         * PromptCacheBreakpoint
+         * @description Marks the exact end of a reusable prompt prefix.
+         *
+         *     When `ttl` is omitted, the breakpoint inherits the request's `prompt_cache_options.ttl`; the boundary is not rounded to a token block.
+         */
+        PromptCacheBreakpoint: {
+            /**
+             * Mode
+             * @constant
+             */
+            mode: "explicit";
+            /** Ttl */
+            ttl?: ("30m" | "12h") | null;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * PromptTokensDetails
@@ -2155,6 +5596,45 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * PythonGrader
+         * @description A PythonGrader object that runs a python script on the input.
+         */
+        PythonGrader: {
+            /** Name */
+            name: string;
+            /** Source */
+            source: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "python";
+            /** Image Tag */
+            image_tag?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Ranked
+         * @description Document number `index` of the request. `relevance_score`: the cosine of the vectors, -1 to 1, or what the cross-encoder
+         *     says, 0 to 1. Scores of different models can not be compared.
+         */
+        Ranked: {
+            /** Index */
+            index: number;
+            /** Relevance Score */
+            relevance_score: number;
+            document?: components["schemas"]["RankedDocument"] | null;
+        };
+        /**
+         * RankedDocument
+         * @description The text of a document.
+         */
+        RankedDocument: {
+            /** Text */
+            text: string;
+        };
+        /**
          * Readiness
          * @description Whether new requests are welcome.
          */
@@ -2166,12 +5646,199 @@ export interface components {
             status: "ready" | "draining" | "engine_down";
         };
         /**
+         * Reasoning
+         * @description `reasoning`: these models answer without thinking first.
+         */
+        Reasoning: {
+            /** Effort */
+            effort?: string | null;
+            /** Summary */
+            summary?: string | null;
+        };
+        /**
+         * RefusalPart
+         * @description What a model said instead of an answer.
+         */
+        RefusalPart: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "refusal";
+            /** Refusal */
+            refusal: string;
+        };
+        /**
+         * ReinforcementHyperparameters
+         * @description The hyperparameters used for the reinforcement fine-tuning job.
+         */
+        ReinforcementHyperparameters: {
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Compute Multiplier */
+            compute_multiplier?: "auto" | number | null;
+            /** Eval Interval */
+            eval_interval?: "auto" | number | null;
+            /** Eval Samples */
+            eval_samples?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+            /** Reasoning Effort */
+            reasoning_effort?: ("default" | "low" | "medium" | "high") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ReinforcementMethod
+         * @description Configuration for the reinforcement fine-tuning method.
+         */
+        ReinforcementMethod: {
+            /** Grader */
+            grader: components["schemas"]["StringCheckGrader"] | components["schemas"]["TextSimilarityGrader"] | components["schemas"]["PythonGrader"] | components["schemas"]["ScoreModelGrader"] | components["schemas"]["MultiGrader"];
+            hyperparameters?: components["schemas"]["ReinforcementHyperparameters"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * RenameBody
          * @description What may be changed of oneself. A role is none of it.
          */
         RenameBody: {
             /** Name */
             name: string;
+        };
+        /**
+         * RerankBody
+         * @description `POST /v1/rerank`.
+         */
+        RerankBody: {
+            /** Model */
+            model?: string | null;
+            /** Query */
+            query: string;
+            /** Documents */
+            documents: (string | {
+                text: string;
+            })[];
+            /** Top N */
+            top_n?: number | null;
+            /**
+             * Return Documents
+             * @default true
+             */
+            return_documents: boolean;
+        };
+        /**
+         * RerankUsage
+         * @description Tokens that were read.
+         */
+        RerankUsage: {
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * Reranked
+         * @description The best first.
+         */
+        Reranked: {
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            usage: components["schemas"]["RerankUsage"];
+            /** Results */
+            results: components["schemas"]["Ranked"][];
+        };
+        /**
+         * ResponseBody
+         * @description `POST /v1/responses`.
+         */
+        ResponseBody: {
+            /** Model */
+            model?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** N */
+            n?: number | null;
+            /** Stop */
+            stop?: string | string[] | null;
+            /** Presence Penalty */
+            presence_penalty?: number | null;
+            /** Frequency Penalty */
+            frequency_penalty?: number | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            } | null;
+            /** Seed */
+            seed?: number | null;
+            /** Stream */
+            stream?: boolean | null;
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /** User */
+            user?: string | null;
+            /** Top K */
+            top_k?: number | null;
+            /** Min P */
+            min_p?: number | null;
+            /** Repetition Penalty */
+            repetition_penalty?: number | null;
+            /**
+             * Input
+             * @default
+             */
+            input: string | (components["schemas"]["MessageItem"] | components["schemas"]["FunctionCallItem"] | components["schemas"]["FunctionOutputItem"] | components["schemas"]["ItemReference"])[];
+            /** Instructions */
+            instructions?: string | null;
+            /** Previous Response Id */
+            previous_response_id?: string | null;
+            /** Conversation */
+            conversation?: string | components["schemas"]["ConversationId"] | null;
+            /** Tools */
+            tools?: components["schemas"]["FunctionTool"][] | null;
+            /** Tool Choice */
+            tool_choice?: ("none" | "auto" | "required") | components["schemas"]["ToolName"] | components["schemas"]["SomeTools"] | null;
+            /** Parallel Tool Calls */
+            parallel_tool_calls?: boolean | null;
+            text?: components["schemas"]["TextConfig"] | null;
+            /** Truncation */
+            truncation?: ("auto" | "disabled") | null;
+            /** Max Output Tokens */
+            max_output_tokens?: number | null;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
+            /** Include */
+            include?: ("message.output_text.logprobs" | "file_search_call.results" | "web_search_call.results" | "web_search_call.action.sources" | "message.input_image.image_url" | "computer_call_output.output.image_url" | "code_interpreter_call.outputs" | "reasoning.encrypted_content")[] | null;
+            /** Store */
+            store?: boolean | null;
+            /** Background */
+            background?: boolean | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            reasoning?: components["schemas"]["Reasoning"] | null;
+            /** Safety Identifier */
+            safety_identifier?: string | null;
+            /** Prompt Cache Key */
+            prompt_cache_key?: string | null;
+        };
+        /**
+         * ResponseFailure
+         * @description Why it failed.
+         */
+        ResponseFailure: {
+            /**
+             * Code
+             * @enum {string}
+             */
+            code: "server_error" | "rate_limit_exceeded" | "invalid_prompt";
+            /** Message */
+            message: string;
         };
         /**
          * ResponseFormat
@@ -2186,9 +5853,327 @@ export interface components {
             json_schema?: components["schemas"]["NamedSchema"] | null;
         };
         /**
+         * ResponseFunctionToolCall
+         * @description A tool call to run a function.
+         *
+         *     See the
+         *     [function calling guide](https://developers.openai.com/api/docs/guides/function-calling) for more information.
+         */
+        ResponseFunctionToolCall: {
+            /** Arguments */
+            arguments: string;
+            /** Call Id */
+            call_id: string;
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "function_call";
+            /** Id */
+            id?: string | null;
+            /** Async */
+            async?: boolean | null;
+            /** Caller */
+            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
+            /** Namespace */
+            namespace?: string | null;
+            /** Status */
+            status?: ("in_progress" | "completed" | "incomplete") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseFunctionToolCallItem
+         * @description A tool call to run a function.
+         *
+         *     See the
+         *     [function calling guide](https://developers.openai.com/api/docs/guides/function-calling) for more information.
+         */
+        ResponseFunctionToolCallItem: {
+            /** Arguments */
+            arguments: string;
+            /** Call Id */
+            call_id: string;
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "function_call";
+            /** Id */
+            id: string;
+            /** Async */
+            async?: boolean | null;
+            /** Caller */
+            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
+            /** Namespace */
+            namespace?: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "in_progress" | "completed" | "incomplete";
+            /** Created By */
+            created_by?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** ResponseFunctionToolCallOutputItem */
+        ResponseFunctionToolCallOutputItem: {
+            /** Id */
+            id: string;
+            /** Output */
+            output: string | (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ResponseInputFile"])[];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "in_progress" | "completed" | "incomplete";
+            /**
+             * Type
+             * @constant
+             */
+            type: "function_call_output";
+            /** Call Id */
+            call_id?: string | null;
+            /** Caller */
+            caller?: components["schemas"]["CallerDirect"] | components["schemas"]["CallerProgram"] | null;
+            /** Created By */
+            created_by?: string | null;
+            /** Name */
+            name?: string | null;
+            /** Namespace */
+            namespace?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseInputAudio
+         * @description An audio input to the model.
+         */
+        ResponseInputAudio: {
+            input_audio: components["schemas"]["InputAudio"];
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_audio";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseInputFile
+         * @description A file input to the model.
+         */
+        ResponseInputFile: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_file";
+            /** Detail */
+            detail?: ("auto" | "low" | "high") | null;
+            /** File Data */
+            file_data?: string | null;
+            /** File Id */
+            file_id?: string | null;
+            /** File Url */
+            file_url?: string | null;
+            /** Filename */
+            filename?: string | null;
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseInputImage
+         * @description An image input to the model.
+         *
+         *     Learn about [image inputs](https://developers.openai.com/api/docs/guides/images-vision).
+         */
+        ResponseInputImage: {
+            /**
+             * Detail
+             * @enum {string}
+             */
+            detail: "low" | "high" | "auto" | "original";
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_image";
+            /** File Id */
+            file_id?: string | null;
+            /** Image Url */
+            image_url?: string | null;
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /** ResponseInputMessageItem */
+        ResponseInputMessageItem: {
+            /** Id */
+            id: string;
+            /** Content */
+            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ResponseInputFile"])[];
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "system" | "developer";
+            /**
+             * Type
+             * @constant
+             */
+            type: "message";
+            /** Status */
+            status?: ("in_progress" | "completed" | "incomplete") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseInputText
+         * @description A text input to the model.
+         */
+        ResponseInputText: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "input_text";
+            prompt_cache_breakpoint?: components["schemas"]["PromptCacheBreakpoint"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseOutputMessage
+         * @description An output message from the model.
+         */
+        ResponseOutputMessage: {
+            /** Id */
+            id: string;
+            /** Content */
+            content: (components["schemas"]["ResponseOutputText"] | components["schemas"]["ResponseOutputRefusal"])[];
+            /**
+             * Role
+             * @constant
+             */
+            role: "assistant";
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "in_progress" | "completed" | "incomplete";
+            /**
+             * Type
+             * @constant
+             */
+            type: "message";
+            /** Phase */
+            phase?: ("commentary" | "final_answer") | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseOutputRefusal
+         * @description A refusal from the model.
+         */
+        ResponseOutputRefusal: {
+            /** Refusal */
+            refusal: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "refusal";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseOutputText
+         * @description A text output from the model.
+         */
+        ResponseOutputText: {
+            /** Annotations */
+            annotations: (components["schemas"]["AnnotationFileCitation"] | components["schemas"]["openai__types__responses__response_output_text__AnnotationURLCitation"] | components["schemas"]["AnnotationContainerFileCitation"] | components["schemas"]["AnnotationFilePath"])[];
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "output_text";
+            /** Logprobs */
+            logprobs?: components["schemas"]["Logprob"][] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ResponseUsage
+         * @description Represents token usage details including input tokens, output tokens,
+         *     a breakdown of output tokens, and the total tokens used.
+         */
+        ResponseUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            input_tokens_details: components["schemas"]["openai__types__responses__response_usage__InputTokensDetails"];
+            /** Output Tokens */
+            output_tokens: number;
+            output_tokens_details: components["schemas"]["OutputTokensDetails"];
+            /** Total Tokens */
+            total_tokens: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SamplingParams
+         * @description The sampling parameters for the model.
+         */
+        SamplingParams: {
+            /** Max Completions Tokens */
+            max_completions_tokens?: number | null;
+            /** Reasoning Effort */
+            reasoning_effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
+            /** Seed */
+            seed?: number | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * ScoreModelGrader
+         * @description A ScoreModelGrader object that uses a model to assign a score to the input.
+         */
+        ScoreModelGrader: {
+            /** Input */
+            input: components["schemas"]["Input"][];
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "score_model";
+            /** Range */
+            range?: number[] | null;
+            sampling_params?: components["schemas"]["SamplingParams"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * ServedModel
-         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `parent`:
-         *     the model that an adapter is put on (vLLM's name for it).
+         * @description OpenAI's object, with what our web app wants to know beside it. `context_length`: tokens; `chat`: has a template; `labels`:
+         *     those that a model for /v1/classify gives; `parent`: the model that an adapter is put on (vLLM's name for it).
          */
         ServedModel: {
             /** Id */
@@ -2210,6 +6195,8 @@ export interface components {
             languages: string[];
             /** Chat */
             chat: boolean;
+            /** Labels */
+            labels?: string[] | null;
             /** Parent */
             parent?: string | null;
         } & {
@@ -2232,8 +6219,8 @@ export interface components {
         /**
          * SessionObject
          * @description Who asks. `accounts`: whether this server has any; `setup_needed`: nobody is there yet, and the first owner comes by the link
-         *     that the server printed. `user`: None where nobody is signed in. `csrf_token`: to be sent as X-CSRF-Token with every request of
-         *     this session that changes something.
+         *     that the server printed. `provider`: of identities, where there is one. `user`: None where nobody is signed in. `csrf_token`: to
+         *     be sent as X-CSRF-Token with every request of this session that changes something.
          */
         SessionObject: {
             /**
@@ -2246,11 +6233,32 @@ export interface components {
             accounts: boolean;
             /** Setup Needed */
             setup_needed: boolean;
+            provider: components["schemas"]["SignInProvider"] | null;
             user: components["schemas"]["UserObject"] | null;
             /** Scopes */
             scopes: string[];
             /** Csrf Token */
             csrf_token: string | null;
+        };
+        /**
+         * SetLimitBody
+         * @description Of whom, and what. A figure that is not given stays; null takes it away.
+         */
+        SetLimitBody: {
+            /** Key Id */
+            key_id?: string | null;
+            /** User Id */
+            user_id?: string | null;
+            /** Model */
+            model?: string | null;
+            /** Requests Per Minute */
+            requests_per_minute?: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute?: number | null;
+            /** Concurrent Requests */
+            concurrent_requests?: number | null;
+            /** Tokens Per Month */
+            tokens_per_month?: number | null;
         };
         /**
          * SignInBody
@@ -2261,6 +6269,34 @@ export interface components {
             email: string;
             /** Password */
             password: string;
+        };
+        /**
+         * SignInProvider
+         * @description Through whom one may sign in beside a password: what the button says, and where it leads.
+         */
+        SignInProvider: {
+            /** Name */
+            name: string;
+            /** Url */
+            url: string;
+        };
+        /**
+         * SomeTools
+         * @description Which of the functions may or must be called.
+         */
+        SomeTools: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "allowed_tools";
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "auto" | "required";
+            /** Tools */
+            tools: components["schemas"]["ToolName"][];
         };
         /**
          * StopBody
@@ -2281,17 +6317,210 @@ export interface components {
             include_obfuscation?: boolean | null;
         };
         /**
-         * TextPart
-         * @description A part of a message: text is the only kind that a text model reads.
+         * StringCheckGrader
+         * @description A StringCheckGrader object that performs a string comparison between input and reference using a specified operation.
          */
-        TextPart: {
+        StringCheckGrader: {
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /**
+             * Operation
+             * @enum {string}
+             */
+            operation: "eq" | "ne" | "like" | "ilike";
+            /** Reference */
+            reference: string;
             /**
              * Type
              * @constant
              */
+            type: "string_check";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SummaryTextContent
+         * @description A summary text from the model.
+         */
+        SummaryTextContent: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "summary_text";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SupervisedBody
+         * @description `method.supervised`.
+         */
+        SupervisedBody: {
+            hyperparameters?: components["schemas"]["HyperparametersBody"] | null;
+        };
+        /**
+         * SupervisedHyperparameters
+         * @description The hyperparameters used for the fine-tuning job.
+         */
+        SupervisedHyperparameters: {
+            /** Batch Size */
+            batch_size?: "auto" | number | null;
+            /** Learning Rate Multiplier */
+            learning_rate_multiplier?: "auto" | number | null;
+            /** N Epochs */
+            n_epochs?: "auto" | number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * SupervisedMethod
+         * @description Configuration for the supervised fine-tuning method.
+         */
+        SupervisedMethod: {
+            hyperparameters?: components["schemas"]["SupervisedHyperparameters"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * TextBlock
+         * @description Text.
+         */
+        TextBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
             type: "text";
             /** Text */
             text: string;
+        };
+        /**
+         * TextConfig
+         * @description `text`.
+         */
+        TextConfig: {
+            format?: components["schemas"]["TextFormat"] | null;
+            /** Verbosity */
+            verbosity?: ("low" | "medium" | "high") | null;
+        };
+        /**
+         * TextFormat
+         * @description Which form the text shall have. `json_schema`: with name and schema beside it.
+         */
+        TextFormat: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "text" | "json_object" | "json_schema";
+            /** Name */
+            name?: string | null;
+            /** Description */
+            description?: string | null;
+            /** Schema */
+            schema?: {
+                [key: string]: unknown;
+            } | null;
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
+         * TextSimilarityGrader
+         * @description A TextSimilarityGrader object which grades text based on similarity metrics.
+         */
+        TextSimilarityGrader: {
+            /**
+             * Evaluation Metric
+             * @enum {string}
+             */
+            evaluation_metric: "cosine" | "fuzzy_match" | "bleu" | "gleu" | "meteor" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l";
+            /** Input */
+            input: string;
+            /** Name */
+            name: string;
+            /** Reference */
+            reference: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "text_similarity";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Thinking
+         * @description Whether the model shall think before it answers; with `adaptive` it is the model's own choice.
+         */
+        Thinking: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "disabled" | "adaptive";
+        };
+        /**
+         * ThinkingBlock
+         * @description What another model thought: no part of what was said.
+         */
+        ThinkingBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "redacted_thinking" | "thinking";
+        };
+        /**
+         * TokenCount
+         * @description What a conversation comes to.
+         */
+        TokenCount: {
+            /** Input Tokens */
+            input_tokens: number;
+        };
+        /**
+         * TokenizeBody
+         * @description `POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first.
+         */
+        TokenizeBody: {
+            /** Model */
+            model?: string | null;
+            /** Prompt */
+            prompt?: string | null;
+            /** Messages */
+            messages?: components["schemas"]["Message-Input"][] | null;
+            /** Tools */
+            tools?: components["schemas"]["ToolBody"][] | null;
+            /**
+             * Add Special Tokens
+             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
+             * @default true
+             */
+            add_special_tokens: boolean;
+            /**
+             * Return Token Strs
+             * @description Whether the text of each token is wanted as well.
+             * @default false
+             */
+            return_token_strs: boolean;
+        };
+        /**
+         * Tokenized
+         * @description `count` ids in `tokens`; `max_model_len`: how many fit into the model's context.
+         */
+        Tokenized: {
+            /** Count */
+            count: number;
+            /** Max Model Len */
+            max_model_len: number;
+            /** Tokens */
+            tokens: number[];
+            /** Token Strs */
+            token_strs?: string[] | null;
         };
         /**
          * ToolBody
@@ -2319,6 +6548,106 @@ export interface components {
             type: "function";
             function: components["schemas"]["CalledFunction"];
         };
+        /**
+         * ToolChoiceParam
+         * @description Whether, and which, tools are used. `name`: of the type `tool`.
+         */
+        ToolChoiceParam: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "auto" | "any" | "tool" | "none";
+            /** Name */
+            name?: string | null;
+            /** Disable Parallel Tool Use */
+            disable_parallel_tool_use?: boolean | null;
+        };
+        /**
+         * ToolName
+         * @description One of the functions.
+         */
+        ToolName: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "function";
+            /** Name */
+            name: string;
+        };
+        /**
+         * ToolParam
+         * @description A tool that the model may use.
+         */
+        ToolParam: {
+            /** Name */
+            name: string;
+            /** Description */
+            description?: string | null;
+            /** Input Schema */
+            input_schema: {
+                [key: string]: unknown;
+            };
+            /** Strict */
+            strict?: boolean | null;
+        };
+        /**
+         * ToolResultBlock
+         * @description What came of a call.
+         */
+        ToolResultBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_result";
+            /** Tool Use Id */
+            tool_use_id: string;
+            /** Content */
+            content?: string | components["schemas"]["TextBlock"][] | null;
+            /** Is Error */
+            is_error?: boolean | null;
+        };
+        /**
+         * ToolUseBlock
+         * @description A call that the assistant made.
+         */
+        ToolUseBlock: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "tool_use";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Input */
+            input: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * ToolUseContent
+         * @description A call.
+         */
+        ToolUseContent: {
+            /**
+             * Type
+             * @default tool_use
+             * @constant
+             */
+            type: "tool_use";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Input */
+            input: {
+                [key: string]: unknown;
+            };
+        };
         /** TopLogprob */
         TopLogprob: {
             /** Token */
@@ -2340,6 +6669,110 @@ export interface components {
              * @description What the adapter is called as a model.
              */
             lora_name: string;
+        };
+        /**
+         * UploadInfo
+         * @description OpenAI's object. `file`: what a completed one became.
+         */
+        UploadInfo: {
+            /** Id */
+            id: string;
+            /** Bytes */
+            bytes: number;
+            /** Created At */
+            created_at: number;
+            /** Expires At */
+            expires_at: number;
+            /** Filename */
+            filename: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "upload";
+            /** Purpose */
+            purpose: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pending" | "completed" | "cancelled" | "expired";
+            file?: components["schemas"]["FileInfo"] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * UploadPart
+         * @description The upload Part represents a chunk of bytes we can add to an Upload object.
+         */
+        UploadPart: {
+            /** Id */
+            id: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "upload.part";
+            /** Upload Id */
+            upload_id: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Usage
+         * @description The usage information for the request.
+         */
+        Usage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /** UsageCompletionsResponse */
+        UsageCompletionsResponse: {
+            /** Data */
+            data: components["schemas"]["Data"][];
+            /** Has More */
+            has_more: boolean;
+            /** Next Page */
+            next_page?: string | null;
+            /**
+             * Object
+             * @constant
+             */
+            object: "page";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * UsageDay
+         * @description What a key used of a model on a day (of UTC, from `day` on). `key_id`: null for what was used signed in.
+         */
+        UsageDay: {
+            /**
+             * Object
+             * @default usage_day
+             * @constant
+             */
+            object: "usage_day";
+            /** Day */
+            day: number;
+            /** Model */
+            model: string;
+            /** Key Id */
+            key_id: string | null;
+            /** Requests */
+            requests: number;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Cached Tokens */
+            cached_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
         };
         /**
          * UserObject
@@ -2412,6 +6845,219 @@ export interface components {
             object: "welcome_link";
             /** Url */
             url: string;
+        };
+        /**
+         * MessageObject
+         * @description The assistant's next message.
+         */
+        chatwright__server__anthropic__wire__MessageObject: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default message
+             * @constant
+             */
+            type: "message";
+            /**
+             * Role
+             * @default assistant
+             * @constant
+             */
+            role: "assistant";
+            /** Model */
+            model: string;
+            /** Content */
+            content: (components["schemas"]["chatwright__server__anthropic__wire__TextContent"] | components["schemas"]["ToolUseContent"])[];
+            /** Stop Reason */
+            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
+            /** Stop Sequence */
+            stop_sequence: string | null;
+            usage: components["schemas"]["chatwright__server__anthropic__wire__MessageUsage"];
+        };
+        /**
+         * MessageUsage
+         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
+         */
+        chatwright__server__anthropic__wire__MessageUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /**
+             * Cache Creation Input Tokens
+             * @default 0
+             */
+            cache_creation_input_tokens: number;
+            /**
+             * Cache Read Input Tokens
+             * @default 0
+             */
+            cache_read_input_tokens: number;
+        };
+        /**
+         * TextContent
+         * @description Text of the answer.
+         */
+        chatwright__server__anthropic__wire__TextContent: {
+            /**
+             * Type
+             * @default text
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * MessageObject
+         * @description What one side said. `parent_id`: what it follows; messages with the same parent are versions of each other, in their order.
+         *
+         *     `finish_reason` of an answer: null while it is being written; then stop, length, cancelled (somebody stopped it), interrupted
+         *     (the server ended) or error, of which `error` says more. `position`: how many characters `content` has, for `after` of its
+         *     events.
+         */
+        chatwright__server__console__conversations__MessageObject: {
+            /**
+             * Object
+             * @default message
+             * @constant
+             */
+            object: "message";
+            /** Id */
+            id: string;
+            /** Parent Id */
+            parent_id: string | null;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant";
+            /** Content */
+            content: string;
+            /** Model */
+            model: string | null;
+            /** Finish Reason */
+            finish_reason: ("stop" | "length" | "cancelled" | "interrupted" | "error") | null;
+            error: components["schemas"]["MessageFailure"] | null;
+            usage: components["schemas"]["chatwright__server__console__conversations__MessageUsage"] | null;
+            /** Position */
+            position: number;
+            /** Created At */
+            created_at: number;
+        };
+        /**
+         * MessageUsage
+         * @description What an answer took.
+         */
+        chatwright__server__console__conversations__MessageUsage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * TextPart
+         * @description A part of a message: text is the only kind that a text model reads.
+         */
+        chatwright__server__openai__requests__TextPart: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * TextPart
+         * @description Text of a message: `input_text`, or `output_text` of one that a model wrote.
+         */
+        chatwright__server__openai__responses__items__TextPart: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "input_text" | "output_text" | "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * InputTokensDetails
+         * @description A detailed breakdown of the input tokens.
+         */
+        openai__types__batch_usage__InputTokensDetails: {
+            /** Cached Tokens */
+            cached_tokens: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AnnotationURLCitation
+         * @description A URL citation when using web search.
+         */
+        openai__types__chat__chat_completion_message__AnnotationURLCitation: {
+            /** End Index */
+            end_index: number;
+            /** Start Index */
+            start_index: number;
+            /** Title */
+            title: string;
+            /** Url */
+            url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * TextContent
+         * @description A text content.
+         */
+        openai__types__conversations__text_content__TextContent: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * AnnotationURLCitation
+         * @description A citation for a web resource used to generate a model response.
+         */
+        openai__types__responses__response_output_text__AnnotationURLCitation: {
+            /** End Index */
+            end_index: number;
+            /** Start Index */
+            start_index: number;
+            /** Title */
+            title: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "url_citation";
+            /** Url */
+            url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * InputTokensDetails
+         * @description A detailed breakdown of the input tokens.
+         */
+        openai__types__responses__response_usage__InputTokensDetails: {
+            /** Cache Write Tokens */
+            cache_write_tokens: number;
+            /** Cached Tokens */
+            cached_tokens: number;
+            cache_write_tokens_details?: components["schemas"]["InputTokensDetailsCacheWriteTokensDetails"] | null;
+        } & {
+            [key: string]: unknown;
         };
     };
     responses: never;
@@ -2516,6 +7162,44 @@ export interface operations {
             };
         };
     };
+    read_metrics_metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Counters, histograms and gauges. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     create_completion_v1_completions_post: {
         parameters: {
             query?: never;
@@ -2559,6 +7243,51 @@ export interface operations {
             };
         };
     };
+    list_completions_v1_chat_completions_get: {
+        parameters: {
+            query?: {
+                model?: string | null;
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompletionList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     create_chat_completion_v1_chat_completions_post: {
         parameters: {
             query?: never;
@@ -2580,6 +7309,216 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["ChatCompletion"];
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_embeddings_v1_embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenize_v1_tokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenizeBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tokenized"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    detokenize_v1_detokenize_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DetokenizeBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Detokenized"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    classify_v1_classify_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ClassifyBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Classifications"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    rerank_v1_rerank_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RerankBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reranked"];
                 };
             };
             /** @description Client Error */
@@ -2658,6 +7597,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ServedModel"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_model_v1_models__name__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelDeleted"];
                 };
             };
             /** @description Client Error */
@@ -2905,6 +7884,94 @@ export interface operations {
             };
         };
     };
+    embed_with_engine_v1_openai_deployments__name__embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    embed_with_engine_v1_engines__name__embeddings_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmbeddingBody"];
+            };
+        };
+        responses: {
+            /** @description The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     edit_with_engine_v1_engines__name__edits_post: {
         parameters: {
             query?: never;
@@ -3069,6 +8136,1938 @@ export interface operations {
             };
         };
     };
+    create_message_v1_messages_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessagesBody"];
+            };
+        };
+        responses: {
+            /** @description The answer; with stream, server-sent events from message_start to message_stop. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["chatwright__server__anthropic__wire__MessageObject"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+        };
+    };
+    count_tokens_v1_messages_count_tokens_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CountBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenCount"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnthropicErrorBody"];
+                };
+            };
+        };
+    };
+    list_files_v1_files_get: {
+        parameters: {
+            query?: {
+                purpose?: string | null;
+                limit?: number;
+                after?: string | null;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_file_v1_files_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    file: string;
+                    /** @enum {string} */
+                    purpose: "assistants" | "batch" | "evals" | "fine-tune" | "user_data";
+                    /** @enum {string} */
+                    "expires_after[anchor]"?: "created_at";
+                    "expires_after[seconds]"?: number;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_file_v1_files__file_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_file_v1_files__file_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileDeleted"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_content_v1_files__file_id__content_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The content, byte by byte. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_upload_v1_uploads_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateUploadBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_upload_v1_uploads__upload_id__complete_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CompleteUploadBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    add_upload_part_v1_uploads__upload_id__parts_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": {
+                    /** Format: binary */
+                    data: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadPart"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_upload_v1_uploads__upload_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_all_batches_v1_batches_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                after?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_batch_v1_batches_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateBatchBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_batch_v1_batches__batch_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_v1_batches__batch_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_jobs_v1_fine_tuning_jobs_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_job_v1_fine_tuning_jobs_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateJobBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_job_v1_fine_tuning_jobs__job_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_job_v1_fine_tuning_jobs__job_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    pause_job_v1_fine_tuning_jobs__job_id__pause_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    resume_job_v1_fine_tuning_jobs__job_id__resume_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobInfo"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_events_v1_fine_tuning_jobs__job_id__events_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+                stream?: boolean;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventList"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get: {
+        parameters: {
+            query?: {
+                after?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_fine_tunes_v1_fine_tunes_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTunes"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_fine_tune_v1_fine_tunes_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateFineTuneBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTune"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_fine_tune_v1_fine_tunes__job_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTune"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_fine_tune_v1_fine_tunes__job_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTune"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_fine_tune_events_v1_fine_tunes__job_id__events_get: {
+        parameters: {
+            query?: {
+                stream?: boolean;
+            };
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FineTuneEvents"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_response_v1_responses_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResponseBody"];
+            };
+        };
+        responses: {
+            /** @description The response; with stream, numbered server-sent events from response.created to response.completed, .incomplete or .failed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedResponse"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    count_input_tokens_v1_responses_input_tokens_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ContextBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InputTokenCountResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_response_v1_responses__response_id__get: {
+        parameters: {
+            query?: {
+                stream?: boolean;
+                starting_after?: number | null;
+                include_obfuscation?: boolean;
+            };
+            header?: never;
+            path: {
+                response_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The response; with stream, numbered server-sent events from response.created to response.completed, .incomplete or .failed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedResponse"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_response_v1_responses__response_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_input_items_v1_responses__response_id__input_items_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path: {
+                response_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedInputItems"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_response_v1_responses__response_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                response_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_conversation_v1_conversations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewConversationBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_conversation_v1_conversations__conversation_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    update_conversation_v1_conversations__conversation_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangedConversationBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_conversation_v1_conversations__conversation_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationDeletedResource"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_items_v1_conversations__conversation_id__items_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedItems"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_items_v1_conversations__conversation_id__items_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewItemsBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedItems"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_item_v1_conversations__conversation_id__items__item_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedItem"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_item_v1_conversations__conversation_id__items__item_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_completion_v1_chat_completions__completion_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletion"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    update_completion_v1_chat_completions__completion_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MetadataBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletion"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_completion_v1_chat_completions__completion_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatCompletionDeleted"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_messages_v1_chat_completions__completion_id__messages_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+            };
+            header?: never;
+            path: {
+                completion_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     list_adapters_v1_lora_adapters_get: {
         parameters: {
             query?: never;
@@ -3169,6 +10168,171 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AdapterUnloaded"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    usage_of_completions_v1_organization_usage_completions_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    usage_of_embeddings_v1_organization_usage_embeddings_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    costs_v1_organization_costs_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
                 };
             };
             /** @description Client Error */
@@ -4308,7 +11472,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MessageObject"];
+                    "application/json": components["schemas"]["chatwright__server__console__conversations__MessageObject"];
                 };
             };
             /** @description Client Error */
@@ -4443,7 +11607,209 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["MessageObject"];
+                    "application/json": components["schemas"]["chatwright__server__console__conversations__MessageObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_own_usage_api_usage_get: {
+        parameters: {
+            query?: {
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OwnUsage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_limits_api_limits_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitObjects"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    put_limit_api_limits_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetLimitBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitObject"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_limit_api_limits__limit_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                limit_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deleted"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    explain_api_explain_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExplainBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExplanationObject"];
                 };
             };
             /** @description Client Error */
