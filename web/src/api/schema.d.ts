@@ -2068,6 +2068,69 @@ export interface components {
             message: string;
         };
         /**
+         * AnthropicMessage
+         * @description The assistant's next message.
+         */
+        AnthropicMessage: {
+            /** Id */
+            id: string;
+            /**
+             * Type
+             * @default message
+             * @constant
+             */
+            type: "message";
+            /**
+             * Role
+             * @default assistant
+             * @constant
+             */
+            role: "assistant";
+            /** Model */
+            model: string;
+            /** Content */
+            content: (components["schemas"]["AnthropicText"] | components["schemas"]["ToolUseContent"])[];
+            /** Stop Reason */
+            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
+            /** Stop Sequence */
+            stop_sequence: string | null;
+            usage: components["schemas"]["AnthropicUsage"];
+        };
+        /**
+         * AnthropicText
+         * @description Text of the answer.
+         */
+        AnthropicText: {
+            /**
+             * Type
+             * @default text
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * AnthropicUsage
+         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
+         */
+        AnthropicUsage: {
+            /** Input Tokens */
+            input_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+            /**
+             * Cache Creation Input Tokens
+             * @default 0
+             */
+            cache_creation_input_tokens: number;
+            /**
+             * Cache Read Input Tokens
+             * @default 0
+             */
+            cache_read_input_tokens: number;
+        };
+        /**
          * AttributionObject
          * @description How much each token before `position` spoke for the prediction there, in nats.
          */
@@ -4375,8 +4438,8 @@ export interface components {
             conversation_id: string;
             /** Title */
             title: string;
-            question: components["schemas"]["chatwright__server__console__conversations__MessageObject"] | null;
-            answer: components["schemas"]["chatwright__server__console__conversations__MessageObject"];
+            question: components["schemas"]["MessageObject"] | null;
+            answer: components["schemas"]["MessageObject"];
         };
         /**
          * GraderInputItemInputImage
@@ -4984,7 +5047,7 @@ export interface components {
             /** Id */
             id: string;
             /** Content */
-            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseOutputText"] | components["schemas"]["openai__types__conversations__text_content__TextContent"] | components["schemas"]["SummaryTextContent"] | components["schemas"]["ContentReasoningText"] | components["schemas"]["ResponseOutputRefusal"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ComputerScreenshotContent"] | components["schemas"]["ResponseInputFile"])[];
+            content: (components["schemas"]["ResponseInputText"] | components["schemas"]["ResponseOutputText"] | components["schemas"]["TextContent"] | components["schemas"]["SummaryTextContent"] | components["schemas"]["ContentReasoningText"] | components["schemas"]["ResponseOutputRefusal"] | components["schemas"]["ResponseInputImage"] | components["schemas"]["ComputerScreenshotContent"] | components["schemas"]["ResponseInputFile"])[];
             /**
              * Role
              * @enum {string}
@@ -5013,7 +5076,7 @@ export interface components {
         MessageEvent: {
             /** Text */
             text?: string | null;
-            message?: components["schemas"]["chatwright__server__console__conversations__MessageObject"] | null;
+            message?: components["schemas"]["MessageObject"] | null;
             error?: components["schemas"]["ErrorDetail"] | null;
         };
         /**
@@ -5064,6 +5127,43 @@ export interface components {
             has_more: boolean;
         };
         /**
+         * MessageObject
+         * @description What one side said. `parent_id`: what it follows; messages with the same parent are versions of each other, in their order.
+         *
+         *     `finish_reason` of an answer: null while it is being written; then stop, length, cancelled (somebody stopped it), interrupted
+         *     (the server ended) or error, of which `error` says more. `position`: how many characters `content` has, for `after` of its
+         *     events.
+         */
+        MessageObject: {
+            /**
+             * Object
+             * @default message
+             * @constant
+             */
+            object: "message";
+            /** Id */
+            id: string;
+            /** Parent Id */
+            parent_id: string | null;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant";
+            /** Content */
+            content: string;
+            /** Model */
+            model: string | null;
+            /** Finish Reason */
+            finish_reason: ("stop" | "length" | "cancelled" | "interrupted" | "error") | null;
+            error: components["schemas"]["MessageFailure"] | null;
+            usage: components["schemas"]["MessageUsage"] | null;
+            /** Position */
+            position: number;
+            /** Created At */
+            created_at: number;
+        };
+        /**
          * MessageParam
          * @description A message of a conversation.
          */
@@ -5075,6 +5175,18 @@ export interface components {
             role: "user" | "assistant";
             /** Content */
             content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
+        };
+        /**
+         * MessageUsage
+         * @description What an answer took.
+         */
+        MessageUsage: {
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
         };
         /**
          * MessagesBody
@@ -5458,7 +5570,7 @@ export interface components {
             /** Updated At */
             updated_at: number;
             /** Messages */
-            messages: components["schemas"]["chatwright__server__console__conversations__MessageObject"][];
+            messages: components["schemas"]["MessageObject"][];
         };
         /**
          * OutputConfig
@@ -6408,6 +6520,21 @@ export interface components {
             verbosity?: ("low" | "medium" | "high") | null;
         };
         /**
+         * TextContent
+         * @description A text content.
+         */
+        TextContent: {
+            /** Text */
+            text: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * TextFormat
          * @description Which form the text shall have. `json_schema`: with name and schema beside it.
          */
@@ -6847,118 +6974,6 @@ export interface components {
             url: string;
         };
         /**
-         * MessageObject
-         * @description The assistant's next message.
-         */
-        chatwright__server__anthropic__wire__MessageObject: {
-            /** Id */
-            id: string;
-            /**
-             * Type
-             * @default message
-             * @constant
-             */
-            type: "message";
-            /**
-             * Role
-             * @default assistant
-             * @constant
-             */
-            role: "assistant";
-            /** Model */
-            model: string;
-            /** Content */
-            content: (components["schemas"]["chatwright__server__anthropic__wire__TextContent"] | components["schemas"]["ToolUseContent"])[];
-            /** Stop Reason */
-            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
-            /** Stop Sequence */
-            stop_sequence: string | null;
-            usage: components["schemas"]["chatwright__server__anthropic__wire__MessageUsage"];
-        };
-        /**
-         * MessageUsage
-         * @description `input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache.
-         */
-        chatwright__server__anthropic__wire__MessageUsage: {
-            /** Input Tokens */
-            input_tokens: number;
-            /** Output Tokens */
-            output_tokens: number;
-            /**
-             * Cache Creation Input Tokens
-             * @default 0
-             */
-            cache_creation_input_tokens: number;
-            /**
-             * Cache Read Input Tokens
-             * @default 0
-             */
-            cache_read_input_tokens: number;
-        };
-        /**
-         * TextContent
-         * @description Text of the answer.
-         */
-        chatwright__server__anthropic__wire__TextContent: {
-            /**
-             * Type
-             * @default text
-             * @constant
-             */
-            type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * MessageObject
-         * @description What one side said. `parent_id`: what it follows; messages with the same parent are versions of each other, in their order.
-         *
-         *     `finish_reason` of an answer: null while it is being written; then stop, length, cancelled (somebody stopped it), interrupted
-         *     (the server ended) or error, of which `error` says more. `position`: how many characters `content` has, for `after` of its
-         *     events.
-         */
-        chatwright__server__console__conversations__MessageObject: {
-            /**
-             * Object
-             * @default message
-             * @constant
-             */
-            object: "message";
-            /** Id */
-            id: string;
-            /** Parent Id */
-            parent_id: string | null;
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "assistant";
-            /** Content */
-            content: string;
-            /** Model */
-            model: string | null;
-            /** Finish Reason */
-            finish_reason: ("stop" | "length" | "cancelled" | "interrupted" | "error") | null;
-            error: components["schemas"]["MessageFailure"] | null;
-            usage: components["schemas"]["chatwright__server__console__conversations__MessageUsage"] | null;
-            /** Position */
-            position: number;
-            /** Created At */
-            created_at: number;
-        };
-        /**
-         * MessageUsage
-         * @description What an answer took.
-         */
-        chatwright__server__console__conversations__MessageUsage: {
-            /** Prompt Tokens */
-            prompt_tokens: number;
-            /** Completion Tokens */
-            completion_tokens: number;
-            /** Total Tokens */
-            total_tokens: number;
-        };
-        /**
          * TextPart
          * @description A part of a message: text is the only kind that a text model reads.
          */
@@ -7007,21 +7022,6 @@ export interface components {
             title: string;
             /** Url */
             url: string;
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * TextContent
-         * @description A text content.
-         */
-        openai__types__conversations__text_content__TextContent: {
-            /** Text */
-            text: string;
-            /**
-             * Type
-             * @constant
-             */
-            type: "text";
         } & {
             [key: string]: unknown;
         };
@@ -8155,7 +8155,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["chatwright__server__anthropic__wire__MessageObject"];
+                    "application/json": components["schemas"]["AnthropicMessage"];
                     "text/event-stream": unknown;
                 };
             };
@@ -11472,7 +11472,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["chatwright__server__console__conversations__MessageObject"];
+                    "application/json": components["schemas"]["MessageObject"];
                 };
             };
             /** @description Client Error */
@@ -11607,7 +11607,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["chatwright__server__console__conversations__MessageObject"];
+                    "application/json": components["schemas"]["MessageObject"];
                 };
             };
             /** @description Client Error */

@@ -17,19 +17,19 @@ from chatwright.engine.text import TextDelta, TextFinish, TextModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.anthropic.requests import CountBody, MessagesBody
 from chatwright.server.anthropic.wire import (
+    AnthropicMessage,
+    AnthropicText,
+    AnthropicUsage,
     BlockDelta,
     BlockStart,
     BlockStop,
     Ending,
     InputPiece,
     MessageDelta,
-    MessageObject,
     MessageStart,
     MessageStop,
-    MessageUsage,
     StopReason,
     StreamEvent,
-    TextContent,
     TextPiece,
     TokenCount,
     ToolUseContent,
@@ -50,7 +50,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 # What the route answers, for the API's description: it returns finished responses, which FastAPI does not look into.
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": MessageObject,
+        "model": AnthropicMessage,
         "description": "The answer; with stream, server-sent events from message_start to message_stop.",
         "content": {"text/event-stream": {}},
     }
@@ -107,7 +107,7 @@ class _Told:
             cut=left < body.max_tokens,
         )
 
-    async def run(self) -> MessageObject:
+    async def run(self) -> AnthropicMessage:
         """The whole answer at once."""
         answer = self.job.form.choice()
         finish: TextFinish | None = None
@@ -121,7 +121,7 @@ class _Told:
                     _, reason = answer.finish(event)
         assert finish is not None, "every answer has an end"
         said = answer.message()
-        content: list[TextContent | ToolUseContent] = [TextContent(text=said.content)] if said.content else []
+        content: list[AnthropicText | ToolUseContent] = [AnthropicText(text=said.content)] if said.content else []
         for call in said.tool_calls or ():
             assert call.type == "function"
             arguments = _object_in(call.function.arguments)
@@ -151,10 +151,10 @@ class _Told:
                     yield _written(MessageStop())
 
     def _message(
-        self, content: list[TextContent | ToolUseContent], finish: TextFinish | None, reason: str
-    ) -> MessageObject:
+        self, content: list[AnthropicText | ToolUseContent], finish: TextFinish | None, reason: str
+    ) -> AnthropicMessage:
         ending = self._ending(finish, reason) if finish else None
-        return MessageObject(
+        return AnthropicMessage(
             id=self.id,
             model=self.name,
             content=content,
@@ -163,9 +163,9 @@ class _Told:
             usage=self._usage(finish),
         )
 
-    def _usage(self, finish: TextFinish | None) -> MessageUsage:
+    def _usage(self, finish: TextFinish | None) -> AnthropicUsage:
         n_answer, n_reused = (finish.n_tokens, finish.reused_tokens) if finish else (0, 0)
-        return MessageUsage.of(self.job.n_prompt, n_answer, n_reused)
+        return AnthropicUsage.of(self.job.n_prompt, n_answer, n_reused)
 
     def _ending(self, finish: TextFinish, reason: str) -> Ending:
         """Anthropic's words for it."""
@@ -191,7 +191,7 @@ class _Blocks:
         if delta.content:
             if self._open != "text":
                 yield from self.close()
-                yield from self._begin(TextContent(text=""))
+                yield from self._begin(AnthropicText(text=""))
             yield BlockDelta(index=self._index, delta=TextPiece(text=delta.content))
         for call in delta.tool_calls or ():
             assert call.function is not None
@@ -207,7 +207,7 @@ class _Blocks:
             self._open = None
             yield BlockStop(index=self._index)
 
-    def _begin(self, block: TextContent | ToolUseContent) -> Iterator[StreamEvent]:
+    def _begin(self, block: AnthropicText | ToolUseContent) -> Iterator[StreamEvent]:
         self._index += 1
         self._open = block.type
         yield BlockStart(index=self._index, content_block=block)

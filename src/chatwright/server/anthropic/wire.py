@@ -9,7 +9,7 @@ from pydantic import BaseModel
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
 
-class TextContent(BaseModel):
+class AnthropicText(BaseModel):
     """Text of the answer."""
 
     type: Literal["text"] = "text"
@@ -25,7 +25,7 @@ class ToolUseContent(BaseModel):
     input: dict[str, Any]
 
 
-class MessageUsage(BaseModel):
+class AnthropicUsage(BaseModel):
     """`input_tokens` are those that were computed: without `cache_read_input_tokens`, found in the cache."""
 
     input_tokens: int
@@ -34,22 +34,22 @@ class MessageUsage(BaseModel):
     cache_read_input_tokens: int = 0
 
     @classmethod
-    def of(cls, n_prompt: int, n_answer: int, n_reused: int = 0) -> MessageUsage:
+    def of(cls, n_prompt: int, n_answer: int, n_reused: int = 0) -> AnthropicUsage:
         """From counts of the whole prompt, of the answer, and of what was in the cache."""
         return cls(input_tokens=n_prompt - n_reused, output_tokens=n_answer, cache_read_input_tokens=n_reused)
 
 
-class MessageObject(BaseModel):
+class AnthropicMessage(BaseModel):
     """The assistant's next message."""
 
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: list[TextContent | ToolUseContent]
+    content: list[AnthropicText | ToolUseContent]
     stop_reason: StopReason | None
     stop_sequence: str | None
-    usage: MessageUsage
+    usage: AnthropicUsage
 
 
 class TokenCount(BaseModel):
@@ -62,7 +62,7 @@ class MessageStart(BaseModel):
     """A stream begins, with an empty message."""
 
     type: Literal["message_start"] = "message_start"
-    message: MessageObject
+    message: AnthropicMessage
 
 
 class BlockStart(BaseModel):
@@ -70,7 +70,7 @@ class BlockStart(BaseModel):
 
     type: Literal["content_block_start"] = "content_block_start"
     index: int
-    content_block: TextContent | ToolUseContent
+    content_block: AnthropicText | ToolUseContent
 
 
 class TextPiece(BaseModel):
@@ -114,7 +114,7 @@ class MessageDelta(BaseModel):
 
     type: Literal["message_delta"] = "message_delta"
     delta: Ending
-    usage: MessageUsage
+    usage: AnthropicUsage
 
 
 class MessageStop(BaseModel):
