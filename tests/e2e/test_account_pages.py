@@ -213,7 +213,7 @@ def test_signing_out_elsewhere_and_a_new_password(open_page: OpenPage, owned: Se
         expect(page.get_by_text("The password was changed")).to_be_visible()
         assert elsewhere.get("/v1/models").status_code == 401
     page.get_by_test_id("own-name").fill("Ann B.")
-    page.get_by_test_id("rename").click()
+    page.get_by_test_id("save-name").click()
     expect(page.get_by_text("Saved")).to_be_visible()
     page.reload()
     expect(page.get_by_test_id("own-name")).to_have_value("Ann B.")

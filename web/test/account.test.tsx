@@ -183,9 +183,9 @@ describe("the door", () => {
   test("the same on a page of the account, after one click", async () => {
     await openAs("ann", "#/account");
     server.csrf = "csrf-of-a-newer-session";
-    await user.click(await screen.findByTestId("rename"));
+    await user.click(await screen.findByTestId("save-name"));
     await user.click(within(await screen.findByTestId("failure")).getByRole("button"));
-    await user.click(screen.getByTestId("rename"));
+    await user.click(screen.getByTestId("save-name"));
     await waitFor(() => expect(screen.queryByTestId("failure")).not.toBeInTheDocument());
   });
 });
@@ -323,7 +323,7 @@ describe("one's own account", () => {
     expect(await screen.findByText("The password was changed")).toBeInTheDocument();
     expect(screen.getByTestId("new-password")).toHaveValue("");
     await waitFor(() => expect(within(screen.getByTestId("sessions")).getAllByRole("listitem")).toHaveLength(1));
-    await user.click(screen.getByTestId("rename"));
+    await user.click(screen.getByTestId("save-name"));
     await waitFor(() => expect(server.last("PATCH", "/api/account").headers.get("X-CSRF-Token")).toBe("csrf-2"));
   });
 

@@ -62,7 +62,7 @@ function Profile() {
         />
         <Failure error={renaming.error} />
         <div className="mt-4 flex items-center gap-3">
-          <button type="submit" className="button button-primary" data-testid="rename">
+          <button type="submit" className="button button-primary" data-testid="save-name">
             {t("account.save")}
           </button>
           <Done when={renaming.isSuccess && name === session.user.name}>{t("account.saved")}</Done>
