@@ -24,6 +24,7 @@ VERBS = [
     "show",
     "rm",
     "bench",
+    "usage",
     "evaluate",
     "export",
     "verify",
@@ -38,7 +39,7 @@ VERBS = [
     "config",
     "doctor",
 ]
-GROUPS = ["tokenizer", "runs", "adapters", "db", "users", "keys"]
+GROUPS = ["tokenizer", "runs", "adapters", "db", "users", "keys", "limits"]
 
 
 def test_the_verbs_are_those_of_the_design() -> None:
