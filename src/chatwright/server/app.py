@@ -114,7 +114,6 @@ def create_app(
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )
     app.state.server = state
-    state.batches = BatchRunner(app, state, files) if files is not None else None
     install_error_handlers(app)
     app.add_exception_handler(ClientGoneError, _nobody_to_answer)
     app.add_exception_handler(ClientDisconnect, _nobody_to_answer)
@@ -144,6 +143,8 @@ def create_app(
     level = logging.INFO if settings.log_format == "json" else logging.DEBUG
     app.add_middleware(Observation, metrics=state.meter.metrics, level=level)
     check_policies(app)
+    # Last: what batches may hold is what this app has routes for.
+    state.batches = BatchRunner(app, state, files) if files is not None else None
     return app
 
 

@@ -9,14 +9,15 @@ from typing import Any
 from msgspec import Struct
 
 from chatwright import errors
-from chatwright.errors import ChatwrightError, EngineError, InvalidRequestError, StorageError
+from chatwright.errors import ChatwrightError, EngineError, InvalidRequestError, LimitReachedError, StorageError
 
 log = logging.getLogger(__name__)
 
+# Limits are the server's: no engine knows who asks.
 KINDS: dict[str, type[ChatwrightError]] = {
     name: kind
     for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, ChatwrightError) and kind is not ChatwrightError
+    if isinstance(kind, type) and issubclass(kind, ChatwrightError) and kind not in (ChatwrightError, LimitReachedError)
 }
 
 
