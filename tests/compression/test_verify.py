@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import chatwright.compression.verify as package
 from chatwright.compression.export_gguf import export_gguf
+from chatwright.compression.gguf_parts import GGUFType
 from chatwright.compression.source import Source
 from chatwright.compression.verify.answers import Answering, compare_answers
 from chatwright.compression.verify.compare import compare_sides
@@ -144,6 +145,18 @@ def test_weights_kept_in_half_differ_as_rounding_would(
     name = {torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
     assert any(f"(F32 and {name})" in str(found) for found in report.findings if found.kind == "rounding")
     assert not kinds(report) & {"weights", "logits", "config"}
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1"])
+def test_weights_that_a_file_keeps_in_few_bits_differ_as_rounding_would(
+    kind: GGUFType, model: Path, tmp_path: Path
+) -> None:
+    export_gguf(Source.open(model), tmp_path / "small.gguf", kind)
+    report = compared(model, tmp_path / "small.gguf", tmp_path)
+    assert kinds(report) == set(), [str(found) for found in report.findings]
+    assert "rounding" in kinds(report, real=False)
+    again = compared(tmp_path / "small.gguf", tmp_path / "small.gguf", tmp_path)
+    assert kinds(again) == kinds(again, real=False) == set()
 
 
 def test_without_files_positions_and_a_row_of_the_head_are_told_from_the_logits(

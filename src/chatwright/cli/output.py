@@ -60,8 +60,8 @@ class Output:
 
             for handler in logging.getLogger().handlers:
                 handler.setFormatter(JsonLines())
-        if not self.verbose:  # what uvicorn says at start and stop, the command says better
-            for name in ("uvicorn.error", "httpx", "httpx2"):
+        if not self.verbose:  # what uvicorn says at start and stop, and alembic of each table, the command says better
+            for name in ("uvicorn.error", "httpx", "httpx2", "alembic.runtime.migration", "alembic.runtime.plugins"):
                 logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
 
 

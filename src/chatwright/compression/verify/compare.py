@@ -13,13 +13,14 @@ from chatwright.compression.verify.measure import (
     LADDER,
     Difference,
     by_half,
+    coarseness,
     difference,
     figures,
     of_one_token,
     yardsticks,
 )
 from chatwright.compression.verify.report import Compared, Finding, Greedy, Report, finding, first_difference, parted
-from chatwright.compression.verify.side import Logits, Precision, Side, likeliest
+from chatwright.compression.verify.side import Logits, Precision, Side, likeliest, precision_of
 from chatwright.compression.verify.texts import CHATS, CONTROL, TEXTS
 from chatwright.errors import InvalidRequestError, UsageError
 from chatwright.i18n import _
@@ -74,9 +75,10 @@ def compare_sides(
         judged = _judge(a, b, list(differences.values()), sources, prompts, explained)
         report.findings += judged
         allowed = not any(found.real for found in judged)
+    coarse = _coarsest(a, b, sources) in ("int8", "int4")
     progress.begin(_("comparing greedy tokens"), len(begun))
     for done, (name, ids) in enumerate(begun.items(), 1):
-        _greedy(a, b, name, ids, n_greedy, tie, allowed, report)
+        _greedy(a, b, name, ids, n_greedy, tie, allowed and coarse, report)
         progress.advance(done)
     return report
 
@@ -310,8 +312,8 @@ def _judge(
     normalised = a.normalised or b.normalised
     sticks = yardsticks(source, dict(list(prompts.items())[:2]), normalised=normalised, until=total.rms / _ROOM)
     like = next((kind for kind in LADDER if sticks.get(kind, 0.0) * _ROOM >= total.rms), None)
-    coarsest = max((a.precision, b.precision), key=_coarseness)
-    if like is None or _coarseness(like) > max(_coarseness(coarsest), _coarseness("bf16")):
+    coarsest = _coarsest(a, b, sources)
+    if like is None or coarseness(like) > max(coarseness(coarsest), coarseness("bf16")):
         if like is None:
             stick = sticks[LADDER[-1]]
             return [
@@ -345,8 +347,12 @@ def _judge(
     ]
 
 
-def _coarseness(precision: Precision) -> int:
-    return -1 if precision == "fp32" else LADDER.index(precision)
+def _coarsest(a: Side, b: Side, sources: tuple[Source | None, Source | None]) -> Precision:
+    """How coarse one of the sides is said to be: by what it computes in, and where the files keep numbers in different formats, by
+    those too. Where both keep the same, theirs are the same numbers."""
+    kept = {source.info.quantization for source in sources if source is not None}
+    of_files = [precision_of(kind) for kind in kept] if len(kept) > 1 else []
+    return max((a.precision, b.precision, *of_files), key=coarseness)
 
 
 def _greedy(
@@ -386,8 +392,7 @@ def _greedy(
                 )
             )
             return
-    coarse = {a.precision, b.precision} & {"int8", "int4"}
-    report.findings.append(parted(not (allowed and coarse), name=name, place=place, gap=gap, tie=tie))
+    report.findings.append(parted(not allowed, name=name, place=place, gap=gap, tie=tie))
 
 
 def _found(report: Report, kind: str) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from chatwright.compression.verify.side import Logits, Message, Precision, likeliest
+from chatwright.compression.verify.measure import coarseness
+from chatwright.compression.verify.side import Logits, Message, Precision, likeliest, precision_of
 from chatwright.errors import EngineError, UsageError
 from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.gguf import GGUFFile
@@ -26,9 +27,6 @@ from chatwright.model.gguf import GGUFFile
 # Places of one text of which the server is asked for the whole vocabulary: seconds each where it is large.
 MOST_PLACES = 6
 _CONTEXT = 4096
-_PRECISIONS: tuple[tuple[str, Precision], ...] = (
-    ("F32", "fp32"), ("BF16", "bf16"), ("F16", "fp16"), ("Q8", "int8"), ("Q", "int4"), ("IQ", "int4"),
-)  # fmt: skip
 
 
 class LlamaSide:
@@ -43,9 +41,7 @@ class LlamaSide:
         self.file: GGUFFile = checkpoint.file
         self.config = checkpoint.config
         types = {tensor.type.name for tensor in self.file.tensors.values() if len(tensor.shape) > 1}
-        self.precision: Precision = next(
-            (kind for start, kind in reversed(_PRECISIONS) if any(name.startswith(start) for name in types)), "fp32"
-        )
+        self.precision: Precision = max(map(precision_of, types), key=coarseness, default="fp32")
         has_server, has_api = find_spec("xllamacpp") is not None, find_spec("llama_cpp") is not None
         if not has_server and not has_api:
             raise UsageError(

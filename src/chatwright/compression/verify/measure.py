@@ -20,6 +20,13 @@ from chatwright.model.gpt import GPT
 
 Numbers = npt.NDArray[np.float64]
 LADDER: tuple[Precision, ...] = ("fp16", "bf16", "int8", "int4")  # from fine to coarse
+
+
+def coarseness(precision: Precision) -> int:
+    """The higher the coarser."""
+    return -1 if precision == "fp32" else LADDER.index(precision)
+
+
 _BLOCK = 32
 
 

@@ -15,6 +15,12 @@ Logits = npt.NDArray[np.float32]  # (T, V)
 Message = Mapping[str, str]
 
 
+def precision_of(kind: str) -> Precision:
+    """How coarse numbers are that a file keeps in this format: a type of GGUF's, or of safetensors."""
+    known: dict[str, Precision] = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+    return known.get(kind, "int8" if kind.startswith("Q8") else "int4" if kind.startswith(("Q", "IQ")) else "fp32")
+
+
 class Side(Protocol):
     """A model whose logits can be seen. `normalised`: they are log probabilities, equal to logits but for a constant a row."""
 
