@@ -81,12 +81,14 @@ def test_one_that_is_stopped_saves_and_goes_on(tmp_path: Path, base: Path) -> No
     process = psutil.Process(child.process.pid)
     assert process.nice() == min(19, psutil.Process().nice() + NICENESS)
     assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == str(worker.OOM_SCORE)
+    process.suspend()  # or it might be done before the second one has started
     second = Child.start(folder, "tune", BUDGET)
     found = Child.found(folder)
     assert found is not None
     assert found.process.pid == child.process.pid
     wait_for(second)
     assert second.exit_code == HELD_EXIT_CODE, "there are never two"
+    process.resume()
     child.stop(to_keep=True)
     wait_for(child)
     assert Child.found(folder) is None

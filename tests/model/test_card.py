@@ -134,6 +134,18 @@ def test_figures_are_added_once_and_renewed(tmp_path: Path) -> None:
     assert yaml.safe_load(after.split("---")[1])["language"] == ["zh"]
 
 
+def test_a_quick_look_does_not_take_the_place_of_a_measurement(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_decoder(folder)
+    for value in ("0.16 [0.08, 0.29], n = 50 (engine)", "0.0000 [0.0000, 0.4345], n = 5 (engine)"):
+        add_scores(folder, {"facts-zh, accuracy": value})
+    assert "- facts-zh, accuracy: 0.16 [0.08, 0.29], n = 50 (engine)\n" in (folder / "README.md").read_text(
+        encoding="utf-8"
+    )
+    add_scores(folder, {"facts-zh, accuracy": "0.17 [0.09, 0.30], n = 50 (engine)"})
+    assert "accuracy: 0.17" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_persons_own_text_stays(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     write_decoder(folder)

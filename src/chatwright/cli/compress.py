@@ -118,7 +118,9 @@ def prune(
         str | None,
         typer.Option(metavar="DATASET", help="Train what is left on this dataset, to heal it.", show_default=False),
     ] = None,
-    minutes: Annotated[str, typer.Option(metavar="N", help="Minutes of training.")] = "5",
+    minutes: Annotated[
+        str | None, typer.Option(metavar="N", help="Minutes of healing. Default: 5.", show_default=False)
+    ] = None,
     unstructured: Annotated[
         str | None,
         typer.Option(
@@ -143,13 +145,15 @@ def prune(
     parts: Any = tuple(dict.fromkeys(part.strip() for part in what.split(",") if part.strip()))
     if not parts:
         raise UsageError("--what is empty: name heads, ffn or layers.")
+    if minutes is not None and heal is None:
+        raise UsageError("--minutes is how long to heal: say with --heal on which dataset.")
     options = PruneOptions(
         ratio=_ratio(ratio),
         what=parts,
         calibration=_path(calibration),
         text=_path(text),
         heal=_path(heal),
-        minutes=number(minutes, "--minutes", least=0.01, most=1_000_000),
+        minutes=number("5" if minutes is None else minutes, "--minutes", least=0.01, most=1_000_000),
         unstructured=choice(unstructured, "--unstructured", *UNSTRUCTURED),
         low_rank=low_rank,
         seed=number(seed, "--seed", least=0, most=MOST_SEED, whole=True),

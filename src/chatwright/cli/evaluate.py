@@ -122,6 +122,12 @@ def evaluate(
         "quantization": settings.quantization if url is None and backend == "engine" else None,
         "smallest_difference": percent / 100,
     }
+    if url is None:
+        from chatwright.cli.adapters import resolve_model
+        from chatwright.hub import ModelsFolder
+
+        for each in request["models"]:  # before the first has answered everything
+            resolve_model(each, ModelsFolder(settings.models_dir))
     folder = None if out is None else Path(out)
     try:
         evaluation = _evaluate(output, settings, prepared, request, folder, url, api_key, dataset)

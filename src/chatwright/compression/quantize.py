@@ -255,4 +255,11 @@ def _notes(base: BaseModel, options: QuantizeOptions, lacking: str | None) -> li
         )
     if stored.startswith("Q4") and options.to == "int8":
         notes.append(_("The weights have 4 bits already: 8 make the file larger and nothing better."))
+    if stored.startswith(("Q", "IQ")) and options.to == "int4":
+        notes.append(
+            _(
+                "The weights are rounded already ({kind}), and are rounded once more: quantise what it was made of.",
+                kind=stored,
+            )
+        )
     return notes

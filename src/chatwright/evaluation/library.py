@@ -66,11 +66,11 @@ def _found(name: str, train: Dataset | None) -> Iterator[Task]:
     elif "\0" not in name and (path := Path(name).expanduser()).exists():
         yield load_task(path) if path.is_dir() or path.suffix == ".toml" else text_task(path)
     else:
-        nearest = difflib.get_close_matches(name, [*shipped, *SAFETY_KINDS, MEMORISATION], 1)
+        nearest = difflib.get_close_matches(name, [*shipped, *SAFETY_KINDS, MEMORISATION], 3)
         raise UsageError(
             "There is no task {name}, and no file of that name. There are {known}.",
             name=name[:100],
-            known=nearest[0] if nearest else _known(),
+            known=", ".join(nearest) + ", …" if nearest else _known(),
         )
 
 

@@ -208,7 +208,8 @@ def _add(folder: Path, block: Block, figures: Mapping[str, object]) -> None:
 
 
 def with_figures(text: str, block: Block, figures: Mapping[str, object]) -> str:
-    """The card with these figures among those of the block; lines of other kinds in it are kept."""
+    """The card with these figures among those of the block; lines of other kinds in it are kept. So is a figure that was taken of
+    more items than the new one of its name: a quick look does not take the place of a measurement."""
     newline = "\r\n" if "\r\n" in text else "\n"
     begin, end = _marks(block)
     start = text.find(begin)
@@ -232,9 +233,17 @@ def with_figures(text: str, block: Block, figures: Mapping[str, object]) -> str:
             shown[match["name"]] = match["value"]
         elif line.strip() and line.strip() != _NOT_MEASURED[block]:
             others.append(line)
-    shown |= {_name(name): _line(str(value)) for name, value in figures.items()}
+    for name, value in ((_name(name), _line(str(value))) for name, value in figures.items()):
+        if _n_items(value) == 0 or _n_items(shown.get(name, "")) <= _n_items(value):
+            shown[name] = value
     lines = [*(f"- {name}: {value}" for name, value in shown.items()), *others] or [_NOT_MEASURED[block]]
     return text[:start] + newline.join([begin, *lines, ""]) + text[stop:]
+
+
+def _n_items(value: str) -> int:
+    """Of how many items a figure says that it is; 0 where it does not."""
+    found = re.search(r"\bn = (\d+)", value)
+    return int(found[1]) if found else 0
 
 
 def _replace(card: Path, text: str) -> None:
