@@ -217,9 +217,10 @@ class Usage(Base):
     output_tokens: Mapped[int] = mapped_column(BigInteger)
 
 
-def _user_id_or_operator() -> Mapped[str | None]:
-    """Whose row it is, and it goes with them; None: the operator's of this machine."""
-    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+def _user_id_or_operator(*, index: bool = True) -> Mapped[str | None]:
+    """Whose row it is, and it goes with them; None: the operator's of this machine. `index`: where no index of the table begins
+    with it."""
+    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=index or None)
 
 
 class File(Base):
@@ -368,11 +369,6 @@ class JobEvent(Base):
     data: Mapped[str | None] = mapped_column(Text)
 
 
-def _owner_id() -> Mapped[str | None]:
-    """Whose row it is, and goes with; None: the operator's."""
-    return mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-
-
 class ResponseRow(Base):
     """A response of `/v1/responses`.
 
@@ -391,7 +387,7 @@ class ResponseRow(Base):
     )
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    user_id: Mapped[str | None] = _owner_id()
+    user_id: Mapped[str | None] = _user_id_or_operator(index=False)
     status: Mapped[str] = mapped_column(String(16))
     previous_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     conversation_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
@@ -423,7 +419,7 @@ class ApiConversation(Base):
     __table_args__ = (Index(None, "user_id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
-    user_id: Mapped[str | None] = _owner_id()
+    user_id: Mapped[str | None] = _user_id_or_operator(index=False)
     labels: Mapped[str] = mapped_column(Text)
     created_at: Mapped[int] = mapped_column(BigInteger)
 
@@ -450,7 +446,7 @@ class StoredCompletion(Base):
     __table_args__ = (Index(None, "user_id", "position"),)
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[str | None] = _owner_id()
+    user_id: Mapped[str | None] = _user_id_or_operator(index=False)
     position: Mapped[int] = mapped_column(BigInteger)
     model: Mapped[str] = mapped_column(String(200))
     body: Mapped[str] = mapped_column(Text)
