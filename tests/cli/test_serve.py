@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from chatwright.cli.home import sole_server
 from chatwright.cli.output import Output
-from chatwright.cli.serve import is_loopback, languages_sentence, open_database
+from chatwright.cli.serve import bind, is_loopback, languages_sentence, open_database
 from chatwright.errors import ChatwrightError, InUseError
 from chatwright.settings import Settings
 from tests.cli.conftest import Run
@@ -141,6 +142,21 @@ def test_two_models_of_one_name_are_refused(command: Run, tiny: str) -> None:
 )
 def test_what_only_this_machine_can_reach(host: str, private: bool) -> None:
     assert is_loopback(host) is private
+
+
+async def test_no_token_waits_for_the_one_before_to_be_acknowledged() -> None:
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    sock = bind("127.0.0.1", 0)
+    async with await asyncio.start_server(connected, sock=sock):
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        assert await accepted
+        writer.close()
 
 
 def test_languages_are_said_in_the_users_language(monkeypatch: pytest.MonkeyPatch) -> None:
