@@ -61,8 +61,9 @@ install-dev: web .venv/.installed-dev .venv/.kernels .venv/openai-0.28 .venv/min
 run: install  ## install, fetch the default model, start the server, print its URL (ARGS="--port 8001")
 	@$(BIN)/chatwright serve $(ARGS)
 
+# By file, as fixtures of a file are dear (a trained model, a server); each of the processes has a database server of its own.
 test: install-dev  ## the whole test suite but the browser tests
-	$(BIN)/pytest -m 'not e2e' --durations=25 $(ARGS)
+	$(BIN)/pytest -m 'not e2e' --numprocesses auto --maxprocesses 4 --dist loadfile --durations=25 $(ARGS)
 
 e2e: install-dev  ## a real server, a real model, a real browser
 	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing. On Debian: apt-get install chromium" >&2; exit 1; }
