@@ -150,6 +150,44 @@ def test_lines_are_answered_as_single_requests_are(
     assert len({batch.id for batch in client.batches.list(limit=1)}) == len(list(client.batches.list()))
 
 
+def test_vectors_and_responses_come_in_batches_too(
+    client: openai.OpenAI, shared: RunningServer, people: People
+) -> None:
+    def asked(number: int, url: str, **body: Any) -> dict[str, Any]:
+        return {"custom_id": f"line-{number}", "method": "POST", "url": url, "body": {"model": MODEL, **body}}
+
+    with shared.http(headers=bearer(people.keys["batch key of member"])) as http:
+        vectors = [
+            asked(1, "/v1/embeddings", input="猫", dimensions=3),
+            asked(2, "/v1/embeddings", input=["a", "b"], encoding_format="base64"),
+            asked(3, "/v1/embeddings", input=""),
+        ]
+        done = until_over(client, begin(client, *vectors, endpoint="/v1/embeddings").id)
+        answers = results(client, done.output_file_id)
+        for item in vectors[:2]:
+            single = http.post("/v1/embeddings", json=item["body"]).json()
+            assert answers[item["custom_id"]]["response"]["body"] == single
+        assert results(client, done.error_file_id)["line-3"]["response"]["body"]["error"]["param"] == "input"
+        assert done.usage is not None
+        assert (done.usage.input_tokens > 0, done.usage.output_tokens) == (True, 0)
+
+        said = [
+            asked(1, "/v1/responses", input="Hello", temperature=0, max_output_tokens=4, user="Ann"),
+            # Nobody would ever see its answer, which would be made beside the share that batches have.
+            asked(2, "/v1/responses", input="Hello", background=True),
+        ]
+        done = until_over(client, begin(client, *said, endpoint="/v1/responses").id)
+        body = results(client, done.output_file_id)["line-1"]["response"]["body"]
+        assert body["user"] == "Ann"
+        assert http.get(f"/v1/responses/{body['id']}").json() == body
+        assert done.usage is not None
+        assert done.usage.output_tokens == body["usage"]["output_tokens"] == 4
+        refused = results(client, done.error_file_id)["line-2"]["response"]
+        assert refused["status_code"] == 400
+        assert refused["request_id"].startswith("req_")
+        assert refused["body"]["error"]["param"] == "background"
+
+
 def test_a_line_that_fails_costs_no_other(client: openai.OpenAI) -> None:
     lines = [
         line(1),
@@ -247,6 +285,7 @@ def test_what_cannot_be_a_batch_is_refused(client: openai.OpenAI, shared: Runnin
             ({"metadata": {str(n): "x" for n in range(17)}}, 400, "metadata"),
             ({"metadata": {"x" * 65: "x"}}, 400, "metadata"),
             ({"metadata": {"x": "x" * 513}}, 400, "metadata"),
+            ({"metadata": {"x": "\0"}}, 400, "metadata"),
             ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after"),
         ):
             assert_error(http.post("/v1/batches", json={**good, **wrong}), status, param=param)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from chatwright.server.batches.dispatch import Answer, Dispatcher
+from chatwright.server.batches.dispatch import Answer, Dispatcher, new_request_id
 from chatwright.server.batches.share import Share
 from chatwright.server.errors import error_object
 from chatwright.store.actor import Actor
@@ -14,6 +14,11 @@ PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 # A crash may be the line's fault; an engine that is started again needs a moment.
 TRIES_AFTER_CRASH = 3
+# What asks for an answer that does not come with the line: in pieces, or later, and then beside the share that batches have.
+UNANSWERABLE = {
+    "stream": "A request of a batch cannot be streamed: leave out stream.",
+    "background": "A batch waits for its answers, so none of them can be in the background: leave out background.",
+}
 
 
 class Answering:
@@ -27,17 +32,13 @@ class Answering:
 
     async def answer(self, actor: Actor, batch_id: str, endpoint: str, body: dict[str, Any]) -> Answer:
         """What a client of this actor would get. Cancelling it ends the work."""
-        if body.get("stream"):
-            sentence = "A request of a batch cannot be streamed: leave out stream."
-            return Answer(400, "", error_object(400, sentence, "stream", "unsupported_parameter"))
-        user = body.get("user")
-        if user is None or isinstance(user, str):
-            # In a queue of its own, so that a batch never takes the turn of its owner's chats.
-            body = {**body, "user": f"batch {batch_id} {user or ''}"}
+        for field, sentence in UNANSWERABLE.items():
+            if body.get(field):
+                return Answer(400, new_request_id(), error_object(400, sentence, field, "unsupported_parameter"))
         n_crashes, pause_s = 0, PAUSE_S
         while True:
             async with self._share.place(_n_choices(body)):
-                answer = await self._dispatcher.post(actor, endpoint, body)
+                answer = await self._dispatcher.post(actor, endpoint, body, batch_id)
             if answer.status >= 500 and answer.status != 503:
                 n_crashes += 1
                 if n_crashes >= TRIES_AFTER_CRASH:

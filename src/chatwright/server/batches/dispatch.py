@@ -29,6 +29,11 @@ class Answer:
     retry_after_s: float | None = None
 
 
+def new_request_id() -> str:
+    """As every request has one."""
+    return f"req_{uuid.uuid4().hex}"
+
+
 class Dispatcher:
     """The app below its middlewares: those are about connections, and about who comes in, which is known here."""
 
@@ -38,9 +43,10 @@ class Dispatcher:
         # As FastAPI stacks them: what a route opens is closed before its error is answered.
         self._inner = ExceptionMiddleware(AsyncExitStackMiddleware(app.router), handlers=handlers)
 
-    async def post(self, actor: Actor, path: str, body: dict[str, Any]) -> Answer:
-        """The answer to a JSON request by this actor. Cancelling it ends the work, as hanging up does."""
-        request_id = f"req_{uuid.uuid4().hex}"
+    async def post(self, actor: Actor, path: str, body: dict[str, Any], queue: str) -> Answer:
+        """The answer to a JSON request by this actor. Cancelling it ends the work, as hanging up does. `queue`: in which it waits
+        for its turn, so that it never takes that of its owner's chats."""
+        request_id = new_request_id()
         data = orjson.dumps(body)
         scope: Scope = {
             "type": "http",
@@ -58,7 +64,7 @@ class Dispatcher:
             "state": {},
             "app": self._app,
             ACTOR: actor,
-            IN_BACKGROUND: True,
+            IN_BACKGROUND: queue,
         }
         sent = False
         status, headers, received = 500, {}, bytearray()

@@ -11,12 +11,13 @@ from openai.types import Batch as BatchObject
 from openai.types import BatchError, BatchRequestCounts
 from openai.types.batch import Errors
 from openai.types.batch_usage import BatchUsage, InputTokensDetails, OutputTokensDetails
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from chatwright.errors import InvalidRequestError
 from chatwright.server.batches.lines import MOST_BYTES
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.openai.metadata import Metadata
 from chatwright.server.openai.uploads import ExpiresAfter
 from chatwright.server.permission import Permit
 from chatwright.server.state import NeedFiles, need_batches
@@ -31,10 +32,6 @@ router = APIRouter(route_class=JsonRoute, tags=["batches"])
 bodiless_router = APIRouter(tags=["batches"])
 Owner = Annotated[Actor, Depends(Permit(Action.USE_BATCHES))]
 NeedBatches = Annotated[BatchRunner, Depends(need_batches)]
-
-MetadataKey = Annotated[str, StringConstraints(max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
 class CreateBatchBody(BaseModel):

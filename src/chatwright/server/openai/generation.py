@@ -30,7 +30,7 @@ FULL_QUEUE_PAUSE_S = 0.05
 MAX_UNREAD = 64
 
 
-# Where a request's scope says that nobody sits waiting for its answer.
+# Where a request's scope says that nobody sits waiting for its answer, and the name of the queue in which it waits.
 IN_BACKGROUND = "chatwright.background"
 
 
@@ -87,8 +87,8 @@ def on_behalf_of(body: SamplingBody, request: Request) -> None:
     actor = actor_of(request)
     if actor.user_id is not None:
         body.user = f"{actor.user_id}\n{body.user or ''}"
-    if request.scope.get(IN_BACKGROUND):
-        body.user = f"{BACKGROUND}{body.user or ''}"
+    if queue := request.scope.get(IN_BACKGROUND):
+        body.user = f"{BACKGROUND}{queue} {body.user or ''}"
 
 
 def usage(n_prompt: int, n_completion: int, n_reused: int | None = None) -> CompletionUsage:
