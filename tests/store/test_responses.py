@@ -193,6 +193,10 @@ async def test_a_conversation_does_not_grow_for_ever(
     async with database.write() as session:
         with pytest.raises(InvalidRequestError):
             await conversations.add_items(session, ann, led, [item("3"), item("4")])
+    # What others have filled meanwhile costs no answer that was begun while there was room.
+    await respond(database, ann, ["q"], ["a"], conversation=led)
+    async with database.read() as session:
+        assert texts(await conversations.all_items(session, ann, led)) == ["1", "2", "q", "a"]
 
 
 async def test_all_goes_with_its_user(database: Database, ann: Actor) -> None:

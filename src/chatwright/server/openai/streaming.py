@@ -35,9 +35,9 @@ def named_sse(name: str, item: BaseModel) -> str:
     return f"event: {name}\ndata: {_one_line(item.model_dump_json())}\n\n"
 
 
-def numbered_sse(name: str, item: BaseModel) -> str:
-    """One event of a response, with a name and the fields that were set."""
-    return f"event: {name}\ndata: {_one_line(item.model_dump_json(by_alias=True, exclude_unset=True))}\n\n"
+def numbered_sse(name: str, item_json: str) -> str:
+    """One event of a response, with a name."""
+    return f"event: {name}\ndata: {_one_line(item_json)}\n\n"
 
 
 def json_text(text: str) -> str:

@@ -34,6 +34,7 @@ async def add_conversation(
     """A new one. `labels`: its metadata, as JSON."""
     row = ApiConversation(id=new_wire_id("conv"), user_id=actor.user_id, labels=labels, created_at=clock.now())
     authorize(actor, Action.USE_RESPONSES, Resource(row.user_id))
+    check_room(len(items))
     session.add(row)
     await session.flush()
     await append(session, row.id, items)
@@ -63,26 +64,39 @@ async def delete_conversation(session: AsyncSession, actor: Actor, conversation_
 async def add_items(session: AsyncSession, actor: Actor, conversation_id: str, items: Sequence[KeptItem]) -> None:
     """Put items behind the last one. Raises NotFoundError, InvalidRequestError."""
     await find_conversation(session, actor, conversation_id, lock=True)
+    n_items, _ = await _counted(session, conversation_id)
+    check_room(n_items + len(items))
     await append(session, conversation_id, items)
 
 
 async def append(session: AsyncSession, conversation_id: str, items: Sequence[KeptItem]) -> None:
-    """The same for what may have been deleted meanwhile. Raises InvalidRequestError where it grows too long."""
+    """The same for what may have been deleted meanwhile, and for what was said while there was room: it is not lost where others
+    have taken that in the meantime."""
     if await session.get(ApiConversation, conversation_id, with_for_update=True) is None:
         return
-    counted = select(func.count(), func.max(ApiConversationItem.number)).where(
-        ApiConversationItem.conversation_id == conversation_id
-    )
-    n_items, last = (await session.execute(counted)).one()
-    if n_items + len(items) > MAX_ITEMS:
-        raise InvalidRequestError(
-            "A conversation has at most {n} items: begin a new one.", n=MAX_ITEMS, param="items", code="invalid_value"
-        )
+    _, last = await _counted(session, conversation_id)
     for number, item in enumerate(items, start=0 if last is None else last + 1):
         session.add(
             ApiConversationItem(conversation_id=conversation_id, id=item.id, number=number, content=item.content)
         )
     await session.flush()
+
+
+def check_room(n_items: int, param: str = "items") -> None:
+    """Raise InvalidRequestError where a conversation would come to more items than one may have."""
+    if n_items > MAX_ITEMS:
+        raise InvalidRequestError(
+            "A conversation has at most {n} items: begin a new one.", n=MAX_ITEMS, param=param, code="invalid_value"
+        )
+
+
+async def _counted(session: AsyncSession, conversation_id: str) -> tuple[int, int | None]:
+    """(items, the number of the last one)."""
+    counted = select(func.count(), func.max(ApiConversationItem.number)).where(
+        ApiConversationItem.conversation_id == conversation_id
+    )
+    n_items, last = (await session.execute(counted)).one()
+    return n_items, last
 
 
 async def all_items(session: AsyncSession, actor: Actor, conversation_id: str) -> list[KeptItem]:

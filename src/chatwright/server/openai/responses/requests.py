@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, model_validator
 
 from chatwright.errors import InvalidRequestError
 from chatwright.server.openai.metadata import Metadata
-from chatwright.server.openai.requests import ChatBody, Message, SamplingBody
+from chatwright.server.openai.requests import MAX_MESSAGES, ChatBody, Message, SamplingBody
 from chatwright.server.openai.responses.items import Items
 from chatwright.server.openai.schemas import Description, Name, NamedSchema, ResponseFormat, Schema
 from chatwright.server.openai.tools import (
@@ -42,17 +42,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
 
-def _only_functions(tool: Any) -> Any:
+def _only_functions(value: Any, info: ValidationInfo) -> Any:
     """The others run on OpenAI's machines."""
-    kind = tool.get("type") if isinstance(tool, dict) else None
+    kind = value.get("type") if isinstance(value, dict) else None
     if isinstance(kind, str) and kind not in ("function", "allowed_tools"):
         raise InvalidRequestError(
             "This server does not support {name} yet. Leave it out.",
             name=f"tools of the type {kind[:60]}",
-            param="tools",
+            param=info.field_name,
             code="unsupported_parameter",
         )
-    return tool
+    return value
 
 
 class FunctionTool(_Body):
@@ -203,6 +203,13 @@ class ContextBody(SamplingBody):
         """The same as a chat of these messages."""
         if not messages:
             raise InvalidRequestError("There is nothing to answer: send input.", param="input", code="missing_input")
+        if len(messages) > MAX_MESSAGES:  # with what was said before
+            raise InvalidRequestError(
+                "This conversation has more than {n} messages: begin a new one.",
+                n=MAX_MESSAGES,
+                param="input",
+                code="invalid_value",
+            )
         tools = [
             ToolBody(type="function", function=FunctionBody(**tool.model_dump(exclude={"type"})))
             for tool in self.tools or ()

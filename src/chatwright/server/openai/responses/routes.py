@@ -34,13 +34,13 @@ from chatwright.server.openai.responses.wire import (
     output_item,
     response_object,
 )
-from chatwright.server.openai.streaming import Dialect, obfuscated, start_stream
+from chatwright.server.openai.streaming import Dialect, start_stream
 from chatwright.server.permission import Permit
 from chatwright.server.state import NeedDatabase, ServerState, State
 from chatwright.store.actor import Actor
 from chatwright.store.database import Database
 from chatwright.store.policy import Action, authorize
-from chatwright.store.responses import rows
+from chatwright.store.responses import conversations, rows
 from chatwright.store.tables import ResponseRow
 
 # How often the store is asked how a response goes on that another server writes, and for how long one waits for its cancellation.
@@ -90,9 +90,12 @@ async def create_response(body: ResponseBody, request: Request, actor: Asks, sta
         authorize(actor, Action.USE_RESPONSES)
         state.required_database()
         store = True
+    user = body.user
     with fields_of_responses():
         job, context = await _job(body, request, actor, state)
-    head = new_head(body, rows.new_response_id(), body.model or job.model.name, store=store)
+    if body.conversation is not None:  # before it costs anything; the answer is an item, too
+        conversations.check_room(len(context.before) + len(context.said) + 1, "conversation")
+    head = new_head(body, rows.new_response_id(), body.model or job.model.name, store=store, user=user)
     keeping = Keeping(actor, context.said, body.previous_response_id, body.conversation_id) if store else None
     running = await state.responses.start(job, head, keeping)
     if body.stream:
@@ -239,7 +242,7 @@ async def _followed(running: Running, first: int, obfuscate: bool, *, owner: boo
             is_silent = True
             async for told in events:
                 is_silent = False
-                yield _sent(told, obfuscate)
+                yield told.sent(obfuscate=obfuscate)
         if is_silent:
             yield NOTHING_MORE
     finally:
@@ -261,17 +264,13 @@ async def _retold(
     is_silent = True
     for told in _from(retold(orjson.loads(row.head), items, pieces_of(row.pieces), after), after):
         is_silent = False
-        yield _sent(told, obfuscate)
+        yield told.sent(obfuscate=obfuscate)
     if is_silent:
         yield NOTHING_MORE
 
 
 def _from(events: Iterable[Told], after: int) -> Iterable[Told]:
     return (told for told in events if told.number > after)
-
-
-def _sent(told: Told, obfuscate: bool) -> str:
-    return told.text if told.n_hidden is None or not obfuscate else obfuscated(told.text, told.n_hidden)
 
 
 async def _kept(

@@ -31,8 +31,8 @@ from openai.types.responses.response_output_text import Logprob, LogprobTopLogpr
 from pydantic import BaseModel
 
 from chatwright.engine.text import TokenText
-from chatwright.server.openai.responses.wire import OutputItem, output_item, response_object
-from chatwright.server.openai.streaming import numbered_sse
+from chatwright.server.openai.responses.wire import OutputItem, as_json, event_json, output_item, response_object
+from chatwright.server.openai.streaming import numbered_sse, obfuscated
 from chatwright.store.ids import new_wire_id
 
 ItemStatus = Literal["completed", "incomplete"]
@@ -43,11 +43,16 @@ Pieces = list[tuple[int, int]]
 @dataclass(frozen=True)
 class Told:
     """An event as it is sent. `number`: its place. `n_hidden`: how many of its bytes say something that its size shall not tell;
-    None: it hides nothing."""
+    None: that is not known, but `hides` whether there is something."""
 
     number: int
     text: str
     n_hidden: int | None = None
+    hides: bool = False
+
+    def sent(self, *, obfuscate: bool) -> str:
+        """As it goes to somebody, who may want its size to tell nothing."""
+        return obfuscated(self.text, self.n_hidden) if obfuscate and self.hides else self.text
 
 
 class Story:
@@ -178,8 +183,11 @@ class Story:
     def _told(self, kind: type[BaseModel], hidden: str | None = None, **fields: Any) -> Told:
         name = kind.model_fields["type"].annotation.__args__[0]  # type: ignore[union-attr]
         number, self.next_number = self.next_number, self.next_number + 1
-        text = numbered_sse(name, kind(type=name, sequence_number=number, **fields))
-        return Told(number, text, None if hidden is None else len(orjson.dumps(hidden)))
+        event = kind(type=name, sequence_number=number, **fields)
+        text = numbered_sse(name, as_json(event).decode() if "response" in fields else event_json(event))
+        # Probabilities name the token too, and others beside it: of what length, only the whole event tells.
+        n_hidden = None if hidden is None or fields.get("logprobs") else len(orjson.dumps(hidden))
+        return Told(number, text, n_hidden, hides=hidden is not None)
 
 
 def retold(

@@ -21,10 +21,14 @@ from chatwright.store.responses.rows import Status
 
 OutputItem = ResponseOutputMessage | ResponseFunctionToolCall
 ErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+TIMES = ("created_at", "completed_at")
 
 
-def new_head(body: ResponseBody, response_id: str, model_name: str, *, store: bool) -> dict[str, Any]:
-    """The object without output, as JSON values: what was asked for, in full."""
+def new_head(
+    body: ResponseBody, response_id: str, model_name: str, *, store: bool, user: str | None = None
+) -> dict[str, Any]:
+    """The object without output, as JSON values: what was asked for, in full. `user`: as the client named them, which the body
+    says no more once the work is done on somebody's behalf."""
     text_format: dict[str, Any] = {"type": "text"}
     if body.text and body.text.format:
         text_format = body.text.format.model_dump(by_alias=True, exclude_none=True)
@@ -62,7 +66,7 @@ def new_head(body: ResponseBody, response_id: str, model_name: str, *, store: bo
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": body.truncation or "disabled",
         "usage": None,
-        "user": None,
+        "user": user,
     }
 
 
@@ -130,6 +134,16 @@ def as_json(item: BaseModel) -> bytes:
 
 
 def as_values(item: BaseModel) -> dict[str, Any]:
-    """The same as JSON values."""
+    """The same as JSON values. Times are whole seconds, as on OpenAI's wire: its client's type makes fractions of them, which
+    clients in other languages do not read."""
     values: dict[str, Any] = item.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    response = values.get("response", values)
+    for name in TIMES:
+        if isinstance(response.get(name), float):
+            response[name] = int(response[name])
     return values
+
+
+def event_json(event: BaseModel) -> str:
+    """The same of an event without a response in it."""
+    return event.model_dump_json(by_alias=True, exclude_unset=True)
