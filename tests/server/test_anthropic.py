@@ -321,6 +321,20 @@ def test_one_side_in_a_row_is_one_message_and_thoughts_are_not_said(server: Runn
     assert same_prompt(server, {"messages": [*said, *HELLO]}, {"messages": [*plain, *HELLO]})
 
 
+def test_instructions_may_come_in_the_middle(server: RunningServer) -> None:
+    """As the newest client knows them; at the beginning they are those of `system`."""
+    first = {"role": "system", "content": [{"type": "text", "text": "Be short."}]}
+    assert same_prompt(server, {"messages": [first, *HELLO]}, {"system": "Be short.", "messages": HELLO})
+    messages = [*HELLO, {"role": "assistant", "content": "Yes?"}, {"role": "system", "content": "用中文"}, *HELLO]
+    ours = message(server, temperature=0, max_tokens=8, messages=messages)
+    body = {"model": MODEL, "temperature": 0, "max_tokens": 8, "messages": messages}
+    theirs = server.post("/v1/chat/completions", body).json()
+    assert ours["content"][0]["text"] == theirs["choices"][0]["message"]["content"]
+    assert send(server, "messages/count_tokens", messages=messages).json() == {
+        "input_tokens": theirs["usage"]["prompt_tokens"]
+    }
+
+
 def test_an_errors_result_says_so(server: RunningServer) -> None:
     def body(result: dict[str, Any]) -> dict[str, Any]:
         return {"messages": [*HELLO, {"role": "assistant", "content": [CALL]}, {"role": "user", "content": [result]}]}
@@ -334,7 +348,9 @@ BAD: dict[str, dict[str, Any]] = {
     "no messages": {"messages": []},
     "no max_tokens": {"max_tokens": None},
     "max_tokens of 0": {"max_tokens": 0},
-    "a role": {"messages": [{"role": "system", "content": "x"}]},
+    "a role": {"messages": [{"role": "tool", "content": "x"}]},
+    "instructions with a result": {"messages": [*HELLO, {"role": "system", "content": [RESULT]}]},
+    "empty instructions": {"messages": [*HELLO, {"role": "system", "content": ""}]},
     "no content": {"messages": [{"role": "user", "content": ""}]},
     "empty blocks": {"messages": [{"role": "user", "content": []}]},
     "an image": {"messages": [{"role": "user", "content": [IMAGE]}]},
@@ -369,6 +385,7 @@ BAD: dict[str, dict[str, Any]] = {
     "a choice without a name": {"tools": [CLOCK], "tool_choice": {"type": "tool"}},
     "a choice of another": {"tools": [CLOCK], "tool_choice": {"type": "tool", "name": "then"}},
     "thinking": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+    "thinking between tools": {"thinking": {"type": "between_tools"}},
     "MCP": {"mcp_servers": [{"type": "url", "url": "https://example.org", "name": "x"}]},
     "a schema that can not be kept to": {
         "output_config": {"format": {"type": "json_schema", "schema": {"not": {"type": "string"}}}}
@@ -384,6 +401,7 @@ TELLS = {
     "prefill": "prefill",
     "a tool of Anthropic's": "web_search_20250305",
     "thinking": "thinking",
+    "thinking between tools": "between_tools",
     "MCP": "mcp_servers",
     "too long": "tokens",
 }

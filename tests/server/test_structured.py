@@ -238,6 +238,19 @@ def test_calls_and_results_go_back_into_the_conversation(server: RunningServer) 
     chat(server, messages=old, functions=[WEATHER["function"]], max_tokens=4)
 
 
+def test_what_the_assistant_refused_is_part_of_the_conversation(server: RunningServer) -> None:
+    def answer(**said: Any) -> Any:
+        messages = [*ASK, {"role": "assistant", **said}, *ASK]
+        answer = chat(server, messages=messages, max_tokens=8, temperature=0)
+        return answer["choices"][0]["message"]["content"], answer["usage"]["prompt_tokens"]
+
+    said = answer(content="I will not, 不行.")
+    assert answer(content=None, refusal="I will not, 不行.") == said
+    assert answer(content=[{"type": "refusal", "refusal": "I will not, 不行."}]) == said
+    assert answer(content=[{"type": "text", "text": "I will"}, {"type": "refusal", "refusal": " not, 不行."}]) == said
+    assert answer(content=None) != said
+
+
 def test_a_result_without_its_call_is_refused(server: RunningServer) -> None:
     for message in (
         {"role": "tool", "tool_call_id": "c1", "content": "12 °C"},

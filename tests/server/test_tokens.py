@@ -68,6 +68,13 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a number": ("tokenize", {"prompt": 3}, "prompt"),
     "megabytes": ("tokenize", {"prompt": "x" * (2**20 + 1)}, "prompt"),
     "an image": ("tokenize", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
+    "without the assistant's turn": (
+        "tokenize",
+        {"messages": MESSAGES, "add_generation_prompt": False},
+        "add_generation_prompt",
+    ),
+    "an open turn": ("tokenize", {"messages": MESSAGES, "continue_final_message": True}, "continue_final_message"),
+    "a template": ("tokenize", {"messages": MESSAGES, "chat_template": "{{ x }}"}, "chat_template"),
     "no tokens": ("detokenize", {}, "tokens"),
     "a text for tokens": ("detokenize", {"tokens": "x"}, "tokens"),
     "an id that is none": ("detokenize", {"tokens": [1, 10**6]}, "tokens"),

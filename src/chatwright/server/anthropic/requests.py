@@ -28,6 +28,7 @@ from chatwright.server.openai.requests import (
     Message,
     StopString,
     ToolCall,
+    refuse_unsupported,
 )
 from chatwright.server.openai.schemas import Description, NamedSchema, ResponseFormat, Schema
 from chatwright.server.openai.tools import (
@@ -124,18 +125,22 @@ Block = Annotated[
 
 
 class MessageParam(BaseModel):
-    """A message of a conversation."""
+    """A message of a conversation. `system`: instructions that come in the middle of it, as text."""
 
     model_config = ConfigDict(strict=True)
 
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "system"]
     content: str | Annotated[list[Block], Field(fail_fast=True, max_length=MAX_PARTS)]
 
     @model_validator(mode="after")
     def _check_blocks(self) -> MessageParam:
-        wrong = ToolUseBlock if self.role == "user" else ToolResultBlock
+        wrong: dict[str, tuple[type[BaseModel], ...]] = {
+            "user": (ToolUseBlock,),
+            "assistant": (ToolResultBlock,),
+            "system": (ToolUseBlock, ToolResultBlock, ThinkingBlock),
+        }
         for block in self.content if isinstance(self.content, list) else ():
-            if isinstance(block, wrong):
+            if isinstance(block, wrong[self.role]):
                 raise InvalidRequestError(
                     "A message of the role {role} has a block of the type {kind}, which belongs to the other side.",
                     role=self.role,
@@ -271,19 +276,10 @@ class CountBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            return body
-        for name, harmless in cls.unsupported.items():
-            if body.get(name) is not None and body[name] not in harmless:
-                raise InvalidRequestError(
-                    "This server does not support {name} yet. Leave it out.",
-                    name=name,
-                    param=name,
-                    code="unsupported_parameter",
-                )
-        thinking = body.get("thinking")
-        if isinstance(thinking, dict) and thinking.get("type") == "enabled":
-            raise _refuse("thinking of the type", "enabled")
+        refuse_unsupported(body, cls.unsupported)
+        thinking = body.get("thinking") if isinstance(body, dict) else None
+        if isinstance(thinking, dict) and thinking.get("type") in ("enabled", "between_tools"):
+            raise _refuse("thinking of the type", thinking["type"])
         return body
 
     @model_validator(mode="after")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from openai.types import CompletionUsage
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 from chatwright.engine.classifier import ClassifierModel
 from chatwright.errors import InvalidRequestError
@@ -16,6 +16,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, Input, as_inputs
 from chatwright.server.openai.generation import computed, reading, usage
+from chatwright.server.openai.requests import refuse_unsupported
 from chatwright.server.permission import actor_of
 from chatwright.server.state import State
 
@@ -26,9 +27,21 @@ class ClassifyBody(BaseModel):
     """`POST /v1/classify`."""
 
     model_config = ConfigDict(strict=True)
+    # vLLM's: nothing is cut, and what is told are probabilities → values that ask for nothing, and so may be sent.
+    unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "activation": (True,),
+        "use_activation": (True,),
+        "truncate_prompt_tokens": (),
+    }
 
     model: Annotated[str, StringConstraints(max_length=200)] | None = None
     input: Input
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, body: Any) -> Any:
+        refuse_unsupported(body, cls.unsupported)
+        return body
 
 
 class Classification(BaseModel):

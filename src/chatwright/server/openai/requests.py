@@ -6,7 +6,7 @@ refused by name (`unsupported_parameter`): silently dropping them would be a wro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
@@ -57,6 +57,19 @@ def _check_prompt(value: Any) -> Any:
     return value
 
 
+def refuse_unsupported(body: Any, unsupported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise InvalidRequestError, by its name, for a field that asks for what this server cannot do. `unsupported`: of each field
+    the values that ask for nothing."""
+    for name, harmless in unsupported.items() if isinstance(body, dict) else ():
+        if body.get(name) is not None and body[name] not in harmless:
+            raise InvalidRequestError(
+                "This server does not support {name} yet. Leave it out.",
+                name=name,
+                param=name,
+                code="unsupported_parameter",
+            )
+
+
 class StreamOptions(BaseModel):
     """How to stream."""
 
@@ -96,15 +109,7 @@ class SamplingBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, body: Any) -> Any:
-        if isinstance(body, dict):
-            for name, harmless in cls.unsupported.items():
-                if body.get(name) is not None and body[name] not in harmless:
-                    raise InvalidRequestError(
-                        "This server does not support {name} yet. Leave it out.",
-                        name=name,
-                        param=name,
-                        code="unsupported_parameter",
-                    )
+        refuse_unsupported(body, cls.unsupported)
         return body
 
     @model_validator(mode="after")
@@ -181,6 +186,22 @@ class TextPart(BaseModel):
     text: str
 
 
+class RefusalPart(BaseModel):
+    """What a model said instead of an answer."""
+
+    model_config = ConfigDict(strict=True)
+    type: Literal["refusal"]
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        """As the model reads it."""
+        return self.refusal
+
+
+MessagePart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
 class CalledFunction(BaseModel):
     """Name and arguments of a call. Arguments are JSON in a text, or what a model took for it."""
 
@@ -205,12 +226,14 @@ class ToolCall(BaseModel):
 
 
 class Message(BaseModel):
-    """A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023."""
+    """A message of a conversation. `refusal`: what the assistant said instead of an answer; it is read where there is no content.
+    `function_call`, and the role `function` with a `name`, are those of 2023."""
 
     model_config = ConfigDict(strict=True)
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
+    content: str | Annotated[list[MessagePart], Field(fail_fast=True, max_length=MAX_PARTS)] | None = None
+    refusal: str | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=MAX_CALLS)] | None = None
     tool_call_id: str | None = None
@@ -247,8 +270,10 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """The content in one piece."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+        """What it says in one piece."""
+        if self.content is None:
+            return self.refusal or ""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
     @property
     def calls(self) -> list[dict[str, Any]]:

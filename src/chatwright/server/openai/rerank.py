@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from chatwright.engine.classifier import ClassifierModel
 from chatwright.engine.text import Admission, TextModel
@@ -21,6 +21,7 @@ from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.embeddings import MAX_TOKENS, unit_vector
 from chatwright.server.openai.generation import computed, reading
+from chatwright.server.openai.requests import refuse_unsupported
 from chatwright.server.permission import actor_of
 from chatwright.server.state import State
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
@@ -43,6 +44,13 @@ class RerankBody(BaseModel):
     """`POST /v1/rerank`."""
 
     model_config = ConfigDict(strict=True)
+    # Cohere's and vLLM's: a document has one text, of which nothing is cut → values that ask for nothing, and so may be sent.
+    unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "rank_fields": (["text"], []),
+        "max_tokens_per_doc": (),
+        "max_chunks_per_doc": (),
+        "truncate_prompt_tokens": (),
+    }
 
     model: Annotated[str, StringConstraints(max_length=200)] | None = None
     query: Query
@@ -68,6 +76,12 @@ class RerankBody(BaseModel):
     ]
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, body: Any) -> Any:
+        refuse_unsupported(body, cls.unsupported)
+        return body
 
 
 class RankedDocument(BaseModel):

@@ -155,7 +155,7 @@ def _kept_message(message: Message) -> dict[str, Any]:
     parts = None if isinstance(message.content, str | None) else [part.model_dump() for part in message.content]
     shown = message.model_dump(exclude_none=True, exclude={"content"})
     content = None if message.content is None else message.text
-    return {**shown, "content": content, "content_parts": parts, "refusal": None}
+    return {"refusal": None, **shown, "content": content, "content_parts": parts}
 
 
 def _values(kept: Kept) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Nothing is generated: the model need not be loaded.
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -16,7 +16,14 @@ from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.chat import ChatPrompt
 from chatwright.server.openai.generation import check_ids
-from chatwright.server.openai.requests import MAX_MESSAGES, MAX_PROMPT_TOKENS, ChatBody, Message, TokenId
+from chatwright.server.openai.requests import (
+    MAX_MESSAGES,
+    MAX_PROMPT_TOKENS,
+    ChatBody,
+    Message,
+    TokenId,
+    refuse_unsupported,
+)
 from chatwright.server.openai.tools import Tools
 from chatwright.server.permission import actor_of
 from chatwright.server.state import ServerState, State
@@ -34,6 +41,13 @@ class TokenizeBody(BaseModel):
     """`POST /v1/tokenize`: a text, or a conversation as it would be sent to the model. Without a model it is the first."""
 
     model_config = ConfigDict(strict=True)
+    # vLLM's, of which each would make other tokens of a conversation → values that ask for nothing, and so may be sent.
+    unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "add_generation_prompt": (True,),
+        "continue_final_message": (False,),
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+    }
 
     model: ModelName | None = None
     prompt: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)] | None = None
@@ -43,6 +57,12 @@ class TokenizeBody(BaseModel):
         True, description="Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too."
     )
     return_token_strs: bool = Field(False, description="Whether the text of each token is wanted as well.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, body: Any) -> Any:
+        refuse_unsupported(body, cls.unsupported)
+        return body
 
     @model_validator(mode="after")
     def _check_one(self) -> TokenizeBody:
