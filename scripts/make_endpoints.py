@@ -17,26 +17,99 @@ from typing import Any, Literal, get_type_hints
 
 import openai.types.chat.completion_create_params as chat_params
 import openai.types.completion_create_params as completion_params
+from anthropic.types import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from openai.types import EmbeddingCreateParams
+from openai.types import (
+    BatchCreateParams,
+    BatchListParams,
+    EmbeddingCreateParams,
+    FileCreateParams,
+    FileListParams,
+    UploadCompleteParams,
+    UploadCreateParams,
+)
+from openai.types.admin.organization import UsageCompletionsParams
+from openai.types.chat import CompletionListParams, CompletionUpdateParams
+from openai.types.chat.completions import MessageListParams
+from openai.types.conversations import (
+    ConversationCreateParams,
+    ConversationUpdateParams,
+    ItemCreateParams,
+    ItemListParams,
+    ItemRetrieveParams,
+)
+from openai.types.fine_tuning import JobCreateParams, JobListEventsParams, JobListParams
+from openai.types.fine_tuning.jobs import CheckpointListParams
+from openai.types.responses import InputItemListParams, InputTokenCountParams
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
+from openai.types.responses.response_retrieve_params import ResponseRetrieveParamsStreaming
+from openai.types.uploads import PartCreateParams
 
-from chatwright.server.anthropic.requests import MessagesBody
-from chatwright.server.openai.embeddings import EmbeddingBody
-from chatwright.server.openai.requests import ChatBody, CompletionBody
+from chatwright.server.anthropic.requests import CountBody, MessagesBody
+from chatwright.server.openai.classify import ClassifyBody
+from chatwright.server.openai.requests import ChatBody, CompletionBody, SamplingBody
+from chatwright.server.openai.rerank import RerankBody
 from chatwright.server.openai.responses.requests import ResponseBody
+from chatwright.server.openai.tokens import TokenizeBody
 
 ROOT = Path(__file__).resolve().parents[1]
 Language = Literal["en", "zh"]
 Fate = Literal["yes", "partly", "no", "ignored", "own"]
 
-# What official clients can send, and what the server makes of it.
-BODIES: dict[str, tuple[Any, Any]] = {
-    "POST /v1/chat/completions": (chat_params.CompletionCreateParamsNonStreaming, ChatBody),
-    "POST /v1/completions": (completion_params.CompletionCreateParamsNonStreaming, CompletionBody),
-    "POST /v1/responses": (ResponseCreateParamsNonStreaming, ResponseBody),
-    "POST /v1/embeddings": (EmbeddingCreateParams, EmbeddingBody),
-    "POST /v1/messages": (MessageCreateParamsNonStreaming, MessagesBody),
+# What official clients can send; None: of APIs whose clients have no types.
+OFFICIAL: dict[str, Any] = {
+    "POST /v1/chat/completions": chat_params.CompletionCreateParamsNonStreaming,
+    "POST /v1/completions": completion_params.CompletionCreateParamsNonStreaming,
+    "GET /v1/chat/completions": CompletionListParams,
+    "POST /v1/chat/completions/{}": CompletionUpdateParams,
+    "GET /v1/chat/completions/{}/messages": MessageListParams,
+    "POST /v1/responses": ResponseCreateParamsNonStreaming,
+    "GET /v1/responses/{}": ResponseRetrieveParamsStreaming,
+    "GET /v1/responses/{}/input_items": InputItemListParams,
+    "POST /v1/responses/input_tokens": InputTokenCountParams,
+    "POST /v1/conversations": ConversationCreateParams,
+    "POST /v1/conversations/{}": ConversationUpdateParams,
+    "GET /v1/conversations/{}/items": ItemListParams,
+    "POST /v1/conversations/{}/items": ItemCreateParams,
+    "GET /v1/conversations/{}/items/{}": ItemRetrieveParams,
+    "POST /v1/embeddings": EmbeddingCreateParams,
+    "GET /v1/files": FileListParams,
+    "POST /v1/files": FileCreateParams,
+    "POST /v1/uploads": UploadCreateParams,
+    "POST /v1/uploads/{}/parts": PartCreateParams,
+    "POST /v1/uploads/{}/complete": UploadCompleteParams,
+    "GET /v1/batches": BatchListParams,
+    "POST /v1/batches": BatchCreateParams,
+    "GET /v1/fine_tuning/jobs": JobListParams,
+    "POST /v1/fine_tuning/jobs": JobCreateParams,
+    "GET /v1/fine_tuning/jobs/{}/events": JobListEventsParams,
+    "GET /v1/fine_tuning/jobs/{}/checkpoints": CheckpointListParams,
+    "GET /v1/organization/usage/completions": UsageCompletionsParams,
+    "POST /v1/edits": None,
+    "POST /v1/fine-tunes": None,
+    "POST /v1/messages": MessageCreateParamsNonStreaming,
+    "POST /v1/messages/count_tokens": MessageCountTokensParams,
+    "POST /v1/tokenize": None,
+    "POST /v1/detokenize": None,
+    "POST /v1/classify": None,
+    "POST /v1/rerank": None,
+    "POST /v1/load_lora_adapter": None,
+    "POST /v1/unload_lora_adapter": None,
+}
+# What refuses fields by their names.
+BODIES: dict[str, Any] = {
+    "POST /v1/chat/completions": ChatBody,
+    "POST /v1/completions": CompletionBody,
+    "POST /v1/responses": ResponseBody,
+    "POST /v1/messages": MessagesBody,
+    "POST /v1/messages/count_tokens": CountBody,
+    "POST /v1/tokenize": TokenizeBody,
+    "POST /v1/classify": ClassifyBody,
+    "POST /v1/rerank": RerankBody,
+}
+# Fields of a body that has more than the route looks at.
+UNREAD: dict[str, frozenset[str]] = {
+    "POST /v1/responses/input_tokens": frozenset(SamplingBody.model_fields) - {"model"},
 }
 
 WORDS: dict[Language, dict[str, str]] = {
@@ -82,9 +155,10 @@ WORDS: dict[Language, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Surface:
-    """What is served, and what is written about it. `served`: "POST /v1/models/{}", names of parts of paths left out."""
+    """What is served, and what is written about it. `served`: "POST /v1/models/{}", names of parts of paths left out, with the
+    fields that a request may have there, in its address or its body."""
 
-    served: frozenset[str]
+    served: Mapping[str, frozenset[str]]
     notes: Mapping[str, Any]
 
     @classmethod
@@ -92,13 +166,11 @@ class Surface:
         """From the files."""
         api = json.loads((ROOT / "web" / "openapi.json").read_text(encoding="utf-8"))
         served = {
-            f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}"
+            f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}": frozenset(_fields(operation, api))
             for path, methods in api["paths"].items()
-            for method in methods
+            for method, operation in methods.items()
         }
-        return cls(
-            frozenset(served), tomllib.loads((ROOT / "scripts" / "api_surface.toml").read_text(encoding="utf-8"))
-        )
+        return cls(served, tomllib.loads((ROOT / "scripts" / "api_surface.toml").read_text(encoding="utf-8")))
 
     def fate_of_path(self, path: str) -> Fate:
         """Of a path of some API."""
@@ -108,17 +180,20 @@ class Surface:
 
     def fates_of_fields(self, path: str) -> dict[str, Fate]:
         """Of every field that an official client can send there, and of those that are known beside."""
-        official, body = BODIES[path]
-        known = {*get_type_hints(official), "stream"} - ({"stream"} if "stream" not in body.model_fields else set())
+        read = self.served[path] - UNREAD.get(path, frozenset())
+        refused = getattr(BODIES.get(path), "unsupported", {})
+        official = set(get_type_hints(OFFICIAL[path])) if OFFICIAL[path] else set(read)
+        # The type of what is answered at once has no field to ask for pieces; names of parts of the path are in no type of ours.
+        official = (official | ({"stream"} & read)) - {"conversation_id"}
         described = self.notes["parameters"].get(path, {})
         fates: dict[str, Fate] = {}
-        for name in sorted(known):
-            if name in body.model_fields:
+        for name in sorted(official):
+            if name in read:
                 fates[name] = "partly" if name in described else "yes"
             else:
-                fates[name] = "no" if name in getattr(body, "unsupported", {}) else "ignored"
-        refused = sorted(set(getattr(body, "unsupported", {})) - known)
-        return fates | dict.fromkeys(sorted(set(body.model_fields) - known), "own") | dict.fromkeys(refused, "no")
+                fates[name] = "no" if name in refused else "ignored"
+        beside = dict.fromkeys(sorted(read - official), "own") | dict.fromkeys(sorted(set(refused) - official), "no")
+        return fates | beside  # type: ignore[operator]
 
     def note_on_field(self, path: str, name: str, fate: Fate) -> Mapping[str, str]:
         """What is written about it. Raises KeyError where something that is refused or ignored has no reason."""
@@ -127,6 +202,18 @@ class Surface:
             reason: Mapping[str, str] = self.notes["refused" if fate == "no" else "ignored"][name]
             return reason
         return described.get(name, {"en": "", "zh": ""})
+
+
+def _fields(operation: Mapping[str, Any], api: Mapping[str, Any]) -> Iterator[str]:
+    """Names of what a request may have in its address and its body, objects of forms and addresses (`a[b]`) as one field."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "query":
+            yield parameter["name"].partition("[")[0]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        schema = content["schema"]
+        if "$ref" in schema:
+            schema = api["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        yield from (name.partition("[")[0] for name in schema.get("properties", ()))
 
 
 def page(language: Language, surface: Surface) -> str:
@@ -145,10 +232,10 @@ def _lines(language: Language, surface: Surface) -> Iterator[str]:
             fate = surface.fate_of_path(path)
             notes = {"yes": {}, "partly": surface.notes["partly"].get(path, {}), "no": family["why"]}[fate]
             yield f"| `{path}` | {words[fate]} | {notes.get(language, '')} |"
-    own = sorted(surface.served - told, key=lambda path: (path.partition(" ")[2], path))
+    own = sorted(set(surface.served) - told, key=lambda path: (path.partition(" ")[2], path))
     yield from ("", f"## {words['own paths']}", "")
     yield ", ".join(f"`{path}`" for path in own)
-    for path in BODIES:
+    for path in OFFICIAL:
         yield from ("", f"## {words['parameters'].format(path=path)}", "")
         yield from (f"| {words['parameter']} | | |", "| --- | --- | --- |")
         for name, fate in surface.fates_of_fields(path).items():

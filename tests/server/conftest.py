@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,20 @@ async def async_client(server: RunningServer) -> AsyncIterator[openai.AsyncOpenA
     """The official client, asynchronous."""
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="whatever", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def maker() -> Iterator[Any]:
+    """scripts/make_endpoints.py."""
+    scripts = str(Path(__file__).parents[2] / "scripts")
+    sys.path.insert(0, scripts)
+    import make_endpoints
+
+    yield make_endpoints
+    sys.path.remove(scripts)
+
+
+@pytest.fixture(scope="session")
+def surface(maker: Any) -> Any:
+    """What it says of every endpoint."""
+    return maker.Surface.read()

@@ -26,6 +26,7 @@ from chatwright.server.openai.fine_tuning_wire import (
     job_info,
     number_of_event,
 )
+from chatwright.server.openai.lists import LOOKED_FOR
 from chatwright.server.openai.streaming import sse, start_stream
 from chatwright.server.permission import Permit
 from chatwright.server.state import NeedJobs, ServerState, State
@@ -67,7 +68,7 @@ async def make_job(body: CreateJobBody, actor: Actor, jobs: Jobs, state: ServerS
         ) from None
 
 
-@router.get("/fine_tuning/jobs")
+@router.get("/fine_tuning/jobs", openapi_extra=LOOKED_FOR)
 async def list_jobs(
     request: Request, actor: Trainer, jobs: NeedJobs, state: State, after: Cursor | None = None, limit: Limit = 20
 ) -> JobList:

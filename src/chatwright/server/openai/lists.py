@@ -11,6 +11,24 @@ from starlette.responses import Response
 Limit = Annotated[int, Query(ge=1, le=100, description="How many at most.")]
 After = Annotated[str | None, Query(max_length=200, description="The id of the last one of the page before.")]
 Order = Literal["asc", "desc"]
+# For the API's description: what is looked for as metadata[KEY]=VALUE is read from the query itself.
+LOOKED_FOR: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "style": "deepObject",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "additionalProperties": {"type": "string", "maxLength": 512},
+                "maxProperties": 16,
+            },
+            "description": "Only those with all of these pairs: metadata[KEY]=VALUE.",
+        }
+    ]
+}
 
 
 def page(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:

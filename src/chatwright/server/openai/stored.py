@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
-from chatwright.server.openai.lists import After, Limit, Order, json_response, page
+from chatwright.server.openai.lists import LOOKED_FOR, After, Limit, Order, json_response, page
 from chatwright.server.openai.metadata import Metadata
 from chatwright.server.openai.requests import ChatBody, Message
 from chatwright.server.permission import Permit
@@ -79,7 +79,7 @@ def keeping(body: ChatBody, actor: Actor, state: ServerState) -> Keep:
     return keep
 
 
-@router.get("/chat/completions", response_model=None, responses=_answers(CompletionList))
+@router.get("/chat/completions", response_model=None, responses=_answers(CompletionList), openapi_extra=LOOKED_FOR)
 async def list_completions(
     request: Request,
     actor: Owner,
