@@ -5021,7 +5021,8 @@ export interface components {
         };
         /**
          * Message
-         * @description A message of a conversation. `function_call`, and the role `function` with a `name`, are those of 2023.
+         * @description A message of a conversation. `refusal`: what the assistant said instead of an answer; it is read where there is no content.
+         *     `function_call`, and the role `function` with a `name`, are those of 2023.
          */
         "Message-Input": {
             /**
@@ -5030,7 +5031,9 @@ export interface components {
              */
             role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
             /** Content */
-            content?: string | components["schemas"]["chatwright__server__openai__requests__TextPart"][] | null;
+            content?: string | (components["schemas"]["chatwright__server__openai__requests__TextPart"] | components["schemas"]["RefusalPart"])[] | null;
+            /** Refusal */
+            refusal?: string | null;
             /** Name */
             name?: string | null;
             /** Tool Calls */
@@ -5165,14 +5168,14 @@ export interface components {
         };
         /**
          * MessageParam
-         * @description A message of a conversation.
+         * @description A message of a conversation. `system`: instructions that come in the middle of it, as text.
          */
         MessageParam: {
             /**
              * Role
              * @enum {string}
              */
-            role: "user" | "assistant";
+            role: "user" | "assistant" | "system";
             /** Content */
             content: string | (components["schemas"]["TextBlock"] | components["schemas"]["ToolUseBlock"] | components["schemas"]["ToolResultBlock"] | components["schemas"]["ThinkingBlock"])[];
         };
@@ -5773,8 +5776,8 @@ export interface components {
          */
         RefusalPart: {
             /**
-             * Type
-             * @constant
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
              */
             type: "refusal";
             /** Refusal */
@@ -6979,8 +6982,8 @@ export interface components {
          */
         chatwright__server__openai__requests__TextPart: {
             /**
-             * Type
-             * @constant
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
              */
             type: "text";
             /** Text */
@@ -7252,6 +7255,10 @@ export interface operations {
                 /** @description How many at most. */
                 limit?: number;
                 order?: "asc" | "desc";
+                /** @description Only those with all of these pairs: metadata[KEY]=VALUE. */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
@@ -8775,6 +8782,10 @@ export interface operations {
             query?: {
                 after?: string | null;
                 limit?: number;
+                /** @description Only those with all of these pairs: metadata[KEY]=VALUE. */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
