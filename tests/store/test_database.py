@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,45 @@ async def test_sqlite_is_set_up_as_it_must_be(sqlite_file: Path) -> None:
         assert stat.S_IMODE(sqlite_file.stat().st_mode) == 0o600
     finally:
         await database.close()
+
+
+OTHER_PROCESS = """
+import sqlite3, sys
+store = sqlite3.connect(sys.argv[1])
+print(store.execute("SELECT count(*) FROM users").fetchone()[0])
+store.close()
+"""
+
+
+async def test_a_connection_that_is_made_late_costs_the_others_no_lock(
+    sqlite_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's locks are the process': whoever opens and closes the file beside SQLite gives all of them up. The next process that
+    leaves then takes itself for the last one and removes the write-ahead log, with all that is written to it later."""
+    sqlite_file.parent.mkdir()
+    url = parse_url(f"sqlite:///{sqlite_file}")
+    await upgrade(url)
+    database, late = Database(url), Database(url)
+    try:
+        async with database.write() as session:
+            session.add(user(1))
+        with monkeypatch.context() as patch:
+            # Made by another thread between the question and the answer.
+            patch.setattr(Path, "exists", lambda path, **_: path != sqlite_file)
+            assert await count(late) == 1
+
+        async def seen_elsewhere() -> int:
+            command = [sys.executable, "-c", OTHER_PROCESS, str(sqlite_file)]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+            return int(done.stdout)
+
+        assert await seen_elsewhere() == 1
+        async with database.write() as session:
+            session.add(user(2))
+        assert await seen_elsewhere() == 2
+    finally:
+        await database.close()
+        await late.close()
 
 
 async def test_a_database_that_goes_away_is_told_of_and_found_again(cluster: Cluster, postgres_url: str) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import event, text
@@ -25,6 +26,7 @@ READERS = 4
 POSTGRES_CONNECTIONS = 10
 # How long a request waits for its turn before it is told that the database is busy.
 WAIT_S = 15.0
+_CREATING = Lock()
 
 
 class Database:
@@ -103,8 +105,12 @@ def sqlite_engine(url: URL, connections: int, wait_s: float, *, writes: bool, fo
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def keep_private(*_: Any) -> None:
-        if not path.exists() and path.parent.is_dir():  # made here, so that nobody else can read it for a moment either
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # Made here, so that nobody else can read it for a moment either. A process that closes a file of SQLite's gives up all
+        # locks that its connections hold on it: so never one that exists, and one after the other.
+        with _CREATING:
+            if not path.exists() and path.parent.is_dir():
+                with suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
