@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,14 @@ def test_two_models_of_one_name_are_refused(command: Run, tiny: str) -> None:
     result = command("serve", tiny, tiny, "--port", "0")
     assert result.code == 2
     assert f"Two of the models are called {tiny}" in result.err
+
+
+def test_a_name_that_no_table_holds_is_refused(command: Run, home: Path, tiny: str, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 201)
+    shutil.copytree(home / "models" / tiny, folder)
+    result = command("serve", str(folder), "--port", "0")
+    assert result.code == 2
+    assert "200 characters are the most" in result.err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from chatwright.errors import ModelNotFoundError
 from chatwright.hub import ModelsFolder, check_name, is_name
 from chatwright.hub.names import folder_of, name_from, name_of
 
-GOOD = ["smollm2:135m", "gpt2", "HuggingFaceTB/SmolLM2-135M-Instruct", "org/name:Q4_K_M", "a", "my_model.v2", "x" * 96]
+GOOD = ["smollm2:135m", "gpt2", "HuggingFaceTB/SmolLM2-135M-Instruct", "org/name:Q4_K_M", "a", "my_model.v2", "x" * 96,
+        f"{'o' * 60}/{'n' * 60}:{'t' * 78}"]  # fmt: skip
 EVIL = [
     "", ".", "..", "../x", "a/../b", "a/b/c", "/etc/passwd", "\\windows", "a\\b", "..\\x", "C:\\x", "C:", "c:/x", "//host/share",
     "%2e%2e", "%2e%2e%2fetc", "a%00", "a\0", "a\0.gguf", "\0", "a\n", "a\nb", "a b", " a", "a ", "~", "~root", "$HOME", "a*",
@@ -20,6 +21,7 @@ EVIL = [
     ".hidden", "a.", "a./b", "a/.", "a/..", "a//b", "a:b:c", "a:", ":a", "a/", "/a", "CON", "con.txt", "nul",
     "org/COM1", "lpt9.gguf", "a:aux",
     "．．/x", "a／b", "ａ", "模型", "é", "\u202eabc", "a\u200b", "٣", "x" * 97, "a..b", "a+b", "a@b",
+    f"{'o' * 60}/{'n' * 60}:{'t' * 79}",
     "\ud800", "a\r", "a\t", "file:a", "chatwright.json\x00",
 ]  # fmt: skip
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import String
 
 from chatwright.errors import InUseError, StorageError
+from chatwright.hub.names import LONGEST_NAME
 from chatwright.jobs import folder as folder_module
 from chatwright.jobs.folder import Inputs, JobsFolder, Outcome, Request
 from chatwright.jobs.names import checkpoint_model, clean_suffix, is_result_name, new_model_name, split_checkpoint
+from chatwright.store.tables import Base
 from tests.jobs.making import CATS, make_job
 
 
@@ -102,3 +106,23 @@ def test_names_of_results_and_of_their_checkpoints() -> None:
     for other in ("smollm2:135m", "ft", f"{name}:ckpt-step-x", f"{name}:ckpt-step-01", f"{name}:ckpt-step-9999999999"):
         assert split_checkpoint(other) == (other, None)
     assert not is_result_name("ft:" + "x" * 500)
+
+
+@pytest.mark.parametrize("base", ["b", "b" * 60, f"{'o' * 60}/{'n' * 60}:{'t' * 78}"])
+@pytest.mark.parametrize("suffix", ["", "s" * 64, "s" * 20 + "-" + "s" * 43])
+def test_no_name_is_longer_than_what_has_to_hold_it(base: str, suffix: str) -> None:
+    """Requests, the books, messages and batches take names of models so long, and PostgreSQL refuses a letter more."""
+    name = new_model_name(base, "o" * 40, suffix)
+    assert re.fullmatch(r"ft:.+:o{40}:s*(-s+)?:\w{8}", name)
+    assert base.startswith(name.split(":")[1])
+    if len(base) + len(suffix) < 110:
+        assert name.startswith(f"ft:{base}:{'o' * 40}:{suffix}:")
+    assert len(checkpoint_model(name, 999_999_999)) <= LONGEST_NAME
+    widths = {
+        str(column): column.type.length
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if column.name in ("model", "model_name") and isinstance(column.type, String)
+    }
+    assert len(widths) >= 6
+    assert all(width >= LONGEST_NAME for width in widths.values() if width is not None), widths

@@ -263,14 +263,22 @@ def open_database(settings: Settings, output: Output) -> tuple[Database | None, 
 def find_models(names: Sequence[str], settings: Settings, folder: ModelsFolder, output: Output) -> list[Chosen]:
     """The models named, or the default one, pulled when it is missing.
 
-    Raises UsageError for a model named twice, ModelNotFoundError, and what a pull raises.
+    Raises UsageError for a model named twice or at too great length, ModelNotFoundError, and what a pull raises.
     """
+    from chatwright.hub.names import LONGEST_NAME
+
     if not names:
         return [Chosen(*default_model(settings, folder, output))]
     found = [resolve_model(name, folder) for name in names]
     for model in found:
         if sum(model.name == other.name for other in found) > 1:
             raise UsageError("Two of the models are called {name}: serve one of them.", name=model.name)
+        if len(model.name) > LONGEST_NAME:
+            raise UsageError(
+                "The name {name} is too long, {most} characters are the most: rename the file or folder.",
+                name=model.name,
+                most=LONGEST_NAME,
+            )
     return found
 
 

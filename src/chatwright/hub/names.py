@@ -10,6 +10,8 @@ import re
 
 from chatwright.errors import ModelNotFoundError
 
+# What the tables of the store hold, PostgreSQL's to the letter, and what requests may say.
+LONGEST_NAME = 200
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?"
 _NAME = re.compile(rf"(?:(?P<org>{_PART})/)?(?P<name>{_PART})(?::(?P<tag>{_PART}))?", re.ASCII)
 # Windows gives these names to devices, whatever their extension.
@@ -19,8 +21,10 @@ _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNO
 def is_name(text: str) -> bool:
     """Whether `text` is a well-formed model name. Nothing is looked up."""
     match = _NAME.fullmatch(text)
-    return match is not None and not any(
-        ".." in part or _DEVICES.fullmatch(part) for part in match.groups() if part is not None
+    return (
+        match is not None
+        and len(text) <= LONGEST_NAME
+        and not any(".." in part or _DEVICES.fullmatch(part) for part in match.groups() if part is not None)
     )
 
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from chatwright.hub.names import LONGEST_NAME as LONGEST_SERVED_NAME
 from chatwright.store.ids import random_text
 
 PREFIX = "ft:"
 ID_LETTERS = 8
 LONGEST_SUFFIX = 64
-# Longer than any that is made here: a name of a model, an organization, a suffix, an id, a step.
+# Longer than any that is made here, and than those that were made once.
 LONGEST_NAME = 400
+# The longest ending of a checkpoint, see below.
+_LONGEST_STEP = len(":ckpt-step-") + 9
 _CHECKPOINT = re.compile(r"(?P<model>ft:.+):ckpt-step-(?P<step>0|[1-9]\d{0,8})", re.ASCII)
 
 
 def new_model_name(base: str, organization: str, suffix: str) -> str:
-    """A name that no other result has. `suffix`: see `clean_suffix`."""
+    """A name that no other result has. `suffix`: see `clean_suffix`. Its checkpoints' names are no longer than names of models may
+    be: where there is not room enough the suffix is cut, then the base's name. The job knows both."""
+    room = LONGEST_SERVED_NAME - len(f"{PREFIX}:{organization}::") - ID_LETTERS - _LONGEST_STEP
+    base = base[:room]
+    suffix = suffix[: room - len(base)].rstrip("-")
     return f"{PREFIX}{base}:{organization}:{suffix}:{random_text(ID_LETTERS)}"
 
 
