@@ -34,6 +34,7 @@ from chatwright.store.usage.limits import Figure, Subject, set_limit
 from tests.server.conftest import StartServer
 from tests.server.harness import MODEL, RunningServer, assert_error, events_of, http_request, wait_until
 from tests.server.people import ADMIN_TOKEN, People, bearer, browser, settle
+from tests.server.talks import begin, look, stop
 from tests.server.test_engine_failures import BAD_ID, FailingRunner
 from tests.store.people import quick_accounts
 
@@ -244,6 +245,39 @@ def test_so_many_at_the_same_time(slow_own: Server) -> None:
                 assert signed_in.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 200
         wait_until(slow_own.is_settled)
         assert http.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 200
+
+
+def test_a_conversation_says_at_once_that_nothing_is_left(slow_own: Server) -> None:
+    """No answer that failed, no question without one: a 429 as everywhere, and the question can be asked again."""
+    slow_own.running.model._end_ids = frozenset()
+    slow_own.limit({"concurrent_requests": 1, "tokens_per_minute": 10_000})
+    with browser(slow_own.running, "member") as ann:
+        conversation, other = begin(ann), begin(ann)
+        body = {"model": MODEL, "content": "Where is the cat?", "max_tokens": 150}
+        path = "/api/conversations/{}/generations"
+        first = ann.post(path.format(conversation), json=body)
+        assert first.status_code == 200
+        assert first.headers["x-ratelimit-limit-tokens"] == "10000"
+        refused = ann.post(path.format(other), json=body)
+        assert "concurrent requests" in assert_error(refused, 429, code="rate_limit_exceeded")
+        assert refused.headers["retry-after"] == "1"
+        assert look(ann, other)["messages"] == []
+        answer = stop(ann, conversation, first.json()["answer"]["id"])
+        assert answer["finish_reason"] == "cancelled"
+        wait_until(slow_own.is_settled)
+        assert slow_own.used() == (1, answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"])
+        slow_own.limit({"concurrent_requests": None})
+        # What does not go together with what is going on costs nothing.
+        again = ann.post(path.format(other), json=body).json()["answer"]["id"]
+        for wrong, status in ((conversation, 404), (other, 409)):
+            parent = "msg-none" if wrong == conversation else None
+            assert_error(ann.post(path.format(wrong), json={**body, "parent_id": parent}), status)
+        stop(ann, other, again)
+        wait_until(slow_own.is_settled)
+        assert slow_own.used()[0] == 2
+        slow_own.limit({"tokens_per_month": 1})
+        assert_error(ann.post(path.format(other), json={**body, "parent_id": again}), 429, code="insufficient_quota")
+        assert len(look(ann, other)["messages"]) == 2
 
 
 def test_a_limit_of_a_model_is_of_all_its_names(own: Server) -> None:

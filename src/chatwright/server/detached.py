@@ -10,7 +10,7 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +25,8 @@ from chatwright.errors import (
     StoreUnavailableError,
 )
 from chatwright.server.errors import as_wire_error, log_crash
-from chatwright.server.metering import Bill
-from chatwright.server.openai.generation import generate_all, wire_reason
+from chatwright.server.metering import Bill, Charge
+from chatwright.server.openai.generation import generate_charged, wanted_of, wire_reason
 from chatwright.store.actor import Actor
 from chatwright.store.conversations import generations
 from chatwright.store.conversations.generations import Begun, Ended
@@ -210,7 +210,33 @@ class DetachedAnswers:
         request: TextRequest,
         bill: Bill,
     ) -> Begun:
-        """Begin to write an answer on somebody's bill; see `begin_generation`, whose errors it raises."""
+        """Begin to write an answer on somebody's bill; see `begin_generation`, whose errors it raises. Raises LimitReachedError
+        where nothing is left of what may be used; then nothing was said either."""
+        async with AsyncExitStack() as stack:
+            wanted = wanted_of([request], can_be_shorter=True)
+            charge = await stack.enter_async_context(bill.charge(model.name, wanted))
+            writing, begun = await self._begun(
+                actor, conversation_id, parent_id=parent_id, content=content, model=model, request=request
+            )
+            paid = stack.pop_all()
+        task = asyncio.create_task(self._write(writing, model, request, charge, paid))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep())
+        return begun
+
+    async def _begun(
+        self,
+        actor: Actor,
+        conversation_id: str,
+        *,
+        parent_id: str | None,
+        content: str | None,
+        model: TextModel,
+        request: TextRequest,
+    ) -> tuple[Writing, Begun]:
+        """The rows of an answer."""
         writing = Writing(conversation_id)
         writing.n_prompt = len(request.prompt_ids)
         # Before its row is there for others to see: one that nobody writes would be called interrupted.
@@ -232,12 +258,7 @@ class DetachedAnswers:
             del self._writings[writing.message_id]
             raise
         writing.has_row = True
-        task = asyncio.create_task(self._write(writing, model, request, bill))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.create_task(self._keep())
-        return begun
+        return writing, begun
 
     async def stop(self, actor: Actor, conversation_id: str, message_id: str) -> Message:
         """End an answer and wait until that is written; one that is over stays as it is. Raises NotFoundError."""
@@ -303,21 +324,26 @@ class DetachedAnswers:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
 
-    async def _write(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> None:
+    async def _write(
+        self, writing: Writing, model: TextModel, request: TextRequest, charge: Charge, paid: AsyncExitStack
+    ) -> None:
         try:
-            last = await self._last_word(writing, await self._generate(writing, model, request, bill))
+            last = await self._last_word(writing, await self._generate(writing, model, request, charge, paid))
         except Exception as error:  # noqa: BLE001  an edge: nobody awaits this task, and its readers must be told
             log_crash("the end of an answer could not be written", error)
             last = Failed(EngineError("The server failed while it wrote this answer. Its log says where."))
         del self._writings[writing.message_id]
         writing.close(last)
 
-    async def _generate(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> Ended:
-        """Write the answer; returns how that went."""
+    async def _generate(
+        self, writing: Writing, model: TextModel, request: TextRequest, charge: Charge, paid: AsyncExitStack
+    ) -> Ended:
+        """Write the answer and settle its bill (`paid`); returns how that went."""
         reason: EndReason = "error"
         failure = None
         try:
-            reason = await writing.run(asyncio.create_task(self._pump(writing, model, request, bill)))
+            async with paid:
+                reason = await writing.run(asyncio.create_task(self._pump(writing, model, request, charge)))
         except ChatwrightError as error:
             failure = _failure(error)
             if isinstance(error, OverloadedError) and self._cut_off.is_set():
@@ -329,9 +355,9 @@ class DetachedAnswers:
             failure = generations.INTERRUPTED
         return Ended(writing.text, reason, failure, writing.n_prompt, writing.n_tokens)
 
-    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> EndReason:
+    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, charge: Charge) -> EndReason:
         reason: EndReason = "stop"
-        everything = generate_all(model, [request], self._cut_off, bill, can_be_shorter=True)
+        everything = generate_charged(model, [request], self._cut_off, charge)
         async with aclosing(everything) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):

@@ -21,7 +21,14 @@ from dataclasses import dataclass, field, replace
 from fastapi import Request
 
 from chatwright.engine.text import TextDelta, TextEvent, TextFinish, TextRequest
-from chatwright.errors import InvalidRequestError, LimitReachedError, ModelNotFoundError, OverloadedError
+from chatwright.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LimitReachedError,
+    ModelNotFoundError,
+    NotFoundError,
+    OverloadedError,
+)
 from chatwright.server.books import Books
 from chatwright.server.metrics import Metrics
 from chatwright.server.permission import actor_of
@@ -35,7 +42,7 @@ HEADERS = "chatwright.headers"  # where a request's scope keeps headers for its 
 BILL = "chatwright.bill"
 ARRIVED_AT = "chatwright.arrived_at"
 # With these nothing was done for the client, unless something was said before.
-REFUSALS = (OverloadedError, InvalidRequestError, ModelNotFoundError)
+REFUSALS = (OverloadedError, InvalidRequestError, ModelNotFoundError, NotFoundError, ConflictError)
 
 
 class Meter:

@@ -115,21 +115,28 @@ async def generate_all(
     the payer has no more tokens left. Raises LimitReachedError before anything is computed; OverloadedError when there is no room
     for the first prompt, or when `cut_off` is set; EngineError.
     """
-    wanted = Wanted(
+    async with (
+        bill.charge(model.name, wanted_of(requests, can_be_shorter=can_be_shorter)) as charge,
+        aclosing(generate_charged(model, requests, cut_off, charge)) as events,
+    ):
+        async for item in events:
+            yield item
+
+
+def wanted_of(requests: Sequence[TextRequest], *, can_be_shorter: bool) -> Wanted:
+    """What a bill has to be charged for these; see `generate_all`."""
+    return Wanted(
         sum(len(request.prompt_ids) for request in requests),
         [(request.n, request.sampling.max_tokens) for request in requests],
         can_be_shorter,
     )
-    async with bill.charge(model.name, wanted) as charge:
-        within = [charge.within(request) for request in requests]
-        async with aclosing(_events_of_all(model, within, cut_off, charge)) as events:
-            async for item in events:
-                yield item
 
 
-async def _events_of_all(
+async def generate_charged(
     model: TextModel, requests: Sequence[TextRequest], cut_off: asyncio.Event, charge: Charge
 ) -> AsyncGenerator[tuple[int, TextEvent], None]:
+    """`generate_all` for who has been let in already."""
+    requests = [charge.within(request) for request in requests]
     inbox: asyncio.Queue[tuple[int, TextEvent] | Exception | None] = asyncio.Queue()
     # A client that reads slowly holds up its own events where they come from, and fills no memory here.
     room = asyncio.Event()
