@@ -30,9 +30,9 @@ async def count_try(session: AsyncSession, kind: str, name: str, free: int) -> N
     if row is None:
         row = Throttle(subject=subject, tries=0, tried_at=now, blocked_until=0)
         session.add(row)
-    # No wait is longer than the longest: a clock that was set back would make it one.
-    wait = min(row.blocked_until - now, LONGEST_WAIT_S)
-    if wait > 0:
+    wait = row.blocked_until - now
+    # None is longer than the longest, unless the clock was set back: then it says nothing, and counting goes on from here.
+    if 0 < wait <= LONGEST_WAIT_S:
         raise ThrottledError("Too many attempts: try again in {seconds} s.", seconds=wait)
     row.tries += 1
     row.tried_at = now
