@@ -30,10 +30,22 @@ MAX_TOKENS = 300_000
 
 router = APIRouter(route_class=JsonRoute, tags=["embeddings"])
 
+class EncodedEmbedding(Embedding):
+    """A vector as text, which the client library's type does not know: it decodes it before anybody sees it."""
+
+    embedding: str  # type: ignore[assignment]
+
+
+class EmbeddingsAnswer(CreateEmbeddingResponse):
+    """Vectors, each in the format that was asked for."""
+
+    data: list[Embedding | EncodedEmbedding]  # type: ignore[assignment]
+
+
 # What the routes answer, for the API's description: they return finished responses, which FastAPI does not look into.
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "model": CreateEmbeddingResponse,
+        "model": EmbeddingsAnswer,
         "description": "The vectors; with encoding_format base64, which official clients ask for, as text: little-endian float32.",
     }
 }
@@ -70,12 +82,6 @@ class EmbeddingBody(BaseModel):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     user: str | None = None
-
-
-class _EncodedEmbedding(Embedding):
-    """A vector as text, which the client library's type does not know: it decodes it before anybody sees it."""
-
-    embedding: str  # type: ignore[assignment]
 
 
 @router.post("/embeddings", response_model=None, responses=ANSWERS)
@@ -139,7 +145,7 @@ def _written(embedded: Embeddings, name: str, dimensions: int, as_base64: bool) 
     for index, whole in enumerate(embedded.vectors):
         vector = unit_vector(whole, dimensions)
         if as_base64:
-            data.append(_EncodedEmbedding(index=index, object="embedding", embedding=base64_of(vector)))
+            data.append(EncodedEmbedding(index=index, object="embedding", embedding=base64_of(vector)))
         else:
             data.append(Embedding.construct(index=index, object="embedding", embedding=vector.tolist()))
     usage = Usage(prompt_tokens=embedded.n_tokens, total_tokens=embedded.n_tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
@@ -50,11 +50,17 @@ class CompletionList(BaseModel):
     has_more: bool
 
 
+class KeptMessage(ChatCompletionStoreMessage):
+    """A message as it was sent. (OpenAI's own type allows the assistant's only, as if nobody else had said anything.)"""
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]  # type: ignore[assignment]
+
+
 class MessageList(BaseModel):
     """A page of messages."""
 
     object: str
-    data: list[ChatCompletionStoreMessage]
+    data: list[KeptMessage]
     first_id: str
     last_id: str
     has_more: bool
