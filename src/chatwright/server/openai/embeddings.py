@@ -39,7 +39,7 @@ class EncodedEmbedding(Embedding):
 class EmbeddingsAnswer(CreateEmbeddingResponse):
     """Vectors, each in the format that was asked for."""
 
-    data: list[Embedding | EncodedEmbedding]  # type: ignore[assignment]
+    data: list[Embedding | EncodedEmbedding]
 
 
 # What the routes answer, for the API's description: they return finished responses, which FastAPI does not look into.
