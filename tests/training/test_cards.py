@@ -84,3 +84,10 @@ def test_every_way_of_training_gives_a_whole_card(tmp_path: Path) -> None:
     for card in cards:
         assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(SECTIONS)
         assert "_Not known" not in card
+
+
+def test_the_result_of_a_run_is_called_as_the_run(tmp_path: Path) -> None:
+    run = pretraining_run(tmp_path / "shop")
+    assert BaseModel(run.result, "", "decoder", toy_config()).title == "shop"
+    assert BaseModel(tmp_path / "model", "", "decoder", toy_config()).title == "model", "no run around it"
+    assert BaseModel(run.result, "named", "decoder", toy_config()).title == "named"

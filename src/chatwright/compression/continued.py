@@ -15,6 +15,7 @@ from torch import nn
 
 from chatwright.errors import InvalidDatasetError, TrainingError
 from chatwright.evaluation.documents import document_boundary
+from chatwright.hub.manifest import pulled_license
 from chatwright.i18n import _
 from chatwright.model.card import ModelCard
 from chatwright.model.checkpoint import read_json_object
@@ -197,7 +198,9 @@ def write_decoder(model: GPT, base: BaseModel, folder: Path, card: ModelCard) ->
         folder,
         write_tokenizer=base.write_tokenizer,
         generation={key: value for key, value in ends.items() if value not in (None, [])},
-        card=replace(card, languages=info.languages, license=info.license or "unknown").render(),
+        card=replace(
+            card, languages=info.languages, license=info.license or pulled_license(base.path) or "unknown"
+        ).render(),
         extra={"chatwright": {"fim": True}} if info.fills_in else None,
     )
 

@@ -11,6 +11,7 @@ import torch
 from chatwright.compression.source import Source
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.errors import UsageError
+from chatwright.hub.manifest import pulled_license
 from chatwright.model.card import ModelCard, write_card
 from chatwright.model.checkpoint import CONFIG, GGUFCheckpoint, SafetensorsCheckpoint, read_json_object
 from chatwright.model.folder import CARD, GENERATION_CONFIG, new_folder, write_json
@@ -85,6 +86,6 @@ def _card(source: Source, kind: HFType) -> str:
         title=source.info.name,
         pipeline_tag="text-generation",
         languages=source.info.languages,
-        license=source.info.license or "unknown",
+        license=source.info.license or pulled_license(source.checkpoint.path) or "unknown",
         recipe={"exported from": f"{source.checkpoint.path.name} ({source.info.quantization})", "weights": kind},
     ).render()

@@ -23,6 +23,7 @@ from chatwright.compression.sensitivity import measure_sensitivity, most_sensiti
 from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
 from chatwright.errors import InvalidModelError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
+from chatwright.hub.manifest import pulled_license
 from chatwright.i18n import _
 from chatwright.model.card import ModelCard, write_card
 from chatwright.model.config import parameter_count
@@ -142,7 +143,7 @@ def card(base: BaseModel, title: str, tags: Sequence[str], recipe: dict[str, Any
         pipeline_tag="text-generation",
         languages=info.languages,
         base_model=base.reference,
-        license=info.license or "unknown",
+        license=info.license or pulled_license(base.path) or "unknown",
         tags=tags,
         recipe=recipe | {"weights": f"{bill.after.size_bytes:,} bytes (before: {bill.before.size_bytes:,})"},
         scores=scores,
@@ -235,8 +236,8 @@ def _recipe(options: QuantizeOptions, windows: Tensor | None) -> dict[str, Any]:
 def _general(base: BaseModel, title: str) -> dict[str, Any]:
     info = describe_model(base.path)
     known: dict[str, Any] = {"general.name": title}
-    if info.license is not None:
-        known["general.license"] = info.license
+    if (license := info.license or pulled_license(base.path)) is not None:
+        known["general.license"] = license
     if info.languages:
         known["general.languages"] = list(info.languages)
     if info.fills_in:

@@ -62,3 +62,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise InvalidModelError(
             "{path} is damaged: remove the model with `chatwright rm` and pull it again.", path=path
         ) from error
+
+
+def pulled_license(path: Path) -> str | None:
+    """What the manifest beside a model's file, or in its folder, says of its license. Raises InvalidModelError."""
+    manifest = read_manifest(path if path.is_dir() else path.parent)
+    return None if manifest is None else manifest.license

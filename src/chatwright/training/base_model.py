@@ -28,6 +28,7 @@ from chatwright.tokenizer.tokenizer import Tokenizer
 from chatwright.tokenizer.wordpiece import load_wordpiece
 from chatwright.training.chat_rows import EncodeChat
 from chatwright.training.head_rows import EncodeText
+from chatwright.training.run import CONFIG, RESULT
 from chatwright.training.spans import Range, token_ranges
 
 ENCODERS = ("bert",)
@@ -104,8 +105,12 @@ class BaseModel:
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
-        return self.name or (self.path.stem if self.path.is_file() else self.path.name)
+        """What a person calls it: the result of a run is called as the run, all of them lie in folders called `model`."""
+        if self.name or self.path.is_file():
+            return self.name or self.path.stem
+        folder = self.path.resolve()
+        of_run = folder.name == RESULT and (folder.parent / CONFIG).is_file()
+        return folder.parent.name if of_run else folder.name
 
     def pad_id(self) -> int | None:
         """The token that fills rows of a decoder's batch for Transformers; an encoder knows its own."""
