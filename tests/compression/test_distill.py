@@ -139,6 +139,7 @@ def test_other_vocabularies_and_data_without_questions_are_refused(
     write_text_side(other, vocab_size=300)
     with pytest.raises(UsageError, match="different vocabularies"):
         run((models[0], other), data, tmp_path / "run")
-    with pytest.raises(InvalidDatasetError, match="conversations"):
+    with pytest.raises(InvalidDatasetError, match=r"--by answers needs conversations, .* has documents") as refused:
         run(models, data, tmp_path / "run", by="answers")
+    assert "--method" not in str(refused.value), "an option of another command"
     assert not (tmp_path / "run").exists()

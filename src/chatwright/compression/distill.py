@@ -213,6 +213,13 @@ def _by_answers(
     progress: Progress,
 ) -> Distilled:
     """The teacher answers the questions of the dataset, and the student is tuned on that."""
+    if "conversations" not in dataset.kinds:
+        raise InvalidDatasetError(
+            "--by answers needs conversations, whose questions the teacher answers, and {path} has {found}. From text a student"
+            " learns with --by logits.",
+            path=dataset.path,
+            found=", ".join(_(kind) for kind in dataset.kinds),
+        )
     check_kind(dataset, "full")
     student.chat()  # before minutes of answers: it refuses a model that cannot chat
     answers = out.with_name(f"{out.name}-answers")
