@@ -118,7 +118,8 @@ def compare_figures(
     seed: int = 0,
 ) -> Comparison:
     """Two models on the same rows. The interval is a paired bootstrap's; the p-value a paired permutation test's, which swaps the
-    models' rows at random and asks how often the difference gets as large (exact where it counts: with few rows it never claims).
+    models' rows and asks how often the difference gets as large: in all ways where those are no more than the draws, so that few
+    rows give no finer a value than they can, else at random.
     Rows of one group are drawn and swapped together.
 
     `margin`: the hypothesis to be refuted is that the difference is no larger than this, in either direction (a minimum-effect
@@ -135,16 +136,13 @@ def compare_figures(
     differences = np.concatenate(
         [finish(c_RN @ first_ND) - finish(c_RN @ second_ND) for c_RN in _draws(n, n_resamples, seed)]
     )
-    generator = np.random.default_rng(seed + 1)
     extreme = 0
     total_D = first_ND.sum(0) + second_ND.sum(0)
-    for start in range(0, n_resamples, max(1, _DRAWN_AT_ONCE // n)):
-        size = min(max(1, _DRAWN_AT_ONCE // n), n_resamples - start)
-        swapped_RN = generator.integers(2, size=(size, n)).astype(np.float64)
+    for swapped_RN in _swaps(n, n_resamples, seed + 1):
         mixed_RD = swapped_RN @ second_ND + (1 - swapped_RN) @ first_ND
         turned_R = finish(mixed_RD) - finish(total_D - mixed_RD)
         extreme += int((np.abs(turned_R) >= abs(estimate) - 1e-12).sum())
-    p_value = (extreme + 1) / (n_resamples + 1)
+    p_value = extreme / 2**n if _all_swaps(n, n_resamples) else (extreme + 1) / (n_resamples + 1)
     if margin:
         short = int((math.copysign(1.0, estimate) * differences <= margin).sum())
         p_value = max(p_value, min(1.0, 2 * (short + 1) / (n_resamples + 1)))
@@ -185,6 +183,22 @@ def _draws(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]
     at_once = max(1, _DRAWN_AT_ONCE // n)
     for start in range(0, n_resamples, at_once):
         yield generator.multinomial(n, np.full(n, 1 / n), size=min(at_once, n_resamples - start)).astype(np.float64)
+
+
+def _all_swaps(n: int, n_resamples: int) -> bool:
+    """Whether there are so few ways to swap the rows that all can be gone through."""
+    return n < n_resamples.bit_length() and 2**n <= n_resamples
+
+
+def _swaps(n: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """(R, N): 1 where the models' rows are swapped."""
+    if _all_swaps(n, n_resamples):
+        yield (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
+        return
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _DRAWN_AT_ONCE // n)
+    for start in range(0, n_resamples, at_once):
+        yield generator.integers(2, size=(min(at_once, n_resamples - start), n)).astype(np.float64)
 
 
 def _totals(columns: Sequence[Sequence[float]], groups: Sequence[Hashable] | None) -> list[NDArray[np.float64]]:
