@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.evaluation.backends.engine import EngineWriter
@@ -155,6 +157,33 @@ def test_items_of_the_training_data_are_named_and_scored_apart(command: Run, tin
     assert "how well the model remembers" in done.err
 
 
+def test_the_second_model_is_looked_at_before_the_first_has_answered_everything(
+    command: Run, tiny: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    (base / "chat_template.jinja").unlink()
+    task = str(capitals(tmp_path, chat=True))
+    done = command("evaluate", tiny, "--tasks", task, "--against", str(base))
+    assert done.code == 1
+    assert "base has no chat template" in done.err
+    assert "Loading" not in done.err
+    long = str(sums(tmp_path, max_tokens=100_000))
+    done = command("evaluate", tiny, "--tasks", f"{capitals(tmp_path)},{long}")
+    assert "asks for answers of 100000 tokens" in done.err
+    assert "Loading" not in done.err
+
+
+def test_the_engines_log_stands_in_nobodys_tables(
+    tiny: str, tmp_path: Path, process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--limit", "2")
+    out, err = process(*arguments).communicate()
+    assert "exact match" in out
+    assert "chatwright.engine" not in err, err
+    assert "INFO chatwright.engine.load" in process("--verbose", *arguments).communicate()[1]
+
+
 def test_a_tuned_head_is_evaluated_on_its_labels(command: Run, tiny_folder: Path, tmp_path: Path) -> None:
     for kind, labels, folder in (
         (TextClassifier, ["bad", "good"], tmp_path / "classifier"),
@@ -235,7 +264,7 @@ def test_bias_and_toxicity_are_tasks_and_their_figures_stand_in_the_card(
 ) -> None:
     out = tmp_path / "o"
     tasks = f"bias-en,toxicity-en,{sums(tmp_path)}"
-    arguments = ("evaluate", tiny, "--tasks", tasks, "--limit", "6", "--out", str(out))
+    arguments = ("evaluate", tiny, "--tasks", tasks, "--limit", "6", "--out", str(out), "--card")
     done = command(*arguments)
     assert done.code == 0, done.err
     found = {task["task"]: task for task in json.loads((out / "report.json").read_text())["models"][0]["tasks"]}
@@ -275,6 +304,36 @@ def test_a_card_is_written_only_where_it_is_ours_and_wanted(
     done = command("evaluate", str(run), "--tasks", task)
     assert done.code == 0, done.err
     assert "- sums, exact match: 0.0000 [0.0000, 0.4345], n = 5 (engine, auto)" in (run / "model/README.md").read_text()
+
+
+def test_tasks_of_ones_own_stay_out_of_the_cards_that_others_read(
+    command: Run, tiny: str, home: Path, tmp_path: Path
+) -> None:
+    task = str(sums(tmp_path))
+    done = command("evaluate", tiny, "--tasks", task)
+    assert done.code == 0, done.err
+    assert "figures of your own tasks are not written into it. --card writes them too." in done.err
+    assert not list((home / "models").glob("*/README.md"))
+    done = command("evaluate", tiny, "--tasks", f"{task},bias-en", "--limit", "3")
+    [card] = (home / "models").glob("*/README.md")
+    assert "- bias-en, stereotyped" in card.read_text()
+    assert "sums" not in card.read_text()
+    assert command("evaluate", tiny, "--tasks", task, "--card").code == 0
+    assert "- sums, exact match: " in card.read_text()
+    assert command("evaluate", tiny, "--tasks", task, "--card", "--no-card").code == 2
+
+
+def test_a_new_card_says_what_show_knows(command: Run, tiny: str, home: Path) -> None:
+    [manifest] = (home / "models").glob("*/chatwright.json")
+    known = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(known | {"license": "mit", "languages": ["zh"], "revision": "abc123"}))
+    assert command("evaluate", tiny, "--tasks", "bias-en", "--limit", "2").code == 0
+    text = (manifest.parent / "README.md").read_text()
+    head = yaml.safe_load(text.split("---")[1])
+    assert (head["license"], head["language"]) == ("mit", ["zh"])
+    assert f"# {tiny}\n" in text
+    assert f"- pulled from: {known['source']}, revision abc123\n" in text
+    assert "_Not known._" not in text.split("## Recipe")[0]
 
 
 def test_memorisation_is_about_a_dataset(command: Run, tiny: str, tmp_path: Path) -> None:

@@ -197,6 +197,16 @@ def test_a_base_model_is_told_from_one_that_chats(tmp_path: Path) -> None:
             run(writer, [load_task(orders(tmp_path))])
 
 
+def test_answers_longer_than_the_context_are_refused_before_the_first_item_of_any_task(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "small")
+    asked = [load_task(sums(tmp_path)), load_task(sums(tmp_path / "long", name="long", max_tokens=100_000))]
+    for writer in (engine(folder), TransformersWriter(folder, MODEL, 1)):
+        journal = Journal()
+        with pytest.raises(EvaluationError, match=r"answers of 100000 tokens, but .* Take a task of shorter answers"):
+            run(writer, asked, journal)
+        assert not journal.results
+
+
 def test_a_base_model_behind_a_server_is_a_sentence_too(tmp_path: Path) -> None:
     base = make_model_folder(tmp_path / "base")
     (base / "chat_template.jinja").unlink()

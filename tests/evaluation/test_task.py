@@ -133,6 +133,10 @@ def test_lines_that_are_no_items_are_named(tmp_path: Path) -> None:
     path = write_task(tmp_path, "t", [ITEM], **QUESTION)
     (tmp_path / "t.jsonl").write_text('{"q": 1}\n\n{"q"\n')
     assert "line 3, is not JSON" in wrong(path)
+    (tmp_path / "t.jsonl").write_text('{"q": \n')
+    assert wrong(path).endswith("t.jsonl, line 1, is not JSON: Expecting value at character 7"), "one place, named once"
+    (tmp_path / "t.jsonl").write_text('{"q": ' + "[" * 100_000 + "\n")
+    assert "line 1, is not JSON" in wrong(path)
     (tmp_path / "t.jsonl").write_text("[1]\n")
     assert "line 1: an item is a JSON object" in wrong(path)
     path.write_text("name = ")
@@ -177,12 +181,18 @@ def test_tasks_are_named_by_file_folder_or_text(tmp_path: Path) -> None:
     assert len(found[2].items) == 6
 
 
+def test_a_folder_means_all_the_tasks_in_it(tmp_path: Path) -> None:
+    sums(tmp_path / "mine")
+    capitals(tmp_path / "mine")
+    assert [task.name for task in find_tasks(str(tmp_path / "mine"))] == ["capitals", "sums"]
+
+
 def test_a_task_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="There is no task nonesuch"):
         find_tasks("nonesuch")
     with pytest.raises(UsageError, match="names nothing"):
         find_tasks(" , ")
-    with pytest.raises(EvaluationError, match="holds 0 task files"):
+    with pytest.raises(EvaluationError, match="holds no task file"):
         find_tasks(str(tmp_path))
     with pytest.raises(UsageError, match="Two tasks are called sums"):
         find_tasks(f"{sums(tmp_path / 'a')},{sums(tmp_path / 'b')}")

@@ -111,7 +111,7 @@ def chosen_model(name: str | None, settings: Settings, output: Output) -> Iterat
     from chatwright.cli.serve import default_model
     from chatwright.hub import ModelsFolder
 
-    output.log_to_stderr(settings)
+    output.log_to_stderr(settings, warnings_only=True)
     folder = ModelsFolder(settings.models_dir)
     chosen = Chosen(*default_model(settings, folder, output)) if name is None else resolve_model(name, folder)
     held = folder.in_use(chosen.base or chosen.name, "chatwright " + " ".join(sys.argv[1:2]))

@@ -17,6 +17,7 @@ from chatwright.errors import UsageError
 from chatwright.i18n import _, describe_error
 
 if TYPE_CHECKING:
+    from chatwright.cli.adapters import Chosen
     from chatwright.evaluation.contamination import Overlap
     from chatwright.evaluation.examples import Example
     from chatwright.evaluation.journal import Journal
@@ -96,6 +97,13 @@ def evaluate(
         bool,
         typer.Option("--no-card", help="Leave README.md of our own models alone: the figures are not written into it."),
     ] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Write figures of your own tasks into the cards of the models folder too; without it those of shipped tasks only.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score a model on tasks with confidence intervals, and compare it with another."""
@@ -105,12 +113,14 @@ def evaluate(
 
     output: Output = context.obj
     choice(backend, "--backend", "engine", "transformers")
+    if card and no_card:
+        raise UsageError("Give either --card or --no-card.")
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
     n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
     percent = number(smallest_difference, "--margin", least=0, most=100)
     settings = read_settings({"device": device, "quantization": quantization})
-    output.log_to_stderr(settings)
+    output.log_to_stderr(settings, warnings_only=True)
     dataset = None if train is None else Dataset.open(Path(train))
     prepared = prepare([task.sampled(n_items) for task in find_tasks(tasks, dataset)])
     request = {
@@ -127,7 +137,7 @@ def evaluate(
         from chatwright.hub import ModelsFolder
 
         for each in request["models"]:  # before the first has answered everything
-            resolve_model(each, ModelsFolder(settings.models_dir))
+            _check(resolve_model(each, ModelsFolder(settings.models_dir)), prepared)
     folder = None if out is None else Path(out)
     try:
         evaluation = _evaluate(output, settings, prepared, request, folder, url, api_key, dataset)
@@ -140,7 +150,7 @@ def evaluate(
     else:
         _tables(output, evaluation)
     if not no_card and url is None:
-        _write_cards(output, settings, evaluation)
+        _write_cards(output, settings, evaluation, own_tasks_too=card)
     if folder is not None:
         output.say(_("The reports are in {path}.", path=folder / "report.html"))
 
@@ -174,6 +184,19 @@ def _evaluate(
         if folder is not None:
             write_reports(evaluation, folder)
     return evaluation
+
+
+def _check(chosen: Chosen, prepared: Prepared) -> None:
+    """Whether a model that writes can do the tasks, without its weights. Raises EvaluationError, InvalidModelError."""
+    from chatwright.evaluation.run import check_able
+    from chatwright.model.describe import describe_model
+
+    info = describe_model(chosen.path)
+    if not info.writes_text:  # said by its labels, once it is loaded
+        return
+    chats = info.has_chat_template or chosen.adapter is not None
+    for task, examples in prepared:
+        check_able(chosen.name, chats, info.context_length, task, examples)
 
 
 def _ask_model(
@@ -229,11 +252,15 @@ async def _ask(writer: Any, prepared: Prepared, journal: Journal, progress: _Pro
         await writer.close()
 
 
-def _write_cards(output: Output, settings: Settings, evaluation: Evaluation) -> None:
-    """Into README.md of each model of the models folder, and of each other one whose card these tools wrote."""
+def _write_cards(output: Output, settings: Settings, evaluation: Evaluation, *, own_tasks_too: bool) -> None:
+    """Into README.md of each model of the models folder, and of each other one whose card these tools wrote.
+
+    All who use the models folder read its cards, and a person's own tasks are not for them to see: not without `own_tasks_too`.
+    """
     from chatwright.cli.adapters import resolve_model
     from chatwright.errors import StorageError
     from chatwright.evaluation.card import add_figures, holds_our_card
+    from chatwright.evaluation.library import is_shipped
     from chatwright.hub import ModelsFolder
 
     models = ModelsFolder(settings.models_dir)
@@ -244,8 +271,19 @@ def _write_cards(output: Output, settings: Settings, evaluation: Evaluation) -> 
         folder = chosen.adapter or (chosen.path if chosen.path.is_dir() else chosen.path.parent)
         if not (holds_our_card(folder) or (models.owns(folder) and chosen.adapter is None)):
             continue
+        told = [each for each in scores if own_tasks_too or not models.owns(folder) or is_shipped(each.answered.task)]
+        if len(told) < len(scores):
+            output.say(
+                _(
+                    "The card of {model} belongs to all who use the models folder: figures of your own tasks are not written into"
+                    " it. --card writes them too.",
+                    model=name,
+                )
+            )
+        if not told:
+            continue
         try:
-            add_figures(folder, scores, how)
+            add_figures(folder, told, how)
         except StorageError as error:  # a shared models folder may be read only: the figures are printed all the same
             output.say(describe_error(error))
         else:

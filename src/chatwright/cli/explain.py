@@ -64,7 +64,7 @@ def explain(
     from chatwright.hub import ModelsFolder
 
     settings = read_settings({"device": device})
-    output.log_to_stderr(settings)
+    output.log_to_stderr(settings, warnings_only=True)
     folder = ModelsFolder(settings.models_dir)
     chosen = resolve_model(model, folder)
 

@@ -51,9 +51,11 @@ class Output:
             table.add_row(*(printable(cell) for cell in row))
         stdout_console().print(table, markup=False, highlight=False)
 
-    def log_to_stderr(self, settings: Settings) -> None:
-        """Send log records of the given level to standard error."""
-        level = "DEBUG" if self.verbose else "ERROR" if self.quiet else settings.log_level.upper()
+    def log_to_stderr(self, settings: Settings, *, warnings_only: bool = False) -> None:
+        """Send log records of the given level to standard error. `warnings_only`: for a command that says itself what goes on, so
+        that the default level is `warning`."""
+        usual = "WARNING" if warnings_only and settings.log_level == "info" else settings.log_level.upper()
+        level = "DEBUG" if self.verbose else "ERROR" if self.quiet else usual
         logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if settings.log_format == "json":
             from chatwright.cli.json_logs import JsonLines

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from chatwright.evaluation.scores import TaskScores
 from chatwright.evaluation.task import SAFETY
-from chatwright.model.card import add_safety, add_scores
+from chatwright.hub.folder import loadable_path
+from chatwright.hub.manifest import read_manifest
+from chatwright.model.card import ModelCard, add_safety, add_scores
+from chatwright.model.describe import describe_model
 from chatwright.model.folder import CARD
 
 # Cards are English whatever the user's language: hubs read them, and a figure is found again by its name.
@@ -29,9 +32,27 @@ def add_figures(folder: Path, scores: Sequence[TaskScores], how: str) -> None:
     """
     found, safety = figures(scores, how)
     if found:
-        add_scores(folder, found)
+        add_scores(folder, found, None if (folder / CARD).is_file() else new_card(folder))
     if safety:
-        add_safety(folder, safety)
+        add_safety(folder, safety, None if (folder / CARD).is_file() else new_card(folder))
+
+
+def new_card(folder: Path) -> ModelCard:
+    """Of a model that came without a card: what its files and the manifest of its pull say, as `chatwright show` does. Raises
+    InvalidModelError for a folder without a model."""
+    manifest, info = read_manifest(folder), describe_model(loadable_path(folder) or folder)
+    data: dict[str, str] = {}
+    if manifest is not None:
+        revision = f", revision {manifest.revision}" if manifest.revision else ""
+        data = {"pulled from": manifest.source + revision, "training data": "what is known of it stands there"}
+    return ModelCard(
+        title=folder.resolve().name if manifest is None else manifest.name,
+        pipeline_tag="text-generation" if info.writes_text else "feature-extraction",
+        languages=(manifest.languages if manifest is not None else ()) or info.languages,
+        license=(manifest.license if manifest is not None else None) or info.license or "unknown",
+        data=data,
+        made_here=False,
+    )
 
 
 def figures(scores: Sequence[TaskScores], how: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chatwright.errors import EvaluationError, UsageError
 from chatwright.evaluation.recital import memorisation_task
-from chatwright.evaluation.task import LANGUAGES, Task, load_task, text_task
+from chatwright.evaluation.task import LANGUAGES, Task, load_task, task_files, text_task
 from chatwright.text.dataset import Dataset
 
 SHIPPED = Path(__file__).parent / "tasks"
@@ -31,9 +31,14 @@ def safety_tasks() -> dict[str, Path]:
     }
 
 
+def is_shipped(task: Task) -> bool:
+    """Whether everybody has it; other tasks are somebody's own."""
+    return SHIPPED in task.path.parents
+
+
 def find_tasks(wanted: str, train: Dataset | None = None) -> list[Task]:
     """`a,b`: names of shipped tasks, `all`, `en`, `zh`, `bias`, `toxicity`, `memorisation` (of the dataset `train`), a TOML file
-    or its folder, a text to be scored whole. Raises EvaluationError, UsageError; two tasks of one name are refused.
+    or a folder of such files, a text to be scored whole. Raises EvaluationError, UsageError; two tasks of one name are refused.
     """
     tasks: dict[str, Task] = {}
     for each in filter(None, (part.strip() for part in wanted.split(","))):
@@ -64,7 +69,10 @@ def _found(name: str, train: Dataset | None) -> Iterator[Task]:
             raise EvaluationError("No tasks for {name} came with this installation.", name=name)
         yield from map(load_task, chosen)
     elif "\0" not in name and (path := Path(name).expanduser()).exists():
-        yield load_task(path) if path.is_dir() or path.suffix == ".toml" else text_task(path)
+        if path.is_dir():
+            yield from map(load_task, task_files(path))
+        else:
+            yield load_task(path) if path.suffix == ".toml" else text_task(path)
     else:
         nearest = difflib.get_close_matches(name, [*shipped, *SAFETY_KINDS, MEMORISATION], 3)
         raise UsageError(

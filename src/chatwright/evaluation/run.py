@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chatwright.errors import ChatwrightError, EvaluationError
-from chatwright.evaluation.backends.protocol import Labeller, Writer
+from chatwright.evaluation.backends.protocol import Labeller, Writer, room_for_prompt
 from chatwright.evaluation.examples import Example, Prompt, make_examples
 from chatwright.evaluation.journal import Journal
 from chatwright.evaluation.recital import RECITED_TOKENS, n_given, rank_of_first
@@ -95,20 +95,27 @@ def answer_with_labeller(
 
 def check_writer(writer: Writer, task: Task, examples: Sequence[Example]) -> None:
     """Raises EvaluationError where the model cannot do the task at all."""
-    if any(example.prompt.messages for example in examples) and not writer.chats:
+    check_able(writer.name, writer.chats, writer.room, task, examples)
+
+
+def check_able(name: str, chats: bool, room: int | None, task: Task, examples: Sequence[Example]) -> None:
+    """`check_writer` for a model that is not loaded yet. `room`: tokens of prompt and answer together."""
+    if any(example.prompt.messages for example in examples) and not chats:
         raise EvaluationError(
             "The task {task} asks in a chat (chat = true), and {name} has no chat template: it is a base model, which continues"
             " text. Take a task without chat, or a model that chats.",
             task=task.name,
-            name=writer.name,
+            name=name,
         )
     if task.kind in ("entities", "classify") and not task.prompt:
         raise EvaluationError(
             "The task {task} has no prompt, so only a model with a head can do it (chatwright tune --method classify or tag);"
             " {name} writes text.",
             task=task.name,
-            name=writer.name,
+            name=name,
         )
+    if room is not None and task.kind in ("generate", "entities", "instructions"):
+        room_for_prompt(task.max_tokens, name, room)
 
 
 def _check_labeller(labeller: Labeller, task: Task, examples: Sequence[Example]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from chatwright.errors import EvaluationError
+from chatwright.errors import Detail, EvaluationError
 from chatwright.i18n import _
 
 TaskKind = Literal[
@@ -114,8 +114,7 @@ def digest(data: Any) -> str:
 
 
 def load_task(path: Path) -> Task:
-    """The task in a TOML file, or in a folder that holds one TOML file. Raises EvaluationError."""
-    path = _toml_file(path)
+    """The task in a TOML file. Raises EvaluationError."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -192,10 +191,10 @@ def read_items(path: Path) -> list[Fields]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except ValueError as error:
+                    row = json.loads(line.rstrip("\r\n"))
+                except (ValueError, RecursionError) as error:
                     raise EvaluationError(
-                        "{path}, line {line}, is not JSON: {reason}", path=path, line=number, reason=error
+                        "{path}, line {line}, is not JSON: {reason}", path=path, line=number, reason=_reason(error)
                     ) from error
                 if not isinstance(row, dict):
                     raise EvaluationError(
@@ -214,17 +213,19 @@ def read_items(path: Path) -> list[Fields]:
     return rows
 
 
-def _toml_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("*.toml"))
-    if len(found) != 1:
-        raise EvaluationError(
-            "The folder {path} holds {n} task files (*.toml) where one is wanted: name the file.",
-            path=path,
-            n=len(found),
-        )
-    return found[0]
+def _reason(error: Exception) -> str:
+    """Of a line that is read alone: where in it, and not the parser's own "line 1"."""
+    if isinstance(error, json.JSONDecodeError):
+        return Detail("{what} at character {n}", what=error.msg, n=error.colno)
+    return str(error)
+
+
+def task_files(folder: Path) -> list[Path]:
+    """The tasks in a folder, by name. Raises EvaluationError where there is none."""
+    found = sorted(folder.glob("*.toml"))
+    if not found:
+        raise EvaluationError("The folder {path} holds no task file (*.toml).", path=folder)
+    return found
 
 
 def _check_settings(path: Path, raw: Fields) -> None:

@@ -176,27 +176,29 @@ def _shape(n_layer: int, width: int, vocabulary: int) -> str:
     return f"{n_layer} layers of width {width:,}, a vocabulary of {vocabulary:,}"
 
 
-def add_scores(folder: Path, scores: Mapping[str, object]) -> None:
+def add_scores(folder: Path, scores: Mapping[str, object], new: ModelCard | None = None) -> None:
     """Adds figures to the card of a model folder, or renews those of the same names; twice is as once.
 
-    Everything outside the marks of that section stays byte for byte. A folder without a card gets one; a card without the
-    section gets it at its end. Raises UsageError where there is no folder, StorageError.
+    Everything outside the marks of that section stays byte for byte. A folder without a card gets one, `new` where the caller
+    knows more than the folder's name; a card without the section gets it at its end. Raises UsageError where there is no folder,
+    StorageError.
     """
-    _add(folder, "scores", scores)
+    _add(folder, "scores", scores, new)
 
 
-def add_safety(folder: Path, figures: Mapping[str, object]) -> None:
+def add_safety(folder: Path, figures: Mapping[str, object], new: ModelCard | None = None) -> None:
     """`add_scores` for the section on bias, toxicity and memorisation."""
-    _add(folder, "safety", figures)
+    _add(folder, "safety", figures, new)
 
 
-def _add(folder: Path, block: Block, figures: Mapping[str, object]) -> None:
+def _add(folder: Path, block: Block, figures: Mapping[str, object], new: ModelCard | None) -> None:
     if not folder.is_dir():
         raise UsageError("{path} is no model folder, so it has no card to write figures into.", path=folder)
     card = folder / CARD
     try:
         if not card.is_file():
-            new = ModelCard(title=folder.resolve().name, pipeline_tag="text-generation", made_here=False)
+            title = folder.resolve().name
+            new = new or ModelCard(title=title, pipeline_tag="text-generation", made_here=False)
             write_card(folder, new.render())
         with card.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()

@@ -112,7 +112,9 @@ def _of_gguf(checkpoint: GGUFCheckpoint) -> ModelInfo:
         name=_text(metadata.get("general.name")) or checkpoint.path.stem,
         license=_text(metadata.get("general.license")),
         languages=_texts(metadata.get("general.languages")),
-        has_chat_template=_text(metadata.get("tokenizer.chat_template")) is not None,
+        # files beside it come first, as where it is loaded
+        has_chat_template=_text(metadata.get("tokenizer.chat_template")) is not None
+        or _has_template(checkpoint.path.parent),
         fills_in=metadata.get("chatwright.fim") is True,
     )
 

@@ -48,6 +48,11 @@ class EngineWriter:
         """See Writer."""
         return self.model.template is not None
 
+    @property
+    def room(self) -> int:
+        """See Writer."""
+        return self.model.context_length
+
     async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
         """See Writer."""
         context_ids = await self._context(prompt) if prompt.messages else None

@@ -48,6 +48,11 @@ class Writer(Protocol):
         """Whether it has a chat template, as far as that is known."""
         ...
 
+    @property
+    def room(self) -> int | None:
+        """Tokens of prompt and answer together, where that is known."""
+        ...
+
     async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
         """Of each continuation of a prompt."""
         ...
@@ -118,7 +123,8 @@ def room_for_prompt(max_tokens: int, name: str, context_length: int) -> int:
     """Tokens left for the prompt beside an answer. Raises EvaluationError where there are none."""
     if max_tokens >= context_length:
         raise EvaluationError(
-            "The task asks for answers of {n} tokens, but {name} holds {room} of prompt and answer together.",
+            "The task asks for answers of {n} tokens, but {name} holds {room} of prompt and answer together. Take a task of shorter"
+            " answers (max_tokens), or a model of a longer context.",
             n=max_tokens,
             name=name,
             room=context_length,

@@ -32,6 +32,7 @@ class RemoteWriter:
 
     concurrency = 8
     chats = True  # the server says if it is not so
+    room = None  # as it does here
 
     def __init__(self, url: str, model: str, key: str | None, version: str = "") -> None:
         self.url, self.name = url.rstrip("/"), model

@@ -67,6 +67,11 @@ class TransformersWriter:
         """See Writer."""
         return self.tokenizer.chat_template is not None
 
+    @property
+    def room(self) -> int:
+        """See Writer."""
+        return self.context_length
+
     async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
         """See Writer."""
         found = []
