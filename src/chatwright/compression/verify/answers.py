@@ -148,8 +148,8 @@ def _one(
             found = finding(
                 "control",
                 False,
-                "Only one side takes the text of a control token, where a user wrote it, for the token itself ({name!r}: {x}"
-                " tokens and {y}).",
+                "Not the models, the programs differ here: only one side takes the text of a control token, where a user wrote it,"
+                " for the token itself ({name!r}: {x} tokens and {y}).",
                 **sizes,
             )
         elif chat:

@@ -130,7 +130,7 @@ def _texts(a: Side, b: Side, report: Report) -> dict[str, list[int]]:
         if first is None:
             continue
         if name == CONTROL:
-            report.findings.append(_control(a, b))
+            report.findings.append(_control(a, b, ids_a, ids_b))
         elif not any(found.kind == "tokenizer" and "place" in found.params for found in report.findings):
             report.findings.append(
                 finding(
@@ -178,7 +178,7 @@ def _chats(a: Side, b: Side, report: Report) -> list[int] | None:
             continue
         if name == CONTROL:
             if not _found(report, "template") and not _found(report, "control"):
-                report.findings.append(_control(a, b))
+                report.findings.append(_control(a, b, ids_a, ids_b))
         elif not _found(report, "template"):
             report.findings.append(
                 finding(
@@ -214,14 +214,16 @@ def _encode_chat(side: Side, name: str) -> list[int] | None:
         return None
 
 
-def _control(a: Side, b: Side) -> Finding:
+def _control(a: Side, b: Side, ids_a: Sequence[int], ids_b: Sequence[int]) -> Finding:
+    """One token where the other has the letters."""
+    takes, spells = (a, b) if len(ids_a) < len(ids_b) else (b, a)
     return finding(
         "control",
         False,
-        "Only one of {a} and {b} takes the text of a control token, where a user wrote it, for the token itself. That one can be"
-        " made to believe that somebody else is speaking.",
-        a=a.label,
-        b=b.label,
+        "Not the models, the programs differ here: where a user writes the text of a control token, {takes} takes it for the token"
+        " itself, {spells} for ordinary text. Let nobody you do not trust write to {takes} directly.",
+        takes=takes.label,
+        spells=spells.label,
     )
 
 
