@@ -13,6 +13,7 @@ import typer
 from chatwright import __version__
 from chatwright.cli import models
 from chatwright.cli.app import app
+from chatwright.text.dataset import write_dataset
 from tests.cli.conftest import Run
 
 VERBS = [
@@ -174,3 +175,38 @@ def test_the_language_of_the_configuration_file_is_spoken(
     (home / "config.toml").write_text('language = "zh"\n')
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "")  # restored by monkeypatch whatever the command makes of it
     assert "还没有模型" in command("ls").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "text.txt", "--out", "taken"),
+        ("tokenizer", "train", "data", "--out", "taken"),
+        ("train", "data", "--size", "10k", "--out", "taken"),
+        ("tune", "MODEL", "data", "--method", "full", "--out", "taken"),
+        ("quantize", "MODEL", "--to", "int8", "--out", "taken"),
+        ("prune", "MODEL", "--ratio", "0.5", "--calibration", "data", "--out", "taken"),
+        ("distill", "MODEL", "MODEL", "data", "--out", "taken"),
+        ("export", "MODEL", "--to", "gguf", "--out", "taken"),
+        ("export", "MODEL", "--to", "hf", "--out", "taken"),
+        ("explain", "MODEL", "hi", "--html", "taken"),
+        ("evaluate", "MODEL", "--tasks", "text.txt", "--out", "taken"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[3:4]),
+)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_output_path_that_is_taken_is_wrong_usage_before_any_work(
+    command: Run, tiny: str, arguments: tuple[str, ...], kind: str
+) -> None:
+    """Some commands called it a failure (1), and some had said what they do, or had loaded a model, before they refused."""
+    Path("text.txt").write_text("A line of text.\n")
+    write_dataset("data", {"documents": {"train": [{"text": "A line of text."}]}})
+    taken = Path("taken") if kind == "file" else Path("taken/mine.txt")
+    taken.parent.mkdir(exist_ok=True)
+    taken.write_text("mine")
+    done = command(*(tiny if argument == "MODEL" else argument for argument in arguments))
+    assert done.code == 2, done.err
+    assert "taken" in done.err
+    assert len(done.err.splitlines()) == 1, "a sentence, and nothing before it"
+    assert taken.read_text() == "mine"
+    assert done.out == ""

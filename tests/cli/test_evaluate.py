@@ -63,7 +63,7 @@ def test_a_finished_evaluation_is_not_overwritten_and_another_one_not_mixed_in(
     assert command(*arguments).code == 0
     before = (out / "report.json").read_bytes()
     again = command(*arguments)
-    assert again.code == 1
+    assert again.code == 2
     assert "holds a finished evaluation already; nothing was changed" in again.err
     assert (out / "report.json").read_bytes() == before
     (out / "report.json").unlink()
@@ -101,12 +101,12 @@ def test_a_folder_of_something_else_is_left_alone(command: Run, tiny: str, tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     done = command("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(tmp_path / "mine"))
-    assert done.code == 1
+    assert done.code == 2
     assert "holds no evaluation; nothing was changed" in done.err
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     (tmp_path / "file").write_text("mine")
     done = command("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(tmp_path / "file"))
-    assert done.code == 1
+    assert done.code == 2
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -29,10 +29,16 @@ def test_gguf_and_back_is_the_same_model(folder: Path, command: Run) -> None:
     assert same.code == 0
     assert "THE SAME" in same.out
     assert "KL 0 " in same.out
+    assert "To prove that it is the same model: chatwright verify model.gguf hf:back" in back.err, (
+        "to be copied as it is"
+    )
     theirs = command("verify", str(folder), "hf:back", "--tokens", "4", "--json")
     assert theirs.code == 0
     report = json.loads(theirs.out)
     assert not report["differs"]
+    [control] = [found for found in report["findings"] if found["kind"] == "control"]
+    assert "the programs differ here" in control["sentence"], "an export that is perfect gives no alarm"
+    assert "hf:back takes it for the token itself" in control["sentence"]
     assert report["figures"]["max_abs"] < 1e-3
 
 
@@ -65,6 +71,7 @@ def test_a_path_that_is_there_is_refused(form: str, folder: Path, command: Run) 
     result = command("export", str(folder), "--to", form, "--out", "taken")
     assert result.code == 2
     assert "there already" in result.err
+    assert "Writing" not in result.err
     assert Path("taken").read_text() == "mine"
 
 

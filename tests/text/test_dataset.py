@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatwright.errors import InvalidDatasetError, StorageError
+from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.text.manifest import MANIFEST_FILE
 
@@ -70,7 +70,7 @@ def test_the_fingerprint_changes_exactly_when_rows_change(tmp_path: Path, datase
 
 
 def test_a_dataset_is_never_overwritten(dataset: Dataset) -> None:
-    with pytest.raises(StorageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already"):
         write_dataset(dataset.path, ROWS)
     dataset.verify()
 

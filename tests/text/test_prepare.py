@@ -355,7 +355,7 @@ def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
 def test_a_dataset_is_never_overwritten(tmp_path: Path, corpus: Path) -> None:
     dataset = prepare([corpus], tmp_path / "data", workers=1)
     before = files_of(dataset.path)
-    with pytest.raises(StorageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already"):
         prepare([corpus], tmp_path / "data", PrepareOptions(seed=1), workers=1)
     assert files_of(dataset.path) == before
 

@@ -96,8 +96,10 @@ def quantize(
     )
     settings = read_settings()
     from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.model.folder import check_new_folder
 
     output: Output = context.obj
+    check_new_folder(Path(out))  # before task scores load a model
     base = _open(model, settings)
     scorer = _scorer(output, tasks, limit, settings, base)
     with TrainingProgress(output) as progress:
@@ -160,9 +162,11 @@ def prune(
     )
     settings = read_settings()
     from chatwright.cli.training_progress import TrainingProgress
+    from chatwright.model.folder import check_new_folder
     from chatwright.training.memory import out_of_memory
 
     output: Output = context.obj
+    check_new_folder(Path(out))
     base = _open(model, settings)
     scorer = _scorer(output, tasks, limit, settings, base)
     with out_of_memory(), TrainingProgress(output) as progress:
@@ -215,8 +219,10 @@ def distill(
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.text.dataset import Dataset
     from chatwright.training.memory import out_of_memory
+    from chatwright.training.run import check_new
 
     output: Output = context.obj
+    check_new(Path(out))
     teaches, learns = (_open(name, settings) for name in (teacher, student))
     scorer = _scorer(output, tasks, limit, settings, teaches, learns)
     with out_of_memory(), TrainingProgress(output) as progress:

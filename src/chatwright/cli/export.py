@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,12 +54,12 @@ def export(
         raise UsageError("{model} is an adapter already; --adapter takes one for a base model.", model=model)
     source = Source.open(chosen.path, chosen.adapter if adapter is None else Path(adapter).expanduser())
     if form == "gguf":
-        _to_gguf(output, source, path, kind, as_json)
+        _to_gguf(output, source, path, kind, as_json, adapter or model)
     else:
-        _to_hf(output, source, path, kind, as_json)
+        _to_hf(output, source, path, kind, as_json, adapter or model)
 
 
-def _to_gguf(output: Output, source: Source, path: Path, kind: str | None, as_json: bool) -> None:
+def _to_gguf(output: Output, source: Source, path: Path, kind: str | None, as_json: bool, name: str) -> None:
     from chatwright.compression.export_gguf import TYPES, default_type, export_gguf
 
     with ExportProgress(output) as progress:
@@ -78,9 +79,7 @@ def _to_gguf(output: Output, source: Source, path: Path, kind: str | None, as_js
         return
     types = ", ".join(f"{n} × {name}" for name, n in sorted(exported.types.items()))
     output.say(_("{path}: {size} ({types}).", path=exported.path, size=format_size(exported.size_bytes), types=types))
-    output.say(
-        _("To prove that it is the same model: {command}", command=f"chatwright verify MODEL llama:{exported.path}")
-    )
+    _to_prove(output, name, f"llama:{exported.path}")
 
 
 def _notices(output: Output, exported: ExportedGGUF) -> None:
@@ -111,16 +110,24 @@ def _notices(output: Output, exported: ExportedGGUF) -> None:
         )
 
 
-def _to_hf(output: Output, source: Source, path: Path, kind: str | None, as_json: bool) -> None:
+def _to_hf(output: Output, source: Source, path: Path, kind: str | None, as_json: bool, name: str) -> None:
     from chatwright.compression.export_hf import TYPES, export_hf
+    from chatwright.model.folder import check_free
 
+    wanted = choice(kind, "--type", *TYPES)
+    check_free(path)
     output.say(_("Writing {path}…", path=path))
-    exported = export_hf(source, path, choice(kind, "--type", *TYPES))
+    exported = export_hf(source, path, wanted)
     if as_json:
         output.json({"path": str(path.resolve()), "size_bytes": exported.size_bytes, "type": exported.type})
         return
     output.say(_("{path}: {size} ({types}).", path=path, size=format_size(exported.size_bytes), types=exported.type))
-    output.say(_("To prove that it is the same model: {command}", command=f"chatwright verify MODEL hf:{path}"))
+    _to_prove(output, name, f"hf:{path}")
+
+
+def _to_prove(output: Output, *sides: str) -> None:
+    """The command with what was named here, to be copied as it is."""
+    output.say(_("To prove that it is the same model: {command}", command=shlex.join(["chatwright", "verify", *sides])))
 
 
 class ExportProgress(ProgressBar):

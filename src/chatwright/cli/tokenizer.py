@@ -54,7 +54,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Train a tokenizer on a dataset and show how many bytes a token holds in each language."""
-    from chatwright.model.folder import new_folder
+    from chatwright.model.folder import check_new_folder, new_folder
     from chatwright.model.presets import parse_size
     from chatwright.text.dataset import Dataset
     from chatwright.tokenizer.corpus import enough_bytes, sample
@@ -65,6 +65,7 @@ def train(
     output: Output = context.obj
     if pattern not in get_args(Pattern):
         raise UsageError("--pattern is qwen2 or gpt2, not {pattern!r}.", pattern=pattern)
+    check_new_folder(out)
     data = Dataset.open(dataset)
     n_bytes = sum(data.n_bytes("train", kind) for kind in data.kinds)
     choice = None

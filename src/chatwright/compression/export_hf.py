@@ -10,11 +10,10 @@ import torch
 
 from chatwright.compression.source import Source
 from chatwright.engine.tokenizers import copy_tokenizer
-from chatwright.errors import UsageError
 from chatwright.hub.manifest import pulled_license
 from chatwright.model.card import ModelCard, write_card
 from chatwright.model.checkpoint import CONFIG, GGUFCheckpoint, SafetensorsCheckpoint, read_json_object
-from chatwright.model.folder import CARD, GENERATION_CONFIG, new_folder, write_json
+from chatwright.model.folder import CARD, GENERATION_CONFIG, check_free, new_folder, write_json
 from chatwright.model.save import write_model
 
 HFType = Literal["F32", "F16", "BF16"]
@@ -38,8 +37,7 @@ def export_hf(source: Source, out: Path, kind: HFType | None = None) -> Exported
     Without `kind` weights keep the precision that they are stored in; those of a quantised GGUF become float32, which holds them
     exactly. Raises UsageError when `out` is there, StorageError, InvalidModelError for what Transformers cannot be told.
     """
-    if out.exists() or out.is_symlink():
-        raise UsageError("{path} is there already. Remove it or choose another name.", path=out)
+    check_free(out)
     chosen = kind or _stored(source)
     with new_folder(out) as whole:
         copy_tokenizer(source.checkpoint.path, whole)

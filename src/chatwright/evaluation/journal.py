@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from chatwright.errors import EvaluationError, StorageError
+from chatwright.errors import StorageError, UsageError
 from chatwright.evaluation.task import Task
 
 ITEMS, STATE, REPORT = "items.jsonl", "evaluation.json", "report.json"
@@ -30,7 +30,7 @@ class Journal:
     @classmethod
     def open(cls, folder: Path | None, request: Mapping[str, Any]) -> Journal:
         """The journal of an evaluation that `request` describes, begun or gone on with. Nothing is overwritten: raises
-        EvaluationError for a folder that holds something else, or an evaluation that is finished; StorageError.
+        UsageError for a folder that holds something else, or an evaluation that is finished; StorageError.
         """
         journal = cls(folder)
         if folder is None:
@@ -91,18 +91,18 @@ class Journal:
 
 def _check_resumable(folder: Path, request: Mapping[str, Any]) -> None:
     if (folder / REPORT).is_file():
-        raise EvaluationError(
+        raise UsageError(
             "{path} holds a finished evaluation already; nothing was changed. Choose another folder with --out.",
             path=folder,
         )
     try:
         begun = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EvaluationError(
+        raise UsageError(
             "{path} exists and holds no evaluation; nothing was changed. Choose another folder with --out.", path=folder
         ) from error
     if begun != json.loads(json.dumps(request)):
-        raise EvaluationError(
+        raise UsageError(
             "{path} holds an evaluation that was begun with other models, tasks or options; nothing was changed. Repeat its"
             " command, or choose another folder with --out.",
             path=folder,

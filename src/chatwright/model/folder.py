@@ -31,8 +31,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError("{folder} is not empty. Remove it or choose another folder.", folder=folder)
+        check_new_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             whole = Path(temporary) / "model"
@@ -56,19 +55,28 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        _check_free(path)
+        check_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
             whole = Path(temporary) / "whole"
             yield whole
             _flush(whole)
-            _check_free(path)  # again, after minutes
+            check_free(path)  # again, after minutes
             whole.rename(path)
     except OSError as error:
         raise StorageError("The model cannot be written to {folder}: {reason}", folder=path, reason=error) from error
 
 
-def _check_free(path: Path) -> None:
+def check_new_folder(folder: Path) -> None:
+    """Raises UsageError where `new_folder` would: for who says what is written before it is, or works before."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError("{folder} is not empty. Remove it or choose another folder.", folder=folder)
+    if not folder.is_dir():
+        check_free(folder)
+
+
+def check_free(path: Path) -> None:
+    """Raises UsageError where something lies at `path`."""
     if path.exists() or path.is_symlink():
         raise UsageError("{path} is there already. Remove it or choose another name.", path=path)
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import orjson
 
 from chatwright import __version__
-from chatwright.errors import InvalidDatasetError, StorageError
+from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.text.language import detect_language
 from chatwright.text.manifest import (
     KINDS,
@@ -186,11 +186,11 @@ def write_dataset(path: str | Path, rows: Mapping[Kind, Mapping[Split, Iterable[
     """Write rows in memory as a dataset: for tests, examples, and rows that other programs made.
 
     Fields that are missing are filled in: `id` and `cluster` by counting (every row its own cluster), `source` empty, `language`
-    detected. Nothing is cleaned. Raises StorageError when something already lies at `path`.
+    detected. Nothing is cleaned. Raises UsageError when something already lies at `path`.
     """
     path = Path(path)
     if path.exists():
-        raise StorageError("{path} exists already: choose another folder, or remove it first.", path=path)
+        raise UsageError("{path} exists already: choose another folder, or remove it first.", path=path)
     temporary = path.with_name(f".{path.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

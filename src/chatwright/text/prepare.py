@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from chatwright import __version__
-from chatwright.errors import InvalidDatasetError, StorageError
+from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.i18n import _
 from chatwright.machine import available_cores, memory_limit_bytes
 from chatwright.text.blocks import Blocks
@@ -82,7 +82,7 @@ def prepare(
                 dataset = Dataset.open(out)
                 if dataset.fingerprint == marker["fingerprint"]:
                     return dataset
-            raise StorageError("{path} exists already: choose another folder, or remove it first.", path=out)
+            raise UsageError("{path} exists already: choose another folder, or remove it first.", path=out)
         try:
             return _Preparation(work, out, options, progress, workers).run(inputs, held_out)
         except OSError as error:
