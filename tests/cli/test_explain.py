@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def test_the_token_to_show_closely_can_be_chosen(command: Run, tiny: str) -> Non
     refused = command("explain", tiny, PROMPT, "--max-tokens", "0", "--token", "300")
     assert refused.code == 2
     assert "no token 300" in refused.err
+    beyond = command("explain", tiny, PROMPT, "--max-tokens", "0", "--token", "999")
+    assert beyond.code == 2
+    assert re.search(r"There is no token 999: the text has (\d+), counted from 0, so that the last is", beyond.err)
+    weighed = command("explain", tiny, PROMPT, "--max-tokens", "1", "--attribution", "gradient")
+    assert "by gradient x (embedding − mean)" in weighed.out, "as docs/en/explain.md says it"
 
 
 def test_what_cannot_be_looked_at_is_one_sentence(command: Run, tiny: str, tmp_path: Path) -> None:
@@ -55,7 +61,7 @@ def test_what_cannot_be_looked_at_is_one_sentence(command: Run, tiny: str, tmp_p
         ((tiny, ""), "empty"),
         ((tiny, "word " * 600), "more than the 512"),
         ((tiny, PROMPT, "--html", str(there)), "there already"),
-        ((tiny, PROMPT, "--html", str(tmp_path / "none" / "x.html")), "no folder"),
+        ((tiny, PROMPT, "--html", str(there / "x.html")), "no folder"),
         ((tiny, PROMPT, "--answer", "x", "--max-tokens", "3"), "either"),
         ((tiny, PROMPT, "--attribution", "guess"), "occlusion, gradient"),
         ((tiny, PROMPT, "--max-tokens", "-1"), "--max-tokens"),

@@ -100,10 +100,15 @@ def test_a_file_that_is_there_is_not_overwritten(explanation: Explanation, tmp_p
     with pytest.raises(UsageError, match="is there already"):
         write_page(explanation, there)
     assert there.read_text() == "mine"
-    with pytest.raises(UsageError, match="no folder"):
-        write_page(explanation, tmp_path / "none" / "x.html")
+    with pytest.raises(UsageError, match=r"there\.html is no folder"):
+        write_page(explanation, there / "x.html")
     with pytest.raises((StorageError, UsageError)):
         write_page(explanation, tmp_path / ("x" * 300))
+
+
+def test_folders_above_the_file_are_made(explanation: Explanation, tmp_path: Path) -> None:
+    write_page(explanation, tmp_path / "new" / "deep" / "x.html")
+    assert data_of((tmp_path / "new" / "deep" / "x.html").read_text())["tokens"]
 
 
 def test_the_pages_own_sentences_exist_in_chinese() -> None:

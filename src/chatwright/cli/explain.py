@@ -50,7 +50,7 @@ def explain(
     n_answer = number(max_tokens or _DEFAULT_TOKENS, "--max-tokens", least=0, most=512, whole=True)
     n_top = number(top, "--top", least=1, most=50, whole=True)
     method = choice(attribution, "--attribution", "occlusion", "gradient")
-    place = number(token, "--token", least=0, most=511, whole=True)
+    place = number(token, "--token", least=0, most=1 << 31, whole=True)
     page = Path(html).expanduser() if html is not None else None
     if page is not None:
         from chatwright.inspection.page import check_page_path
@@ -81,7 +81,10 @@ def explain(
         )
     if place is not None and place >= len(explanation.tokens):
         raise UsageError(
-            "There is no token {n}: the text has {count}, counted from 0.", n=place, count=len(explanation.tokens)
+            "There is no token {n}: the text has {count}, counted from 0, so that the last is {last}.",
+            n=place,
+            count=len(explanation.tokens),
+            last=len(explanation.tokens) - 1,
         )
     if page is not None:
         from chatwright.inspection.page import write_page

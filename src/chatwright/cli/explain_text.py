@@ -190,7 +190,7 @@ def _attribution(explanation: Explanation, place: int) -> tuple[str, Table] | No
         table.add_row(str(position), visible(explanation.tokens[position].text), f"{score:+.3f}", bar)
     if explanation.kind == "encoder":
         return _("Which tokens shape the text's vector (cosine distance without each)"), table
-    how = _("by occlusion") if each.method == "occlusion" else _("gradient x input")
+    how = _("by occlusion") if each.method == "occlusion" else _("by gradient x (embedding − mean)")
     return _("Which tokens spoke for {token} (nats, {how}; ░: against)", token=visible(each.text), how=how), table
 
 

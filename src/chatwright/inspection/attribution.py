@@ -4,9 +4,9 @@ Occlusion (Zeiler & Fergus 2014; Li et al. 2016): each token in turn is replaced
 none in particular, and the model reads the text again; how much the log probability falls is the token's score. It measures what
 really happens, to the model with an input that it never saw in training.
 
-Gradient x input (Shrikumar et al. 2016), with that same mean as its origin (as in attribution patching, Nanda 2023): the fall to
-first order, (x - mean) * gradient, one backward pass a prediction. It misses what is saturated. Without the mean it would say
-nothing here: a norm comes first in every layer, and what is normed does not change with the length of x.
+Gradient x (embedding - mean): gradient x input (Shrikumar et al. 2016) with that same mean as its origin (as in attribution
+patching, Nanda 2023): the fall to first order, one backward pass a prediction. It misses what is saturated. Without the mean it
+would say nothing here: a norm comes first in every layer, and what is normed does not change with the length of x.
 
 In both a positive score means that the token spoke for the prediction.
 

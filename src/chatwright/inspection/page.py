@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from chatwright.errors import StorageError, UsageError
+from chatwright.errors import Detail, StorageError, UsageError
 from chatwright.i18n import Language, translate
 from chatwright.inspection.explain import Explanation
 from chatwright.inspection.tokens import Alternative
@@ -46,17 +46,20 @@ def explanation_page(explanation: Explanation, language: Language = "en") -> str
 
 
 def check_page_path(path: Path) -> None:
-    """Raises UsageError when the page would overwrite something or has no folder, StorageError for an impossible name."""
+    """Raises UsageError when the page would overwrite something or lie in a file, StorageError for an impossible name."""
     try:
         path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise StorageError("{path} cannot be written: {reason}", path=path, reason=error.strerror) from error
     else:
         raise UsageError("{path} is there already. Choose another name, or remove it.", path=path)
-    if not path.absolute().parent.is_dir():
-        raise UsageError("There is no folder {folder} to write into.", folder=path.absolute().parent)
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(
+            "{path} cannot be written: {reason}", path=path, reason=Detail("{path} is no folder", path=above)
+        )
 
 
 def write_page(explanation: Explanation, path: Path, language: Language = "en") -> None:
@@ -64,6 +67,7 @@ def write_page(explanation: Explanation, path: Path, language: Language = "en") 
     check_page_path(path)
     text = explanation_page(explanation, language)
     try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
