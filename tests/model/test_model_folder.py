@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2LMHeadModel
 from chatwright.errors import StorageError, UsageError
 from chatwright.model.card import ModelCard
 from chatwright.model.describe import describe_model
-from chatwright.model.folder import write_model_folder
+from chatwright.model.folder import new_file, new_folder, write_model_folder
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.model.presets import config_for_size
@@ -95,3 +99,32 @@ def test_a_card_says_what_a_model_is_made_of(tmp_path: Path) -> None:
     assert (info.license, info.languages) == ("unknown", ("zh", "en"))
     for said in ("base_model: 'smollm2: 135m'", "abc123", "steps: 100", "1.23 ± 0.02", "# Notes --- license: mit"):
         assert said in card.render()
+
+
+@pytest.mark.parametrize("new", [new_folder, new_file])
+def test_sigterm_leaves_nothing_half_written(
+    new: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path
+) -> None:
+    """A quantisation that a service manager ended left a hidden folder of the model's size."""
+    with pytest.raises(SystemExit) as ended, new(tmp_path / "model") as whole:  # noqa: PT012 — ended within
+        part = whole / "part" if whole.is_dir() else whole
+        part.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100):  # the handler runs between two operations
+            part.read_text()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_who_handles_sigterm_goes_on_handling_it(tmp_path: Path) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        with new_folder(tmp_path / "model") as whole:
+            os.kill(os.getpid(), signal.SIGTERM)
+            (whole / "x").write_text("whole")
+        assert received == [signal.SIGTERM]
+        assert (tmp_path / "model" / "x").read_text() == "whole"
+    finally:
+        signal.signal(signal.SIGTERM, before)

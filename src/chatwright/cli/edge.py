@@ -44,6 +44,8 @@ def run(args: Sequence[str]) -> int:
         return _wrong_usage(error)
     except (KeyboardInterrupt, Abort):
         return INTERRUPTED
+    except SystemExit as error:  # SIGTERM, after what was half written is gone
+        return error.code if isinstance(error.code, int) else FAILED
     except BrokenPipeError:
         # The reader of our output has gone (`chatwright ls | head`): nobody is left to complain to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

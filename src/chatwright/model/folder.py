@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -33,7 +36,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         check_new_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        with _swept(), TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             whole = Path(temporary) / "model"
             whole.mkdir()
             yield whole
@@ -57,7 +60,7 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         check_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+        with _swept(), TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
             whole = Path(temporary) / "whole"
             yield whole
             _flush(whole)
@@ -65,6 +68,25 @@ def new_file(path: Path) -> Iterator[Path]:
             whole.rename(path)
     except OSError as error:
         raise StorageError("The model cannot be written to {folder}: {reason}", folder=path, reason=error) from error
+
+
+@contextmanager
+def _swept() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that what is half written goes away; by itself it ends a process at once. Where
+    somebody handles it, a server or a run that saves first, that stays so."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def check_new_folder(folder: Path) -> None:
