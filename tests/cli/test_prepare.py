@@ -55,7 +55,8 @@ def test_what_surprises_in_a_small_set_is_told(command: Run, corpus: Path, tmp_p
         (corpus / f"again {number}.md").write_text(f"{STORY} Copy {number}.")
     said = command("prepare", str(corpus), "--out", str(tmp_path / "a"), "--workers", "1").err
     assert "19 of 51 rows say nearly the same as others and were left out; --near-duplicates off keeps them." in said
-    assert "of the documents is held out: of a small set 20 rows, or a fifth where that is less." in said
+    assert "Of the documents, 6 rows of 32 are held out (" in said
+    assert "and not the usual 5 %: of a small set 20 rows, or a fifth where that is less." in said
     options = ("--workers", "1", "--near-duplicates", "off", "--held-out", "0")
     said = command("prepare", str(corpus), "--out", str(tmp_path / "b"), *options).err
     assert "nearly the same" not in said

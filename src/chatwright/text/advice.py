@@ -34,8 +34,10 @@ def advice(manifest: Manifest, *, share_chosen: bool) -> Iterator[str]:
             )
         elif not share_chosen and held_out > LARGE_SHARE * total:
             yield _(
-                "{share:.0%} of the {kind} is held out: of a small set 20 rows, or a fifth where that is less. --held-out SHARE"
-                " chooses another share.",
+                "Of the {kind}, {n} rows of {total_rows} are held out ({share:.0%} of the text) and not the usual 5 %: of a small"
+                " set 20 rows, or a fifth where that is less. --held-out SHARE chooses another share.",
+                n=splits["held_out"].rows,
+                total_rows=sum(contents.rows for contents in splits.values()),
                 share=held_out / total,
                 kind=_(kind),
             )
