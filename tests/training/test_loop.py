@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from chatwright.training.checkpoint import checkpoints
 from chatwright.training.config import TrainingConfig
 from chatwright.training.history import History
 from chatwright.training.loop import train
+from chatwright.training.progress import Silent
 from chatwright.training.run import ENVIRONMENT, Run
 from chatwright.training.tensorboard import Curves
 from tests.training.toy import Toy, toy_run, weights
@@ -124,6 +125,31 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert (run.result / "model.safetensors").read_bytes() == best
     # a resume of a run that has stopped does not go on
     assert train(Toy(), settings, run).step == 10
+
+
+def test_a_final_figure_that_is_not_the_last_one_on_the_way_is_explained(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Says(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    class Glances(Toy):
+        off = 0.5
+
+        def evaluate(self, *, full: bool) -> Mapping[str, float]:
+            return {name: value + (0.0 if full else self.off) for name, value in super().evaluate(full=full).items()}
+
+    settings = config(eval_every=2)
+    found = train(Glances(), settings, toy_run(tmp_path / "run", settings), progress=Says())
+    [words] = said
+    value = found.metrics["nats"]
+    assert f"a quick look at the held-out data gave {value + 0.5:.4f}" in words
+    assert f"all of it, in float32 ({value:.4f})" in words
+    said.clear()
+    Glances.off = 0.0
+    train(Glances(), settings, toy_run(tmp_path / "same", settings), progress=Says())
+    assert not said, "nothing to explain"
 
 
 def test_divergence_names_the_documents_and_touches_nothing(tmp_path: Path) -> None:

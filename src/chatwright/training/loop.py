@@ -235,6 +235,7 @@ class _Loop:
         metrics: Mapping[str, float] = {}
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}
+            self._say_why_it_differs(metrics.get(self.objective.metric))
             self.note(MEASURED, step=self.state.best_step or self.state.step, figures=metrics)  # the card says them
             self._write_result()
             self.note(
@@ -249,6 +250,18 @@ class _Loop:
             write_report(self.run)
         metrics = self.world.from_main(metrics)
         return Result(self.state.step, metrics, self.state.best_step, stopped_early=self.state.stopped)
+
+    def _say_why_it_differs(self, value: float | None) -> None:
+        """The last figure on the way and the final one of the same weights stand below each other, and seldom agree."""
+        if value is not None and self.state.best is not None and f"{value:.4f}" != f"{self.state.best:.4f}":
+            self.progress.say(
+                _(
+                    "On the way a quick look at the held-out data gave {glance:.4f}; the figures of the result are of all of it, in"
+                    " float32 ({value:.4f}).",
+                    glance=self.state.best,
+                    value=value,
+                )
+            )
 
     def _write_result(self) -> None:
         """RUN/model, or what the objective names its result (an adapter has another layout and another name)."""

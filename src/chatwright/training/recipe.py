@@ -189,7 +189,7 @@ def fit_minutes(recipe: Recipe, cost: StepCost) -> Recipe:
     n_steps = max(1, round(left / step_s))
     reasons = dict(recipe.reasons) | {
         "n_steps": _(
-            "{minutes:g} minutes at {seconds:.2f} s a step, measured once before the first",
+            "{minutes:g} min at {seconds:.2f} s a step, measured once before the first",
             minutes=minutes,
             seconds=step_s,
         )
@@ -269,7 +269,7 @@ def _size_for(minutes: float, stats: TextStats, machine: Machine, why: dict[str,
         why["size"] = _("as much as the text can teach in {epochs} readings", epochs=MOST_EPOCHS)
         size = by_text
     else:
-        why["size"] = _("what this machine can train in {minutes:g} minutes", minutes=minutes)
+        why["size"] = _("what this machine can train in {minutes:g} min", minutes=minutes)
     return min(max(round(size), 150_000), 2_000_000_000)
 
 
