@@ -23,11 +23,13 @@ def test_a_model_is_quantised_by_name_and_its_bill_is_a_table_or_json(command: R
     assert after.split()[0] == "after"
     assert change.startswith("Perplexity ")
     assert f"chatwright complete {out}" in done.err
+    assert "Tokens/s: one conversation on this machine with threads: 1, a single measurement." in done.err
     again = command("quantize", tiny, "--to", "int4", "--out", str(out))
     assert again.code == 2
     assert "not empty" in again.err
     bare = command("quantize", tiny, "--to", "int8", "--out", str(tmp_path / "int8"), "--json")
     assert json.loads(bare.out)["after"]["bits_per_byte"] is None
+    assert json.loads(bare.out)["after"]["n_threads"] == 1
 
 
 def test_a_bill_has_task_scores_of_before_and_after_where_that_is_asked_for(

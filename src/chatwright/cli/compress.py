@@ -325,7 +325,7 @@ def _report(
         if (change := bill.perplexity_change) is not None:
             output.data(
                 _(
-                    "Perplexity {estimate:+.2%} (95 % interval {low:+.2%} to {high:+.2%}; {n} held-out documents)",
+                    "Perplexity {estimate:+.2%} (95 % interval {low:+.2%} to {high:+.2%}; held-out documents: {n})",
                     estimate=change.estimate,
                     low=change.low,
                     high=change.high,
@@ -334,6 +334,14 @@ def _report(
             )
         elif bill.after.scores is None:
             output.say(_("Without held-out text nobody can say what it costs in quality: add --text."))
+        if bill.after.n_threads is not None:
+            output.say(
+                _(
+                    "Tokens/s: one conversation on this machine with threads: {n}, a single measurement. What else runs moves it by"
+                    " a tenth and more, so small differences mean nothing.",
+                    n=bill.after.n_threads,
+                )
+            )
     for note in bill.notes:
         output.say(note)
     output.say(_('The model is in {path}. Try it: chatwright complete {path} "…"', path=made))

@@ -86,13 +86,13 @@ def _notices(output: Output, exported: ExportedGGUF) -> None:
     if exported.in_f16:
         output.say(
             _(
-                "{n} matrices have rows that do not divide into blocks of 32; they are kept in F16 ({names}).",
+                "Matrices whose rows do not divide into blocks of 32 are kept in F16: {n} ({names}).",
                 n=len(exported.in_f16),
                 names=", ".join(exported.in_f16[:3]) + ("…" if len(exported.in_f16) > 3 else ""),
             )
         )
     if exported.n_kept:
-        output.say(_("{n} tensors had this type already and were taken over block by block.", n=exported.n_kept))
+        output.say(_("Tensors that had this type already and were taken over block by block: {n}.", n=exported.n_kept))
     if exported.window is not None:
         output.say(
             _(

@@ -23,17 +23,19 @@ SCORED_CONTEXT = 512
 
 @dataclass(frozen=True)
 class Measured:
-    """One model. `size_bytes`: of its weight files; `tokens_per_s`: of one conversation, as `serve` would answer it here."""
+    """One model. `size_bytes`: of its weight files; `tokens_per_s`: of one conversation, as `serve` would answer it here, with
+    `n_threads`: measured once, beside whatever else the machine did."""
 
     size_bytes: int
     n_parameters: int
     tokens_per_s: float | None = None
     scores: DocumentScores | None = None
+    n_threads: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
         values: dict[str, Any] = {"size_bytes": self.size_bytes, "n_parameters": self.n_parameters}
-        values["tokens_per_s"] = self.tokens_per_s
+        values["tokens_per_s"], values["n_threads"] = self.tokens_per_s, self.n_threads
         values["bits_per_byte"] = None if self.scores is None else self.scores.bits_per_byte
         values["perplexity"] = None if self.scores is None else self.scores.perplexity
         return values
@@ -102,7 +104,7 @@ def score(model: GPT, documents: Sequence[EncodedDocument]) -> DocumentScores | 
 def measured(path: Path, config: ModelConfig, scores: DocumentScores | None, n_threads: int, speed: bool) -> Measured:
     """The figures of the model that lies at `path`."""
     tokens_per_s = decode_speed(path, config, n_threads) if speed else None
-    return Measured(weights_size(path), parameter_count(config), tokens_per_s, scores)
+    return Measured(weights_size(path), parameter_count(config), tokens_per_s, scores, n_threads if speed else None)
 
 
 def scored_bytes(n_parameters: int) -> int:

@@ -251,7 +251,7 @@ def _by_answers(
     scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result))]
     scores.append(score(taught_by, of_teacher))
     bill = _bill(student, tuned.result, teacher, scores, n_threads, options)
-    bill = replace(bill, notes=[_("The teacher's {n} answers are in {path}.", n=len(rows["train"]), path=answers)])
+    bill = replace(bill, notes=[_("The teacher's answers ({n}) are in {path}.", n=len(rows["train"]), path=answers)])
     write_json(out / BILL, bill.to_dict())
     return Distilled(out, tuned.result, bill)
 

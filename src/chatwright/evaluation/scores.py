@@ -113,7 +113,7 @@ def score(answered: Answered, overlap: Overlap | None = None) -> TaskScores:
         )
     n_cut = sum(bool(result.get("n_cut")) for result in answered.results)
     if n_cut:
-        notes.append(_("{n} prompts were too long for the context and lost their beginning.", n=n_cut))
+        notes.append(_("Prompts that were too long for the context and lost their beginning: {n}.", n=n_cut))
     clean: dict[str, Interval] = {}
     if overlap is not None:
         notes += _overlap_notes(answered, overlap)
@@ -367,7 +367,7 @@ def _overlap_notes(answered: Answered, overlap: Overlap) -> list[str]:
     if len(overlap.items) == len(answered.examples):
         notes.append(_("All of them do: what this score says is how well the model remembers, not what it can."))
     if overlap.n_too_short:
-        notes.append(_("{n} items are too short to be looked for.", n=overlap.n_too_short))
+        notes.append(_("Items that are too short to be looked for: {n}.", n=overlap.n_too_short))
     return notes
 
 

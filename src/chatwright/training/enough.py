@@ -61,13 +61,13 @@ def _too_few_steps(
     }
     if (smaller := _size_for_the_minutes(stats, recipe, machine, world)) is None:
         return UsageError(
-            "{minutes:g} minutes are {n_steps} steps of {n_parameters} parameters on this machine, too few to learn anything."
-            " Give --minutes {needed} or more.",
+            "{minutes:g} min are enough for {n_steps} steps of {n_parameters} parameters on this machine, too few to learn"
+            " anything. Give --minutes {needed} or more.",
             **said,
         )
     return UsageError(
-        "{minutes:g} minutes are {n_steps} steps of {n_parameters} parameters on this machine, too few to learn anything. Give"
-        " --minutes {needed} or more, or take --size {smaller} or smaller.",
+        "{minutes:g} min are enough for {n_steps} steps of {n_parameters} parameters on this machine, too few to learn anything."
+        " Give --minutes {needed} or more, or take --size {smaller} or smaller.",
         **said,
         smaller=smaller,
     )
