@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from chatwright.compression import answers
 from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
 from chatwright.compression.texts import held_out_documents
@@ -76,6 +77,39 @@ def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[
 def questions_in(folder: Path) -> Dataset:
     rows: list[dict[str, Any]] = [{"messages": chat(f"What is {n}?", "Never read.")} for n in range(4)]
     return write_dataset(folder, {"conversations": {"train": rows[:3], "held_out": rows[3:]}})
+
+
+def test_by_answers_the_teacher_goes_on_where_it_was_interrupted(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatwright.compression.answers.ASKED_AT_ONCE", 1)
+    chats, options = questions_in(tmp_path / "chats"), {"by": "answers", "epochs": 1.0, "max_tokens": 12}
+    options["measure"] = False
+    run(models, chats, tmp_path / "whole", **options)
+    asked: list[int] = []
+    real = answers.generate_answers
+
+    def interrupted(*args: Any, **more: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    monkeypatch.setattr("chatwright.compression.answers.generate_answers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(models, chats, tmp_path / "run", **options)
+    kept = tmp_path / "run-answers.partial"
+    kept.write_bytes(kept.read_bytes() + b'{"split": "tra')  # a line that was cut off
+    with pytest.raises(UsageError, match="answers of another teacher"):
+        run((models[1], models[1]), chats, tmp_path / "run", **options)
+    done = run(models, chats, tmp_path / "run", **options)
+    assert done.result is not None
+    assert len(asked) == 5, "of four questions two were answered, and the third was asked twice"
+    assert not kept.exists()
+    texts = [
+        list(Dataset.open(tmp_path / f"{name}-answers").rows("train", "conversations")) for name in ("run", "whole")
+    ]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("smaller", ["teacher", "student"])

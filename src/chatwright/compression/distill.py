@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from chatwright.compression.answers import answered
 from chatwright.compression.bill import Bill, Measured, measured, score
 from chatwright.compression.continued import (
     STEPS,
@@ -26,15 +27,12 @@ from chatwright.compression.distillation import Distillation, check_same_vocabul
 from chatwright.compression.quantize import scored_documents
 from chatwright.errors import ChatwrightError, InvalidDatasetError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
-from chatwright.evaluation.generate import generate_answers
 from chatwright.i18n import _
 from chatwright.model.card import ModelCard
 from chatwright.model.config import parameter_count
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
 from chatwright.text.dataset import Dataset, write_dataset
-from chatwright.text.manifest import SPLITS, Split
-from chatwright.tokenizer.chat import encode_chat
 from chatwright.training.base_model import BaseModel
 from chatwright.training.progress import Progress, Silent
 from chatwright.training.run import Run, check_new, write_json
@@ -44,7 +42,6 @@ from chatwright.training.tune_recipe import TuneOptions, check_kind
 By = Literal["logits", "answers"]
 WAYS: tuple[By, ...] = get_args(By)
 BILL = "bill.json"
-ASKED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,13 +226,17 @@ def _by_answers(
             path=answers,
         )
     taught_by = load_decoder(teacher)
-    rows: dict[Split, list[dict[str, Any]]] = {
-        split: list(_answered(taught_by, teacher, dataset, split, options, progress)) for split in SPLITS
-    }
+    kept = out.with_name(f"{out.name}-answers.partial")
+    try:
+        rows = answered(taught_by, teacher, dataset, options.max_tokens, kept, progress)
+    except KeyboardInterrupt:
+        progress.say(_("Stopped; what was answered is kept, and the same command goes on from there."))
+        raise
     if not rows["train"]:
+        kept.unlink()
         raise InvalidDatasetError("The teacher answered none of the questions of {path}.", path=dataset.path)
-    out.parent.mkdir(parents=True, exist_ok=True)
     written = write_dataset(answers, {"conversations": rows})
+    kept.unlink()
     tuned = start_tuning(
         student,
         written,
@@ -254,36 +255,3 @@ def _by_answers(
     bill = replace(bill, notes=[_("The teacher's answers ({n}) are in {path}.", n=len(rows["train"]), path=answers)])
     write_json(out / BILL, bill.to_dict())
     return Distilled(out, tuned.result, bill)
-
-
-def _answered(
-    model: GPT, teacher: BaseModel, dataset: Dataset, split: Split, options: DistillOptions, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    """Conversations up to the last question, with the teacher's answer behind it; those it has nothing to say to are left out."""
-    side = teacher.chat()
-    rows = list(dataset.rows(split, "conversations"))
-    progress.stage(_("The teacher answers"), len(rows))
-    asked: list[tuple[dict[str, Any], list[dict[str, Any]], list[int]]] = []
-    for row in rows:
-        messages = [m for m in row["messages"] if isinstance(m.get("content"), str)]
-        while messages and messages[-1].get("role") != "user":
-            messages.pop()
-        if messages:
-            asked.append((row, messages, list(encode_chat(side.tokenizer, side.template, messages))))
-    for start in range(0, len(asked), ASKED_AT_ONCE):
-        some = asked[start : start + ASKED_AT_ONCE]
-        answers = generate_answers(
-            model,
-            [ids for _row, _messages, ids in some],
-            max_tokens=min(options.max_tokens, model.config.context_length // 2),
-            stop_ids=side.tokenizer.eos_ids,
-        )
-        for (row, messages, _ids), answer in zip(some, answers, strict=True):
-            text = side.tokenizer.decode(answer.ids, continuing=True).strip()
-            if text:
-                reply = {"role": "assistant", "content": text}
-                yield {
-                    "id": row["id"], "source": row["source"], "language": row["language"], "cluster": row["cluster"],
-                    "messages": [*messages, reply],
-                }  # fmt: skip
-        progress.advance(start + len(some))
