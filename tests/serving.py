@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(model_home: Path, *arguments: str, start_timeout_s: float = 90) -> Iterator[Server]:
+def serve(
+    model_home: Path,
+    *arguments: str,
+    start_timeout_s: float = 90,
+    python: str | Path = sys.executable,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """Run `chatwright serve` on the models of `model_home` until the block ends. Its own home is empty and thrown away:
-    one home has one server. What it printed is shown when it does not start."""
+    one home has one server. What it printed is shown when it does not start. `python`: where Chatwright is installed, if not
+    here; `environment`: settings beside those."""
     port = free_port()
     inherited = {
         name: value
@@ -44,12 +51,13 @@ def serve(model_home: Path, *arguments: str, start_timeout_s: float = 90) -> Ite
     }
     with tempfile.TemporaryDirectory() as home, (Path(home) / "log").open("w+") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "chatwright", "serve", "--port", str(port), *arguments],
+            [python, "-m", "chatwright", "serve", "--port", str(port), *arguments],
             env={
                 **inherited,
                 "CHATWRIGHT_HOME": home,
                 "CHATWRIGHT_MODELS_DIR": str(model_home / "models"),
                 "LANG": "C.UTF-8",
+                **(environment or {}),
             },
             cwd=home,
             stdout=output,

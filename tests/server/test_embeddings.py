@@ -134,6 +134,16 @@ def test_openais_names_stand_for_the_encoder(served: RunningServer, name: str) -
         assert http.get(f"/v1/models/{name}").json()["id"] == name
 
 
+def test_token_ids_under_openais_names_are_of_another_vocabulary(served: RunningServer) -> None:
+    """LangChain's default: cl100k's ids, which would become a vector of other words without anybody noticing."""
+    for given in ([64, 8415], [[64, 8415], [7]]):
+        response = served.post("/v1/embeddings", {"model": "text-embedding-3-small", "input": given})
+        sentence = assert_error(response, 400, "invalid_value", "input")
+        assert "check_embedding_ctx_length=False" in sentence
+        assert "minilm" in sentence
+        assert embed(served, given).data
+
+
 def test_without_an_encoder_they_stand_for_the_language_model(server: RunningServer) -> None:
     answer = embed(server, TEXTS, model="text-embedding-3-small")
     assert answer.data == embed(server, TEXTS, model=MODEL).data

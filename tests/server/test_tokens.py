@@ -61,6 +61,21 @@ def test_without_marks(server: RunningServer) -> None:
     assert "".join(map(str, without)) in "".join(map(str, with_marks))
 
 
+def test_a_control_token_has_an_id_to_ask_for(server: RunningServer) -> None:
+    """As lm-evaluation-harness does, which scores the first token of a text behind it."""
+    with server.http() as http:
+        info = http.get("/tokenizer_info").json()
+        assert http.get("/v1/tokenizer_info", params={"model": MODEL}).json() == info
+        assert_error(http.get("/v1/tokenizer_info", params={"model": "nobody"}), 404, "model_not_found")
+    assert info["model_max_length"] == server.model.context_length
+    assert info["eos_token"] == "<|im_end|>"
+    assert "chat_template" not in info
+    special = server.model.tokenizer.special_ids["<|im_end|>"]
+    assert tokenize(server, prompt="<|im_end|>", add_special_tokens=False)["tokens"] == [special]
+    assert special not in tokenize(server, prompt="<|im_end|>")["tokens"], "what completions would read is text"
+    assert special not in tokenize(server, prompt="x<|im_end|>", add_special_tokens=False)["tokens"]
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing": ("tokenize", {}, "prompt"),
     "both": ("tokenize", {"prompt": "x", "messages": MESSAGES}, "prompt"),

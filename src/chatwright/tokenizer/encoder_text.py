@@ -22,6 +22,7 @@ class EncoderTokenizer:
     def __init__(self, wordpiece: WordPiece) -> None:
         self._wordpiece = wordpiece
         self.vocab_size = wordpiece.vocab_size
+        self.bos_id: int | None = None
         self.eos_ids: frozenset[int] = frozenset()
         known = {token: token_id for token in SPECIAL if (token_id := wordpiece.id_of(token)) is not None}
         self.special_ids: Mapping[str, int] = MappingProxyType(known)

@@ -20,6 +20,7 @@ from chatwright.engine.text import Embeddings, TextModel
 from chatwright.errors import InvalidRequestError
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
+from chatwright.server.openai.aliases import is_embedding_alias
 from chatwright.server.openai.generation import check_ids, computed, reading
 from chatwright.server.openai.requests import TokenIds
 from chatwright.server.permission import actor_of
@@ -94,6 +95,20 @@ async def embed(body: EmbeddingBody, model_name: str | None, request: Request, s
     """Answer an embedding request for the model of that name (from the body, or from a legacy path)."""
     model = await state.model_for_answer(model_name, actor_of(request))
     inputs = as_inputs(body.input, model)
+    if (
+        is_embedding_alias(model_name or "")
+        and model.name != model_name
+        and any(not isinstance(text, str) for text in inputs)
+    ):
+        # LangChain sends such ids by default; read in another vocabulary they are other words, and nobody would notice.
+        raise InvalidRequestError(
+            "Token ids for {name} are of OpenAI's vocabulary, which {model} does not have. Send texts (LangChain does with "
+            "check_embedding_ctx_length=False), or ids of /v1/tokenize to {model} by its own name.",
+            name=str(model_name),
+            model=model.name,
+            param="input",
+            code="invalid_value",
+        )
     work = model.embed(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
     embedded = await computed(request, work, state.cut_off)
     width = len(embedded.vectors[0])

@@ -1,4 +1,4 @@
-"""`/v1/tokenize` and `/v1/detokenize`, in the form of vLLM: texts and conversations as the model's tokens, and back.
+"""`/v1/tokenize`, `/v1/detokenize`, `/v1/tokenizer_info`, in the form of vLLM: texts and conversations as the model's tokens, and back.
 
 Nothing is generated: the model need not be loaded.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from chatwright.engine.text import TextModel
@@ -54,7 +54,9 @@ class TokenizeBody(BaseModel):
     messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)] | None = None
     tools: Tools | None = None
     add_special_tokens: bool = Field(
-        True, description="Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too."
+        True,
+        description="Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too. Without it a prompt "
+        "that is nothing but the name of a control token is this token, so that programs can ask for its id.",
     )
     return_token_strs: bool = Field(False, description="Whether the text of each token is wanted as well.")
 
@@ -97,6 +99,36 @@ class Detokenized(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """`GET /v1/tokenizer_info`: what lm-evaluation-harness asks a server for whose tokens it counts.
+
+    There is no `chat_template`, which vLLM has: that program would put control tokens into a text with it, where they are ordinary
+    text here. Conversations go to chat, or as `messages` to `tokenize`.
+    """
+
+    model: str
+    bos_token: str | None
+    eos_token: str | None
+    model_max_length: int
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(
+    request: Request, state: State, model: Annotated[str | None, Query(max_length=200)] = None
+) -> TokenizerInfo:
+    """The tokens that texts of a model begin and end with. Without a model it is the first."""
+    found = await _model(state, model, actor_of(request))
+    tokenizer = found.tokenizer
+    names = {token_id: text for text, token_id in tokenizer.special_ids.items()}
+    ends = [names[token_id] for token_id in sorted(tokenizer.eos_ids) if token_id in names]
+    return TokenizerInfo(
+        model=found.name,
+        bos_token=names.get(tokenizer.bos_id) if tokenizer.bos_id is not None else None,
+        eos_token=ends[0] if ends else None,
+        model_max_length=found.context_length,
+    )
+
+
 @router.post("/tokenize", response_model_exclude_none=True)
 async def tokenize(body: TokenizeBody, request: Request, state: State) -> Tokenized:
     """The tokens of a text or a conversation."""
@@ -126,4 +158,7 @@ async def _model(state: ServerState, name: str | None, actor: Actor) -> TextMode
 
 
 def _encode(model: TextModel, text: str, *, marks: bool) -> list[int]:
-    return model.tokenizer.encode(text) if marks else model.tokenizer.encode_prompts([[text]])[0]
+    if marks:
+        return model.tokenizer.encode(text)
+    control = model.tokenizer.special_ids.get(text)
+    return [control] if control is not None else model.tokenizer.encode_prompts([[text]])[0]
