@@ -321,13 +321,20 @@ def test_previous_responses_are_remembered(http: httpx.Client) -> None:
     assert text_of(third) == same["choices"][0]["message"]["content"]
     assert third["usage"]["input_tokens"] == same["usage"]["prompt_tokens"], "instructions are not carried over"
     listed = ResponseItemList.model_validate(http.get(f"/v1/responses/{third['id']}/input_items").json())
-    assert len(listed.data) == 1
+    assert [item.role for item in listed.data] == ["user", "assistant", "user", "assistant", "user"], "newest first"
+    said = ["".join(part.text for part in item.content) for item in reversed(listed.data)]
+    assert said == [message["content"] for message in messages]
+    pages = http.get(f"/v1/responses/{third['id']}/input_items", params={"limit": 2, "after": listed.data[1].id}).json()
+    assert [item["id"] for item in pages["data"]] == [item.id for item in listed.data[2:4]]
+    assert pages["has_more"] is True
     by_hand = respond(http, input=messages, max_output_tokens=10, store=False)
     assert text_of(by_hand) == text_of(third)
     assert http.delete(f"/v1/responses/{second['id']}").json()["deleted"] is True
     gone = http.post("/v1/responses", json={"model": MODEL, "input": "x", "previous_response_id": third["id"]})
     assert_error(gone, 400, "previous_response_not_found", "previous_response_id")
     assert_error(http.get(f"/v1/responses/{second['id']}"), 404)
+    left = http.get(f"/v1/responses/{third['id']}/input_items").json()["data"]
+    assert [item["content"][0]["text"] for item in left] == ["And now?"], "what was deleted is in no list"
 
 
 def test_items_can_be_referred_to(http: httpx.Client) -> None:
@@ -394,7 +401,7 @@ def test_a_function_is_called_and_its_result_read(client: openai.OpenAI) -> None
     by_hand = client.responses.create(model=MODEL, input=history, temperature=0, max_output_tokens=8, store=False)
     assert by_hand.output_text == answer.output_text
     items = client.responses.input_items.list(answer.id).data
-    assert [item.type for item in items] == ["function_call_output"]
+    assert [item.type for item in items] == ["function_call_output", "function_call", "message"]
 
 
 def test_calls_are_streamed(http: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""`/v1/tokenize`, `/v1/detokenize`, `/v1/tokenizer_info`, in the form of vLLM: texts and conversations as the model's tokens, and back.
+"""`/v1/tokenize`, `/v1/detokenize`, `/v1/tokenizer_info`, in the form of vLLM: texts and chats as the model's tokens, and back.
 
 Nothing is generated: the model need not be loaded.
 """

@@ -88,24 +88,9 @@ async def history(session: AsyncSession, actor: Actor, response_id: str) -> list
             param="previous_response_id",
             code="previous_response_not_finished",
         )
-    chain = select(ResponseRow.id, ResponseRow.previous_id, literal(0).label("back")).where(ResponseRow.id == row.id)
-    steps = chain.cte("chain", recursive=True)
-    further = (
-        select(ResponseRow.id, ResponseRow.previous_id, (steps.c.back + 1).label("back"))
-        .join(steps, ResponseRow.id == steps.c.previous_id)
-        .where(steps.c.back < MAX_CHAIN, ResponseRow.user_id.is_not_distinct_from(row.user_id))
-    )
-    steps = steps.union_all(further)
-    links = (await session.execute(select(steps.c.id, steps.c.previous_id).order_by(steps.c.back.desc()))).all()
-    if links and links[0][1] is not None:
-        raise _no_previous(links[0][1])
-    query = (
-        select(ResponseItemRow.id, ResponseItemRow.content)
-        .join(steps, ResponseItemRow.response_id == steps.c.id)
-        .order_by(steps.c.back.desc(), ResponseItemRow.number)
-        .limit(MAX_ITEMS + 1)
-    )
-    items = [KeptItem(*found) for found in (await session.execute(query))]
+    missing, items = await _chain(session, row.id, row.user_id)
+    if missing is not None:
+        raise _no_previous(missing)
     if len(items) > MAX_ITEMS:
         raise InvalidRequestError(
             "This conversation has more than {n} items: begin a new one.",
@@ -114,6 +99,36 @@ async def history(session: AsyncSession, actor: Actor, response_id: str) -> list
             code="invalid_value",
         )
     return items
+
+
+async def input_of(session: AsyncSession, row: ResponseRow) -> list[KeptItem]:
+    """What the model read: all that was said before, as far as it is still there, then what was said to it in this response."""
+    before = (await _chain(session, row.previous_id, row.user_id))[1] if row.previous_id is not None else []
+    return [*before, *await items_of(session, row, is_output=False)]
+
+
+async def _chain(session: AsyncSession, response_id: str, user_id: str | None) -> tuple[str | None, list[KeptItem]]:
+    """(the id of the response that is missing at its beginning, or None; everything said up to the end of this one, in order, at
+    most MAX_ITEMS + 1)."""
+    chain = select(ResponseRow.id, ResponseRow.previous_id, literal(0).label("back")).where(
+        ResponseRow.id == response_id, ResponseRow.user_id.is_not_distinct_from(user_id)
+    )
+    steps = chain.cte("chain", recursive=True)
+    further = (
+        select(ResponseRow.id, ResponseRow.previous_id, (steps.c.back + 1).label("back"))
+        .join(steps, ResponseRow.id == steps.c.previous_id)
+        .where(steps.c.back < MAX_CHAIN, ResponseRow.user_id.is_not_distinct_from(user_id))
+    )
+    steps = steps.union_all(further)
+    links = (await session.execute(select(steps.c.id, steps.c.previous_id).order_by(steps.c.back.desc()))).all()
+    query = (
+        select(ResponseItemRow.id, ResponseItemRow.content)
+        .join(steps, ResponseItemRow.response_id == steps.c.id)
+        .order_by(steps.c.back.desc(), ResponseItemRow.number)
+        .limit(MAX_ITEMS + 1)
+    )
+    items = [KeptItem(*found) for found in (await session.execute(query))]
+    return links[0][1] if links else None, items
 
 
 async def find_item(session: AsyncSession, actor: Actor, item_id: str) -> KeptItem | None:

@@ -194,10 +194,10 @@ async def list_input_items(
     limit: Limit = 20,
     order: Order = "desc",
 ) -> Response:
-    """What was said to the model in this response; what was said before is in the responses before it."""
+    """What the model read for this response: what was said before it, in the responses that it goes on from, and in it."""
     async with database.read() as session:
         row = await rows.find_response(session, actor, response_id)
-        items = contents(await rows.items_of(session, row, is_output=False))
+        items = contents(await rows.input_of(session, row))
     if order == "desc":
         items.reverse()
     if after is not None:
