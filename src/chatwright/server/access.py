@@ -127,8 +127,6 @@ class AccessControl:
 
     async def _actor(self, method: str, path: str, headers: Headers) -> Actor:
         """Who asks; NOBODY only where everybody may. Raises WireError."""
-        # A browser's preflight carries no key; it reaches the CORS middleware, or nothing.
-        preflight = method == "OPTIONS" and headers.get("origin") in self.allowed_origins
         if self.accounts is None and self.api_key is None:
             refusal = self._refuse_foreign(headers)
             if refusal:
@@ -140,7 +138,7 @@ class AccessControl:
         actor = self._actor_of_server(headers)
         if actor is NOBODY and self.accounts is not None and (path in ENTRANCES or not is_open):
             actor = await self._actor_of_account(self.accounts, method, path, headers)
-        if actor is NOBODY and not preflight and not is_open:
+        if actor is NOBODY and not is_open:
             raise WireError(
                 401, self._how_to_come_in(headers), code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
             )

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -24,6 +23,7 @@ from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
+from chatwright.server.cross_origin import CrossOrigin
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
 from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.form import FORM_BYTES
@@ -120,16 +120,10 @@ def create_app(
     include_routes(app)
     pages.install_pages(app, pages.web_folder())
 
-    # The last one added is the outermost: what each request leaves, headers on every answer, who may come in, how much may be sent.
+    # The last one added is the outermost: what each request leaves, headers on every answer, what pages of named origins may read, who
+    # may come in, how much may be sent.
     bounds = Bounds(settings.body_limit_bytes, settings.read_timeout_s, settings.read_timeout_s)
     app.add_middleware(BodyLimit, bounds=bounds, others=_bounds_of_files(settings))
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-        )
     app.add_middleware(
         AccessControl,
         api_key=settings.api_key,
@@ -139,6 +133,8 @@ def create_app(
         public_url=settings.public_url,
     )
     app.add_middleware(CrashGuard)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(ResponseHeaders)
     level = logging.INFO if settings.log_format == "json" else logging.DEBUG
     app.add_middleware(Observation, metrics=state.meter.metrics, level=level)
