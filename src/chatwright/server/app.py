@@ -120,8 +120,8 @@ def create_app(
     include_routes(app)
     pages.install_pages(app, pages.web_folder())
 
-    # The last one added is the outermost: what each request leaves, headers on every answer, what pages of named origins may read, who
-    # may come in, how much may be sent.
+    # The last one added is the outermost: what each request leaves, headers on every answer, what pages of other origins may read,
+    # who may come in, how much may be sent.
     bounds = Bounds(settings.body_limit_bytes, settings.read_timeout_s, settings.read_timeout_s)
     app.add_middleware(BodyLimit, bounds=bounds, others=_bounds_of_files(settings))
     app.add_middleware(

@@ -116,7 +116,9 @@ async def list_fine_tunes(actor: Trainer, jobs: NeedJobs, state: State) -> FineT
     async with jobs.database.read() as session:
         rows, _ = await own.list_jobs(session, actor, after=None, limit=MOST_LISTED)
     organization = state.settings.organization
-    return FineTunes(data=[await _fine_tune(job, actor, jobs, organization, events=False) for job in reversed(rows)])
+    return FineTunes(
+        object="list", data=[await _fine_tune(job, actor, jobs, organization, events=False) for job in reversed(rows)]
+    )
 
 
 @router.get("/fine-tunes/{job_id}", response_model_exclude_unset=True)
@@ -140,7 +142,7 @@ async def list_fine_tune_events(
         return await events_as_they_happen(job_id, request, actor, state, jobs, _event)  # type: ignore[return-value]
     async with jobs.database.read() as session:
         rows = await own.all_events(session, actor, job_id, limit=MOST_EVENTS)
-    return FineTuneEvents(data=[_event(row) for row in rows])
+    return FineTuneEvents(object="list", data=[_event(row) for row in rows])
 
 
 async def _fine_tune(job: Job, actor: Actor, jobs: Jobs, organization: str, *, events: bool) -> FineTune:
