@@ -189,7 +189,7 @@ def test_vectors(api: Api, loop: asyncio.Runner) -> None:
 
 
 def test_tokens_of_openais_vocabulary_are_not_taken_for_ours(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `check_embedding_ctx_length=False` LangChain sends ids of another vocabulary, whose vectors would be of other texts."""
+    """Without `check_embedding_ctx_length=False` LangChain sends ids of another vocabulary: vectors of other texts."""
     core = pytest.importorskip("llama_index.core")  # brings OpenAI's vocabulary along, which is fetched otherwise
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(core.__file__).parent / "_static" / "tiktoken_cache"))
     embeddings = OpenAIEmbeddings(model="text-embedding-3-small", base_url=api.url, api_key=TOKEN, max_retries=0)
