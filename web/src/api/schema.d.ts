@@ -129,6 +129,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tokenizer_info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tokenizer Info
+         * @description The tokens that texts of a model begin and end with. Without a model it is the first.
+         */
+        get: operations["tokenizer_info_v1_tokenizer_info_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tokenize": {
         parameters: {
             query?: never;
@@ -1026,7 +1046,7 @@ export interface paths {
         };
         /**
          * List Input Items
-         * @description What was said to the model in this response; what was said before is in the responses before it.
+         * @description What the model read for this response: what was said before it, in the responses that it goes on from, and in it.
          */
         get: operations["list_input_items_v1_responses__response_id__input_items_get"];
         put?: never;
@@ -6627,7 +6647,7 @@ export interface components {
             tools?: components["schemas"]["ToolBody"][] | null;
             /**
              * Add Special Tokens
-             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
+             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too. Without it a prompt that is nothing but the name of a control token is this token, so that programs can ask for its id.
              * @default true
              */
             add_special_tokens: boolean;
@@ -6651,6 +6671,23 @@ export interface components {
             tokens: number[];
             /** Token Strs */
             token_strs?: string[] | null;
+        };
+        /**
+         * TokenizerInfo
+         * @description `GET /v1/tokenizer_info`: what lm-evaluation-harness asks a server for whose tokens it counts.
+         *
+         *     There is no `chat_template`, which vLLM has: that program would put control tokens into a text with it, where they are ordinary
+         *     text here. Conversations go to chat, or as `messages` to `tokenize`.
+         */
+        TokenizerInfo: {
+            /** Model */
+            model: string;
+            /** Bos Token */
+            bos_token: string | null;
+            /** Eos Token */
+            eos_token: string | null;
+            /** Model Max Length */
+            model_max_length: number;
         };
         /**
          * ToolBody
@@ -7358,6 +7395,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenizer_info_v1_tokenizer_info_get: {
+        parameters: {
+            query?: {
+                model?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenizerInfo"];
                 };
             };
             /** @description Client Error */
