@@ -1,5 +1,6 @@
 """Moderation: which of OpenAI's categories of harmful content a text falls into, in English and Chinese.
 
 A linear classifier over words, and over what kinds of words stand near each other (`data/lexicon.txt`); trained by
-`scripts/train_moderation.py` on the labelled sentences in `data`. NumPy only, no model to load, a fraction of a millisecond a sentence.
+`scripts/train_moderation.py` on the labelled sentences in `data`. It needs NumPy
+only, and a fraction of a millisecond a sentence.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +61,14 @@ class Classifier:
         rows = self._rows
         some = [rows[name] for name in of_words if name in rows]
         kinds = [rows[name] for name in of_kinds if name in rows]
-        logits_C = self.bias_C + self.weights_FC[kinds].sum(axis=0)
+        logits_C: NDArray[np.float32] = self.bias_C + self.weights_FC[kinds].sum(axis=0)
         if some:
             logits_C += self.weights_FC[some].sum(axis=0) / math.sqrt(len(of_words))
         return logits_C
+
+    def nearness(self, words: Sequence[str]) -> float:
+        """The highest share of its threshold that a category reaches in one window; from 1 on it is flagged."""
+        return float(((1.0 / (1.0 + np.exp(-self.logits(words)))) / self.thresholds_C).max())
 
     def verdict(self, logits_C: NDArray[np.float32]) -> Verdict:
         """A category is at least as probable as those within it."""
@@ -76,7 +80,7 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """Write both files; the same classifier gives the same bytes."""
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights_FC.astype(np.float16),
             "bias": self.bias_C.astype(np.float32),
             "thresholds": self.thresholds_C.astype(np.float32),

@@ -27,4 +27,4 @@ def counts(sentences: Sequence[Sentence], found: Iterable[frozenset[str]], figur
 def f1(sums_R3: NDArray[np.float64]) -> NDArray[np.float64]:
     """From sums of `counts`, for each row; 0 where there is nothing to find and nothing was found."""
     hits, wrong, missed = sums_R3.T
-    return 2 * hits / np.maximum(1.0, 2 * hits + wrong + missed)
+    return np.asarray(2 * hits / np.maximum(1.0, 2 * hits + wrong + missed), dtype=np.float64)
