@@ -127,6 +127,11 @@ class Settings(BaseSettings):
     # Stands in the names of their results: ft:MODEL:ORGANIZATION:SUFFIX:ID.
     organization: str = Field(default="chatwright", pattern=r"^[A-Za-z0-9-]{1,40}$")
 
+    # Harmful requests are refused and harmful answers ended (docs/en/moderation.md). `moderation_model`: the folder of one's own
+    # classifier.
+    moderate: bool = False
+    moderation_model: AbsolutePath | None = None
+
     body_limit_bytes: int = Field(default=16 * _MIB, ge=1024)
     # Of one file, in one piece and in parts; of all files of one user.
     file_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=512 * _MIB, ge=1024)

@@ -68,6 +68,10 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    moderate: Annotated[
+        bool,
+        typer.Option("--moderate", help="Refuse requests, and end answers, that moderation classifies as harmful."),
+    ] = False,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,6 +94,7 @@ def serve(
             "device": device,
             "quantization": quantization,
             "memory_limit": memory_limit,
+            "moderate": moderate or None,
         }
     )
     output.log_to_stderr(settings)

@@ -79,15 +79,16 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class TextFinish:
-    """Choice `index` is over. "stop": end token, stop string or complete grammar; "length": max_tokens; "abort": from outside.
+    """Choice `index` is over. "stop": end token, stop string or complete grammar; "length": max_tokens; "abort": from outside;
+    "content_filter": by the request's `watch`.
 
-    `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string cut off. `end_token`
-    is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its cache.
-    `stop`: the stop string that ended it, if one did.
+    `n_tokens` counts the tokens whose text was delivered: neither an end token nor what a stop string or a watch cut off.
+    `end_token` is the end token, if one came; its text is "". `reused_tokens`: tokens of the prompt that the engine had in its
+    cache. `stop`: the stop string that ended it, if one did.
     """
 
     index: int
-    reason: Literal["stop", "length", "abort"]
+    reason: Literal["stop", "length", "abort", "content_filter"]
     n_tokens: int
     end_token: TokenText | None = None
     reused_tokens: int = 0
@@ -97,11 +98,18 @@ class TextFinish:
 TextEvent = PromptText | TextDelta | TextFinish
 
 
+class Watch(Protocol):
+    """Looks at the text of a choice before it goes out: see `moderation.watch.TextWatch.look`."""
+
+    def look(self, piece: str, *, is_last: bool = False) -> Literal["send", "hold", "end"]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TextRequest:
     """A prompt in token ids (`TextModel.encode…` makes them) and how to continue it.
 
     `sampling.stop_ids` is filled with the model's end tokens. `owner`: on whose behalf (see `GenerateRequest`).
+    `watch`: makes what looks at each choice.
     """
 
     prompt_ids: Sequence[int]
@@ -111,6 +119,7 @@ class TextRequest:
     prompt_logprobs: int | None = None
     owner: str = ""
     grammar: Grammar | None = None
+    watch: Callable[[], Watch] | None = None
 
 
 class TextTokenizer(Protocol):
@@ -352,7 +361,10 @@ class TextModel:
             adapter=self.adapter,
             grammar=request.grammar,
         )
-        choices = [_Choice(self.tokenizer, index, request.stop) for index in range(request.n)]
+        choices = [
+            _Choice(self.tokenizer, index, request.stop, request.watch() if request.watch else None)
+            for index in range(request.n)
+        ]
         prompt_tokens: list[TokenText] = []
         prompt_decoder = self.tokenizer.stream()
         async with aclosing(self.engine.generate(engine_request)) as events:
@@ -370,7 +382,7 @@ class TextModel:
                     if isinstance(event, FinishEvent):
                         yield TextFinish(
                             event.index,
-                            "stop",
+                            "content_filter" if choice.is_filtered else "stop",
                             choice.n_tokens,
                             reused_tokens=event.reused_tokens,
                             stop=choice.matcher.found,
@@ -378,8 +390,9 @@ class TextModel:
                     continue
                 if isinstance(event, TokenEvent):
                     text_token = self._token_text(event.token_id, choice.decoder.push(event.token_id), event.scores)
-                    if delta := choice.push(text_token):
-                        yield delta
+                    delta = choice.push(text_token)
+                    for shown in choice.shown(delta, is_last=choice.stopped):
+                        yield shown
                     if choice.stopped:
                         self.engine.abort(engine_request.id, event.index)
                 else:
@@ -391,11 +404,12 @@ class TextModel:
                             reason=event.error,
                             code="invalid_grammar",
                         )
-                    if delta := choice.flush():
-                        yield delta
+                    for shown in choice.shown(choice.flush(), is_last=True):
+                        yield shown
                     end = event.stop_token
                     end_token = self._token_text(end.token_id, "", end.scores) if end else None
-                    yield TextFinish(event.index, event.reason, choice.n_tokens, end_token, event.reused_tokens)
+                    reason = "content_filter" if choice.is_filtered else event.reason
+                    yield TextFinish(event.index, reason, choice.n_tokens, end_token, event.reused_tokens)
 
     async def close(self) -> None:
         """Stop the engine."""
@@ -434,8 +448,11 @@ class TextModel:
 class _Choice:
     """The text of one choice as it grows: tokens wait until their text is safe from stop strings."""
 
-    def __init__(self, tokenizer: TextTokenizer, index: int, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: TextTokenizer, index: int, stop: Sequence[str], watch: Watch | None = None) -> None:
         self.index = index
+        self.watch = watch
+        self.held: list[TextDelta] = []
+        self.is_filtered = False
         self.decoder = tokenizer.stream(continuing=True)
         self.matcher = StopMatcher(stop)
         self.pending: list[TokenText] = []
@@ -472,6 +489,24 @@ class _Choice:
         if ready and (tail := self.decoder.flush()):
             ready[-1] = replace(ready[-1], text=ready[-1].text + tail)
         return self._deliver(ready)
+
+    def shown(self, delta: TextDelta | None, *, is_last: bool) -> Sequence[TextDelta]:
+        """What may go out when the choice goes on with `delta`; where the watch ends it, it is stopped."""
+        if self.watch is None:
+            return () if delta is None else (delta,)
+        if delta is not None:
+            self.held.append(delta)
+        elif not is_last:
+            return ()
+        look = self.watch.look("" if delta is None else delta.text, is_last=is_last)
+        if look == "hold":
+            return ()
+        held, self.held = self.held, []
+        if look == "send":
+            return held
+        self.is_filtered = self.stopped = True
+        self.n_tokens -= sum(len(other.tokens) for other in held)
+        return ()
 
     def _deliver(self, tokens: list[TokenText]) -> TextDelta | None:
         if not tokens:

@@ -79,6 +79,9 @@ def create_app(
         fine_tuned=FineTunedModels(jobs, shelf, models, settings) if jobs is not None else None,
     )
 
+    if settings.moderate:
+        _ = state.moderator.classifier  # now, and not with the first request: it may be broken
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.meter.start()

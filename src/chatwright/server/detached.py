@@ -18,6 +18,7 @@ from chatwright.engine.text import TextDelta, TextFinish, TextModel, TextRequest
 from chatwright.errors import (
     ChatwrightError,
     EngineError,
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     StorageError,
@@ -358,14 +359,23 @@ class DetachedAnswers:
     async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, charge: Charge) -> EndReason:
         reason: EndReason = "stop"
         everything = generate_charged(model, [request], self._cut_off, charge)
+
+    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> EndReason:
+        end: Literal["stop", "length", "content_filter"] = "stop"
+        everything = generate_all(model, [request], self._cut_off, bill, can_be_shorter=True)
         async with aclosing(everything) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
                     writing.n_tokens += len(event.tokens)
                     writing.add(storable(event.text))
                 elif isinstance(event, TextFinish):
-                    reason = wire_reason(event)
-        return reason
+                    end = wire_reason(event)
+        if end == "content_filter":
+            raise InvalidRequestError(
+                "Moderation ended this answer: what would have come next was classified as harmful.",
+                code="content_filter",
+            )
+        return end
 
     async def _last_word(self, writing: Writing, ended: Ended) -> Finished | Failed:
         """Write down how it ended. While that fails the answer counts as being written; when it is given up, as interrupted."""

@@ -32,6 +32,7 @@ from chatwright.server.openai import (
     fine_tunes,
     fine_tuning,
     legacy,
+    moderations,
     organization,
     rerank,
     stored,
@@ -60,6 +61,7 @@ def include_routes(app: FastAPI) -> None:
         (tokens.router, Action.GENERATE),
         (classify.router, Action.GENERATE),
         (rerank.router, Action.GENERATE),
+        (moderations.router, Action.GENERATE),
         (served.router, Action.READ_MODELS),
         (legacy.router, Action.GENERATE),
     ):

@@ -20,6 +20,7 @@ from chatwright.jobs.service import Jobs
 from chatwright.server.adapters import AdapterShelf
 from chatwright.server.detached import DetachedAnswers
 from chatwright.server.fine_tuned import FineTunedModels
+from chatwright.server.guard import Guard, Moderator
 from chatwright.server.metering import Meter
 from chatwright.server.metrics import Metrics
 from chatwright.server.openai.aliases import is_alias, is_embedding_alias
@@ -63,11 +64,13 @@ class ServerState:
     draining: bool = False
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     meter: Meter = field(init=False)
+    moderator: Moderator = field(init=False)
     responses: RunningResponses = field(init=False)
 
     answers: DetachedAnswers | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.moderator = Moderator(self.settings.moderation_model)
         self.meter = Meter(self.database, Metrics(self.engine_stats))
         name = server_name(self.settings.home)
         self.responses = RunningResponses(self.database, name, self.cut_off)
@@ -78,6 +81,11 @@ class ServerState:
     def is_private(self) -> bool:
         """Whether not everybody who can connect is let in."""
         return self.accounts is not None or self.settings.api_key is not None
+
+    @property
+    def guard(self) -> Guard | None:
+        """What looks at what is said and answered, where that is switched on."""
+        return Guard(self.moderator) if self.settings.moderate else None
 
     async def model_for_answer(self, name: str | None, actor: Actor) -> TextModel:
         """The model that shall answer to somebody, loaded if it was not.

@@ -102,7 +102,7 @@ class _Told:
         # Required, and so mostly larger than anybody wants: what does not fit is an end of its own.
         chat.max_tokens = min(body.max_tokens, left)
         return cls(
-            ChatJob(chat, body.model, model, prompt, state.cut_off, bill_of(request)),
+            ChatJob(chat, body.model, model, prompt, state.cut_off, bill_of(request), state.guard),
             body.model,
             cut=left < body.max_tokens,
         )
@@ -174,6 +174,8 @@ class _Told:
             stop_reason = "tool_use"
         elif reason == "length":
             stop_reason = "model_context_window_exceeded" if self.cut else "max_tokens"
+        elif reason == "content_filter":
+            stop_reason = "refusal"
         elif finish.stop is not None:
             stop_reason = "stop_sequence"
         return Ending(stop_reason=stop_reason, stop_sequence=finish.stop if stop_reason == "stop_sequence" else None)

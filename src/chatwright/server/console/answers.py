@@ -17,6 +17,7 @@ from chatwright.server.console.conversations import Content, MessageObject, Need
 from chatwright.server.console.wire import Body, NeedAccounts, Text
 from chatwright.server.detached import Delta, Event, Failed, Finished
 from chatwright.server.errors import ErrorDetail, WireError, as_wire_error, error_object, language_of
+from chatwright.server.guard import Guard, watch_of
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai.generation import owner_of, sampling_params
@@ -96,7 +97,9 @@ async def generate(
     said = await _history(body, actor, conversation_id, accounts)
     model = await state.model_for_answer(body.model, actor)
     try:
-        text_request = await _request(body, actor, said, model)
+        if state.guard is not None:
+            await state.guard.check([turn["content"] for turn in said if turn["role"] != "system"], param="content")
+        text_request = await _request(body, actor, said, model, state.guard)
     except InvalidRequestError as error:
         error.param = "content" if error.param == "messages" else error.param
         raise
@@ -171,7 +174,9 @@ async def _history(body: GenerateBody, actor: Actor, conversation_id: str, accou
     return said
 
 
-async def _request(body: GenerateBody, actor: Actor, said: list[dict[str, Any]], model: TextModel) -> TextRequest:
+async def _request(
+    body: GenerateBody, actor: Actor, said: list[dict[str, Any]], model: TextModel, guard: Guard | None
+) -> TextRequest:
     """What the engine is asked. Raises InvalidRequestError."""
     prompt = await model.encode_chat(said)
     # At least one token: a conversation that fills the context is an error, not an empty answer.
@@ -187,6 +192,7 @@ async def _request(body: GenerateBody, actor: Actor, said: list[dict[str, Any]],
         prompt_ids=prompt,
         sampling=sampling_params(sampling, model, max_tokens=max_tokens, logprobs=None),
         owner=owner_of(sampling),
+        watch=watch_of(guard),
     )
 
 

@@ -26,6 +26,7 @@ from chatwright.engine.tool_format import ToolFormat
 from chatwright.engine.tool_grammar import json_grammar, tool_grammar
 from chatwright.engine.tool_reader import ToolReader
 from chatwright.errors import InvalidRequestError
+from chatwright.server.guard import Guard, watch_of
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import Bill, bill_of
 from chatwright.server.openai.choice import ChatChoice
@@ -37,7 +38,7 @@ from chatwright.server.openai.generation import (
     unless_client_leaves,
     usage,
 )
-from chatwright.server.openai.requests import ChatBody, conversation
+from chatwright.server.openai.requests import ChatBody, conversation, said_by_others
 from chatwright.server.openai.stored import Keep, keeping
 from chatwright.server.openai.streaming import json_text, obfuscated, sse, start_stream
 from chatwright.server.openai.tools import ToolUse
@@ -68,7 +69,7 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     model = await state.model_for_answer(model_name, actor_of(request))
     keep = keeping(body, actor_of(request), state) if body.store else None
     prompt = await ChatPrompt.of(body, model)
-    job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request))
+    job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request), state.guard)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage, keep=keep))
     completion = await unless_client_leaves(request, job.run())
@@ -136,9 +137,17 @@ class ChatJob:
     `form.choice()` tells text from calls. Raises InvalidRequestError."""
 
     def __init__(
-        self, body: ChatBody, name: str, model: TextModel, prompt: ChatPrompt, cut_off: asyncio.Event, bill: Bill
+        self,
+        body: ChatBody,
+        name: str,
+        model: TextModel,
+        prompt: ChatPrompt,
+        cut_off: asyncio.Event,
+        bill: Bill,
+        guard: Guard | None,
     ) -> None:
         self.body, self.model, self.form, self.cut_off, self.bill = body, model, prompt.form, cut_off, bill
+        self.guard = guard
         self.n_prompt = n_prompt = len(prompt.ids)
         self.n = body.n or 1
         self.around_text: dict[int, tuple[str, str]] = {}
@@ -160,6 +169,7 @@ class ChatJob:
             n=self.n,
             owner=owner_of(body),
             grammar=self.form.grammar,
+            watch=watch_of(guard),
         )
 
     async def run(self) -> ChatCompletion:
@@ -192,7 +202,10 @@ class ChatJob:
             yield self._sse([], {"usage": gathered.usage()})
 
     async def events(self) -> AsyncGenerator[TextDelta | TextFinish, None]:
-        """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for."""
+        """What the model says. Raises InvalidRequestError, naming the field, where it cannot be held to the form asked for,
+        or where the server is to refuse what was said."""
+        if self.guard is not None:
+            await self.guard.check(said_by_others(self.body.messages), param="messages")
         all_events = generate_all(
             self.model, [self.request], self.cut_off, self.bill, can_be_shorter=self.asked is None
         )

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from chatwright.engine.text import PromptText, TextDelta, TextEvent, TextModel, TextRequest, TokenText
 from chatwright.errors import InvalidRequestError
+from chatwright.server.guard import Guard, watch_of
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import Bill, bill_of
 from chatwright.server.openai.aliases import is_instruct
@@ -57,7 +58,7 @@ async def complete(body: CompletionBody, model_name: str | None, request: Reques
     """Answer a completion request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name, actor_of(request))
-    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request))
+    job = await _Job.prepare(body, model_name or model.name, model, state.cut_off, bill_of(request), state.guard)
     if body.stream:
         return await start_stream(request, job.stream(include_usage=body.include_usage))
     completion = await unless_client_leaves(request, job.run())
@@ -82,7 +83,7 @@ class _Answer:
 
     text: str = ""
     tokens: list[TokenText] = field(default_factory=list)
-    finish_reason: Literal["stop", "length"] = "stop"
+    finish_reason: Literal["stop", "length", "content_filter"] = "stop"
     n_tokens: int = 0
     end_token: TokenText | None = None
 
@@ -104,8 +105,9 @@ class _Job:
         texts: list[str],
         cut_off: asyncio.Event,
         bill: Bill,
+        guard: Guard | None,
     ) -> None:
-        self.cut_off, self.bill = cut_off, bill
+        self.cut_off, self.bill, self.guard = cut_off, bill, guard
         self.body, self.name, self.model, self.prompts, self.texts = body, name, model, prompts, texts
         self.n = body.n or 1
         self.n_prompt = sum(len(prompt) for prompt in prompts)
@@ -128,6 +130,7 @@ class _Job:
                 n=self.best_of,
                 prompt_logprobs=body.logprobs if body.echo else None,
                 owner=owner_of(body),
+                watch=watch_of(guard),
             )
             for prompt in prompts
         ]
@@ -136,7 +139,13 @@ class _Job:
 
     @classmethod
     async def prepare(
-        cls, body: CompletionBody, name: str, model: TextModel, cut_off: asyncio.Event, bill: Bill
+        cls,
+        body: CompletionBody,
+        name: str,
+        model: TextModel,
+        cut_off: asyncio.Event,
+        bill: Bill,
+        guard: Guard | None,
     ) -> _Job:
         """Tokenise and check. Raises InvalidRequestError."""
         prompts = _as_list(body.prompt)
@@ -166,7 +175,7 @@ class _Job:
             else:
                 ids.append(await model.encode(prompt))
         texts = [p if isinstance(p, str) else model.tokenizer.decode(p) for p in prompts]
-        return cls(body, name, model, ids, texts, cut_off, bill)
+        return cls(body, name, model, ids, texts, cut_off, bill, guard)
 
     async def run(self) -> Completion:
         """The whole answer at once."""
@@ -236,16 +245,21 @@ class _Job:
         if include_usage:
             yield sse(Completion(**self.head, choices=[], usage=usage(self.n_prompt, n_completion)))
 
-    def _events(self) -> AsyncGenerator[tuple[int, TextEvent], None]:
-        return generate_all(
+    async def _events(self) -> AsyncGenerator[tuple[int, TextEvent], None]:
+        if self.guard is not None:
+            await self.guard.check([*self.texts, self.body.suffix or ""], param="prompt")
+        all_events = generate_all(
             self.model, self.requests, self.cut_off, self.bill, can_be_shorter=self.body.max_tokens is None
         )
+        async with aclosing(all_events) as events:
+            async for item in events:
+                yield item
 
     def _chunk(
         self,
         index: int,
         text: str,
-        reason: Literal["stop", "length"] | None,
+        reason: Literal["stop", "length", "content_filter"] | None,
         logprobs: Logprobs | None,
         include_usage: bool,
     ) -> str:

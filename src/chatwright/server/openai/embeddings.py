@@ -31,6 +31,7 @@ MAX_TOKENS = 300_000
 
 router = APIRouter(route_class=JsonRoute, tags=["embeddings"])
 
+
 class EncodedEmbedding(Embedding):
     """A vector as text, which the client library's type does not know: it decodes it before anybody sees it."""
 

@@ -66,7 +66,7 @@ def sampling_params(body: SamplingBody, model: TextModel, *, max_tokens: int, lo
     )
 
 
-def wire_reason(event: TextFinish) -> Literal["stop", "length"]:
+def wire_reason(event: TextFinish) -> Literal["stop", "length", "content_filter"]:
     """OpenAI knows no "abort": whoever ended it from outside wanted it to stop."""
     return "stop" if event.reason == "abort" else event.reason
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from chatwright.engine.text import TextDelta, TextFinish, TextRequest
+from chatwright.server.guard import watch_of
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.metering import bill_of
 from chatwright.server.openai import chat, completions, embeddings
@@ -128,12 +129,16 @@ async def edit(body: EditBody, model_name: str | None, request: Request, state: 
     as_sampling = SamplingBody(temperature=body.temperature, top_p=body.top_p)
     on_behalf_of(as_sampling, request)
     sampling = sampling_params(as_sampling, model, max_tokens=max_tokens, logprobs=None)
-    text_request = TextRequest(prompt_ids=prompt, sampling=sampling, n=body.n or 1, owner=owner_of(as_sampling))
+    text_request = TextRequest(
+        prompt_ids=prompt, sampling=sampling, n=body.n or 1, owner=owner_of(as_sampling), watch=watch_of(state.guard)
+    )
 
     async def run() -> Edit:
         texts = [""] * text_request.n
         n_completion = 0
         bill = bill_of(request)
+        if state.guard is not None:
+            await state.guard.check([question], param="input")
         async with aclosing(generate_all(model, [text_request], state.cut_off, bill, can_be_shorter=True)) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):

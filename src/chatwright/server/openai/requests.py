@@ -314,6 +314,11 @@ def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return result
 
 
+def said_by_others(messages: Sequence[Message]) -> list[str]:
+    """The texts of a conversation but for the instructions: those forbid, and so name, what moderation looks for."""
+    return [message.text for message in messages if message.role not in ("system", "developer")]
+
+
 def _object_in(text: str) -> Any:
     """The JSON object that the text is, or the text: too deep for a template's own recursion, or no object."""
     try:

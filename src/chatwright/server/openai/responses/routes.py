@@ -221,7 +221,8 @@ async def _job(body: ContextBody, request: Request, actor: Actor, state: ServerS
     context = await context_of(body, actor, state.database)
     chat = body.as_chat(context.messages(body.instructions))
     prompt = await prompt_of(chat, model, cut=body.truncation == "auto")
-    return ChatJob(chat, body.model or model.name, model, prompt, state.cut_off, bill_of(request)), context
+    job = ChatJob(chat, body.model or model.name, model, prompt, state.cut_off, bill_of(request), state.guard)
+    return job, context
 
 
 async def _finished(running: Running) -> None:

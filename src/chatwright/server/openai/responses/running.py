@@ -79,6 +79,7 @@ class Running:
     began: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     n_output: int = 0
     n_cached: int = 0
+    is_filtered: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: asyncio.Task[Status] | None = None
     _is_stopped: bool = False
@@ -272,7 +273,7 @@ class RunningResponses:
         usage = None
         if running.n_output or status in ("completed", "incomplete"):
             usage = usage_of(running.job.n_prompt, running.n_cached, running.n_output)
-        head = ended_head(running.story.head, status, usage=usage, error=error)
+        head = ended_head(running.story.head, status, usage=usage, error=error, is_filtered=running.is_filtered)
         if running.keeping is not None and not await self._last_word(running, status, head):
             return [running.story.broken_off("The response was deleted while it was written.", "response_deleted")]
         running.status = status
@@ -314,7 +315,8 @@ class RunningResponses:
                 else:
                     deltas, reason = answer.finish(event)
                     running.n_output, running.n_cached = event.n_tokens, event.reused_tokens
-                    status = "incomplete" if reason == "length" else "completed"
+                    status = "incomplete" if reason in ("length", "content_filter") else "completed"
+                    running.is_filtered = reason == "content_filter"
                 for number, delta in enumerate(deltas, start=1):
                     if delta.content is not None and not delta.tool_calls:
                         is_last = number == len(deltas)

@@ -82,13 +82,19 @@ def usage_of(n_prompt: int, n_cached: int, n_output: int) -> dict[str, Any]:
 
 
 def ended_head(
-    head: dict[str, Any], status: Status, *, usage: dict[str, Any] | None, error: dict[str, Any] | None
+    head: dict[str, Any],
+    status: Status,
+    *,
+    usage: dict[str, Any] | None,
+    error: dict[str, Any] | None,
+    is_filtered: bool = False,
 ) -> dict[str, Any]:
-    """The head of a response that is over."""
+    """The head of a response that is over. `is_filtered`: that is why it is incomplete."""
+    why = "content_filter" if is_filtered else "max_output_tokens"
     return head | {
         "status": status,
         "completed_at": clock.now() if status == "completed" else None,
-        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "incomplete_details": {"reason": why} if status == "incomplete" else None,
         "usage": usage,
         "error": error,
     }
