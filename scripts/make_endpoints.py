@@ -230,7 +230,7 @@ def _lines(language: Language, surface: Surface) -> Iterator[str]:
         for path in family["paths"]:
             told.add(path)
             fate = surface.fate_of_path(path)
-            notes = {"yes": {}, "partly": surface.notes["partly"].get(path, {}), "no": family["why"]}[fate]
+            notes = family["why"] if fate == "no" else surface.notes["partly"].get(path, {})
             yield f"| `{path}` | {words[fate]} | {notes.get(language, '')} |"
     own = sorted(set(surface.served) - told, key=lambda path: (path.partition(" ")[2], path))
     yield from ("", f"## {words['own paths']}", "")
