@@ -229,6 +229,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/moderations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Moderation
+         * @description Classify texts. Nobody is charged for it, as at OpenAI.
+         */
+        post: operations["create_moderation_v1_moderations_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -2111,7 +2131,7 @@ export interface components {
             /** Content */
             content: (components["schemas"]["AnthropicText"] | components["schemas"]["ToolUseContent"])[];
             /** Stop Reason */
-            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
+            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded" | "refusal") | null;
             /** Stop Sequence */
             stop_sequence: string | null;
             usage: components["schemas"]["AnthropicUsage"];
@@ -2363,6 +2383,108 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Categories
+         * @description A list of the categories, and whether they are flagged or not.
+         */
+        Categories: {
+            /** Harassment */
+            harassment: boolean;
+            /** Harassment/Threatening */
+            "harassment/threatening": boolean;
+            /** Hate */
+            hate: boolean;
+            /** Hate/Threatening */
+            "hate/threatening": boolean;
+            /** Illicit */
+            illicit?: boolean | null;
+            /** Illicit/Violent */
+            "illicit/violent"?: boolean | null;
+            /** Self-Harm */
+            "self-harm": boolean;
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": boolean;
+            /** Self-Harm/Intent */
+            "self-harm/intent": boolean;
+            /** Sexual */
+            sexual: boolean;
+            /** Sexual/Minors */
+            "sexual/minors": boolean;
+            /** Violence */
+            violence: boolean;
+            /** Violence/Graphic */
+            "violence/graphic": boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CategoryAppliedInputTypes
+         * @description A list of the categories along with the input type(s) that the score applies to.
+         */
+        CategoryAppliedInputTypes: {
+            /** Harassment */
+            harassment: "text"[];
+            /** Harassment/Threatening */
+            "harassment/threatening": "text"[];
+            /** Hate */
+            hate: "text"[];
+            /** Hate/Threatening */
+            "hate/threatening": "text"[];
+            /** Illicit */
+            illicit: "text"[];
+            /** Illicit/Violent */
+            "illicit/violent": "text"[];
+            /** Self-Harm */
+            "self-harm": ("text" | "image")[];
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": ("text" | "image")[];
+            /** Self-Harm/Intent */
+            "self-harm/intent": ("text" | "image")[];
+            /** Sexual */
+            sexual: ("text" | "image")[];
+            /** Sexual/Minors */
+            "sexual/minors": "text"[];
+            /** Violence */
+            violence: ("text" | "image")[];
+            /** Violence/Graphic */
+            "violence/graphic": ("text" | "image")[];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CategoryScores
+         * @description A list of the categories along with their scores as predicted by model.
+         */
+        CategoryScores: {
+            /** Harassment */
+            harassment: number;
+            /** Harassment/Threatening */
+            "harassment/threatening": number;
+            /** Hate */
+            hate: number;
+            /** Hate/Threatening */
+            "hate/threatening": number;
+            /** Illicit */
+            illicit: number;
+            /** Illicit/Violent */
+            "illicit/violent": number;
+            /** Self-Harm */
+            "self-harm": number;
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": number;
+            /** Self-Harm/Intent */
+            "self-harm/intent": number;
+            /** Sexual */
+            sexual: number;
+            /** Sexual/Minors */
+            "sexual/minors": number;
+            /** Violence */
+            violence: number;
+            /** Violence/Graphic */
+            "violence/graphic": number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * ChangeBody
          * @description What is not given stays.
          */
@@ -2478,7 +2600,7 @@ export interface components {
             metadata?: {
                 [key: string]: string;
             } | null;
-            moderation?: components["schemas"]["Moderation"] | null;
+            moderation?: components["schemas"]["openai__types__chat__chat_completion__Moderation"] | null;
             /** Service Tier */
             service_tier?: ("auto" | "default" | "flex" | "scale" | "priority" | "fast") | null;
             /** System Fingerprint */
@@ -5322,15 +5444,26 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * Moderation
-         * @description Moderation results for the request input and generated output, if moderated
-         *     completions were requested.
+         * ModerationBody
+         * @description `POST /v1/moderations`.
          */
-        Moderation: {
+        ModerationBody: {
             /** Input */
-            input: components["schemas"]["ModerationInputModerationResults"] | components["schemas"]["ModerationInputError"];
-            /** Output */
-            output: components["schemas"]["ModerationOutputModerationResults"] | components["schemas"]["ModerationOutputError"];
+            input: string | string[] | components["schemas"]["TextInput"][];
+            /** Model */
+            model?: string | null;
+        };
+        /**
+         * ModerationCreateResponse
+         * @description Represents if a given text input is potentially harmful.
+         */
+        ModerationCreateResponse: {
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Results */
+            results: components["schemas"]["openai__types__moderation__Moderation"][];
         } & {
             [key: string]: unknown;
         };
@@ -6579,6 +6712,19 @@ export interface components {
             strict?: boolean | null;
         };
         /**
+         * TextInput
+         * @description A part of an input: text is the only kind that is read.
+         */
+        TextInput: {
+            /**
+             * Type
+             * @constant
+             */
+            type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
          * TextSimilarityGrader
          * @description A TextSimilarityGrader object which grades text based on similarity metrics.
          */
@@ -7050,6 +7196,19 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Moderation
+         * @description Moderation results for the request input and generated output, if moderated
+         *     completions were requested.
+         */
+        openai__types__chat__chat_completion__Moderation: {
+            /** Input */
+            input: components["schemas"]["ModerationInputModerationResults"] | components["schemas"]["ModerationInputError"];
+            /** Output */
+            output: components["schemas"]["ModerationOutputModerationResults"] | components["schemas"]["ModerationOutputError"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * AnnotationURLCitation
          * @description A URL citation when using web search.
          */
@@ -7062,6 +7221,16 @@ export interface components {
             title: string;
             /** Url */
             url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** Moderation */
+        openai__types__moderation__Moderation: {
+            categories: components["schemas"]["Categories"];
+            category_applied_input_types: components["schemas"]["CategoryAppliedInputTypes"];
+            category_scores: components["schemas"]["CategoryScores"];
+            /** Flagged */
+            flagged: boolean;
         } & {
             [key: string]: unknown;
         };
@@ -7603,6 +7772,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Reranked"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_moderation_v1_moderations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModerationBody"];
+            };
+        };
+        responses: {
+            /** @description One result for each string; one for all parts of a list of parts. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModerationCreateResponse"];
                 };
             };
             /** @description Client Error */
