@@ -25,6 +25,7 @@ ROUTES = {
     ("post", "/v1/detokenize"),
     ("post", "/v1/classify"),
     ("post", "/v1/rerank"),
+    ("post", "/v1/moderations"),
     ("post", "/v1/messages"),
     ("post", "/v1/messages/count_tokens"),
     ("get", "/v1/models"),
