@@ -357,12 +357,8 @@ class DetachedAnswers:
         return Ended(writing.text, reason, failure, writing.n_prompt, writing.n_tokens)
 
     async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, charge: Charge) -> EndReason:
-        reason: EndReason = "stop"
-        everything = generate_charged(model, [request], self._cut_off, charge)
-
-    async def _pump(self, writing: Writing, model: TextModel, request: TextRequest, bill: Bill) -> EndReason:
         end: Literal["stop", "length", "content_filter"] = "stop"
-        everything = generate_all(model, [request], self._cut_off, bill, can_be_shorter=True)
+        everything = generate_charged(model, [request], self._cut_off, charge)
         async with aclosing(everything) as events:
             async for _, event in events:
                 if isinstance(event, TextDelta):
