@@ -117,6 +117,7 @@ MAY: dict[Action | None, set[str]] = {
     Action.USE_BATCHES: {*PERSONS, "files key", "operator"},
     Action.USE_JOBS: PERSONS | {"files key", "operator"},
     Action.USE_RESPONSES: PERSONS | {"inference key", "operator"},
+    Action.USE_EVALS: PERSONS | {"inference key", "operator"},
 }
 
 

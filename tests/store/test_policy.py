@@ -58,6 +58,7 @@ MAY: dict[Action, set[str]] = {
     Action.USE_FILES: {"files key", "member", "admin", "owner", "operator"},
     Action.USE_BATCHES: {"files key", "member", "admin", "owner", "operator"},
     Action.USE_RESPONSES: {"inference key", "operator", *PERSONS},
+    Action.USE_EVALS: {"inference key", "operator", *PERSONS},
 }
 
 
@@ -90,12 +91,13 @@ def test_what_belongs_to_others_does_not_exist() -> None:
 
 
 def test_what_a_program_keeps_is_its_users_alone() -> None:
-    for name in ("owner", "admin", "inference key", "operator"):
-        assert outcome(WHO[name], Action.USE_RESPONSES, Resource("user-other")) is NotFoundError, name
-        wanted = None if name == "operator" else NotFoundError
-        assert outcome(WHO[name], Action.USE_RESPONSES, Resource(None)) is wanted, name
-    for name in ("open", "server key"):
-        assert outcome(WHO[name], Action.USE_RESPONSES, Resource(None)) is ForbiddenError, name
+    for action in (Action.USE_RESPONSES, Action.USE_EVALS):
+        for name in ("owner", "admin", "inference key", "operator"):
+            assert outcome(WHO[name], action, Resource("user-other")) is NotFoundError, name
+            wanted = None if name == "operator" else NotFoundError
+            assert outcome(WHO[name], action, Resource(None)) is wanted, name
+        for name in ("open", "server key"):
+            assert outcome(WHO[name], action, Resource(None)) is ForbiddenError, name
 
 
 def test_nobody_acts_on_those_above() -> None:

@@ -34,6 +34,7 @@ class Action(StrEnum):
     USE_JOBS = "train models, and delete them"
     RUN_JOBS = "carry out everybody's jobs"
     USE_RESPONSES = "keep, see, change and delete one's own responses, conversations and completions of the API"
+    USE_EVALS = "make, run, see and delete one's own evals"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ RULES: dict[Action, Rule] = {
     Action.RUN_JOBS: Rule(Scope.ADMIN, Role.OWNER, operator=True, others=Role.OWNER),
     # What a key has said, the same user's keys may read: it is the program's own memory.
     Action.USE_RESPONSES: Rule(Scope.INFERENCE, known=True),
+    # What is measured are answers; files that are read, and completions that were kept, are asked for beside it.
+    Action.USE_EVALS: Rule(Scope.INFERENCE, known=True),
 }
 
 
@@ -113,6 +116,11 @@ def authorize(actor: Actor, action: Action, resource: Resource | None = None) ->
             raise ForbiddenError("This API key lacks the scope {scope}.", scope=rule.scope.value)
         raise ForbiddenError("You may not do this: it is for administrators.")
     if rule.known and actor.user_id is None and actor.via is not Via.OPERATOR:
+        if action is not Action.USE_RESPONSES:
+            raise ForbiddenError(
+                "Who asks cannot be told from others here, so nothing is kept for later. Use a key of a user, on a server that was"
+                " started with --accounts, or the admin token as the key."
+            )
         raise ForbiddenError(
             "Who asks cannot be told from others here, so nothing is kept for later. Use a key of a user, on a server that was"
             " started with --accounts, or the admin token as the key; or send store: false, and the whole conversation each time."

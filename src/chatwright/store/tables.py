@@ -9,7 +9,8 @@ between databases. A table comes with the code that uses it, and with a migratio
 - files (contents under the home folder by id), uploads and upload_parts, batches;
 - jobs, which point at run folders, and what they say;
 - responses and response_items, api_conversations and api_conversation_items, stored_completions with their messages and metadata:
-  what programs leave on /v1. `user_id` NULL: the machine's operator.
+  what programs leave on /v1. `user_id` NULL: the machine's operator;
+- evals, eval_runs and eval_items.
 """
 
 from __future__ import annotations
@@ -476,6 +477,81 @@ class StoredLabel(Base):
     )
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(512))
+
+
+class Eval(Base):
+    """What answers are measured by. `source`, `criteria`, `user_metadata`: JSON, never looked into by the database. `position`:
+    when it was made, in nanoseconds, to tell those of one second apart."""
+
+    __tablename__ = "evals"
+    __table_args__ = (Index(None, "user_id", "position"),)
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    user_id: Mapped[str | None] = _user_id_or_operator(index=False)
+    position: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(200))
+    source: Mapped[str] = mapped_column(Text)
+    criteria: Mapped[str] = mapped_column(Text)
+    user_metadata: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvalRun(Base):
+    """One time that all items were measured. `source`: what was asked for, as JSON, without the items: those are rows.
+
+    While `status` is queued or in_progress, `server` works on it and says so in `seen_at`. `tallies`: JSON, what passed by
+    criterion and what was used by model; they and the counts change in one transaction with the items that they are about.
+    """
+
+    __tablename__ = "eval_runs"
+    __table_args__ = (
+        CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'canceled', 'failed')", name="status"),
+        Index(None, "eval_id", "position"),
+        Index(None, "user_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    eval_id: Mapped[str] = mapped_column(ForeignKey("evals.id", ondelete="CASCADE"))
+    user_id: Mapped[str | None] = _user_id_or_operator(index=False)
+    position: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(200))
+    source: Mapped[str] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(400))
+    user_metadata: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    server: Mapped[str] = mapped_column(String(64))
+    seen_at: Mapped[int] = mapped_column(BigInteger)
+    n_total: Mapped[int] = mapped_column(Integer)
+    n_passed: Mapped[int] = mapped_column(Integer)
+    n_failed: Mapped[int] = mapped_column(Integer)
+    n_errored: Mapped[int] = mapped_column(Integer)
+    tallies: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class EvalItem(Base):
+    """An item of a run. `content`, `given`: the item, and the sample that came with it; `results`, `sample`: what became of it. All
+    JSON. `number`: its place, from 0."""
+
+    __tablename__ = "eval_items"
+    __table_args__ = (
+        CheckConstraint("status IN ('queued', 'pass', 'fail', 'error')", name="status"),
+        UniqueConstraint("run_id", "number"),
+    )
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("eval_runs.id", ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)
+    content: Mapped[str] = mapped_column(Text)
+    given: Mapped[str | None] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(8))
+    results: Mapped[str | None] = mapped_column(Text)
+    sample: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
 
 
 class Conversation(Base):

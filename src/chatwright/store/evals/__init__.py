@@ -1,0 +1,1 @@
+"""Evals: `definitions` are what is measured, `runs` the times that it was, `work` takes runs forward."""
