@@ -9,4 +9,6 @@ import them by name.
 `chatwright evaluate` goes this way: `library` finds tasks, `task` reads one, `examples` makes prompts of its items, `run` asks a
 model behind one of the `backends` and keeps its answers in a `journal`, `measures` counts, `scores` adds intervals and comparisons,
 `report` writes them down. `contamination` looks for items in training data.
+
+`grading` says how near two texts are, for evals of the API.
 """

@@ -15,7 +15,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from chatwright.evaluation.instructions import fulfilled
 from chatwright.evaluation.recital import recited_share
 from chatwright.evaluation.statistics import Finish
 from chatwright.evaluation.task import Task
-from chatwright.evaluation.text_metrics import text_tokens, token_f1
+from chatwright.evaluation.text_metrics import rouge_scorer, token_f1
 from chatwright.evaluation.toxicity import toxic_words
 
 Result = Mapping[str, Any]
@@ -312,16 +311,4 @@ def _sacrebleu(name: str, language: str, answers: Sequence[str], references: Seq
 
 def _rouge(name: str, answer: str, references: Sequence[str]) -> float:
     kind = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}[name]
-    return max(float(_rouge_scorer(kind).score(reference, answer)[kind].fmeasure) for reference in references)
-
-
-@cache
-def _rouge_scorer(kind: str) -> Any:
-    """Over words and Chinese characters; its own tokenizer knows a-z only."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    class Words:
-        def tokenize(self, text: str) -> list[str]:
-            return text_tokens(text)
-
-    return RougeScorer([kind], tokenizer=Words())
+    return max(float(rouge_scorer(kind).score(reference, answer)[kind].fmeasure) for reference in references)

@@ -1,10 +1,12 @@
-"""How near an answer is to a reference: token F1 and exact match, for English and Chinese."""
+"""How near an answer is to a reference: token F1, exact match and ROUGE, for English and Chinese."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
+from functools import cache
+from typing import Any
 
 # A run of letters and digits of scripts that put spaces between words, apostrophes inside included ("don't"); or one character
 # of those that do not: Chinese characters (with extensions), kana.
@@ -28,3 +30,15 @@ def token_f1(answer: str, reference: str) -> float:
 def exact_match(answer: str, reference: str) -> bool:
     """Whether both have the same tokens in the same order: case, width, spaces and punctuation do not count."""
     return text_tokens(answer) == text_tokens(reference)
+
+
+@cache
+def rouge_scorer(kind: str) -> Any:
+    """ROUGE (`rouge1`, `rouge2`…, `rougeL`) over words and Chinese characters; its own tokenizer knows a-z only."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    class Words:
+        def tokenize(self, text: str) -> list[str]:
+            return text_tokens(text)
+
+    return RougeScorer([kind], tokenizer=Words())
