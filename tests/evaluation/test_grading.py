@@ -31,7 +31,7 @@ def test_rouge_l_is_rouge_scores(text: str, reference: str) -> None:
 
 @pytest.mark.parametrize(("text", "reference"), PAIRS)
 def test_gleu_is_nltks(text: str, reference: str) -> None:
-    from nltk.translate.gleu_score import sentence_gleu
+    from nltk.translate.gleu_score import sentence_gleu  # type: ignore[import-untyped]
 
     known = sentence_gleu([text_tokens(reference)], text_tokens(text))
     assert similarity("gleu", text, reference) == pytest.approx(known)

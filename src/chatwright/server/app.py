@@ -21,10 +21,12 @@ from chatwright.jobs.service import Jobs
 from chatwright.server import pages
 from chatwright.server.access import AccessControl
 from chatwright.server.adapters import AdapterShelf
+from chatwright.server.batches.answering import Answering
 from chatwright.server.batches.runner import BatchRunner
 from chatwright.server.body_limit import BodyLimit, Bounds
 from chatwright.server.cross_origin import CrossOrigin
 from chatwright.server.errors import CrashGuard, ErrorBody, install_error_handlers
+from chatwright.server.evals.runner import EvalRunner
 from chatwright.server.fine_tuned import FineTunedModels
 from chatwright.server.form import FORM_BYTES
 from chatwright.server.headers import ResponseHeaders
@@ -91,6 +93,7 @@ def create_app(
         async with (
             kept_tidy(files),
             state.batches.running() if state.batches is not None else nullcontext(),
+            state.evals.running() if state.evals is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),
         ):
             yield
@@ -143,7 +146,10 @@ def create_app(
     app.add_middleware(Observation, metrics=state.meter.metrics, level=level)
     check_policies(app)
     # Last: what batches may hold is what this app has routes for.
-    state.batches = BatchRunner(app, state, files) if files is not None else None
+    if files is not None:
+        answering = Answering.of(app, state)
+        state.batches = BatchRunner(app, state, files, answering)
+        state.evals = EvalRunner(state, files.database, answering)
     return app
 
 

@@ -42,6 +42,7 @@ from chatwright.server.openai import (
 from chatwright.server.openai import batches as openai_batches
 from chatwright.server.openai import files as openai_files
 from chatwright.server.openai import models as served
+from chatwright.server.openai.evals import routes as evals
 from chatwright.server.openai.responses import conversations as api_conversations
 from chatwright.server.openai.responses import routes as responses
 from chatwright.server.permission import Permit
@@ -84,7 +85,14 @@ def include_routes(app: FastAPI) -> None:
     ):
         app.include_router(router, prefix="/v1", dependencies=[key])
         app.include_router(router, include_in_schema=False)
-    for kept in (responses.router, responses.bare_router, api_conversations.router, stored.router):
+    for kept in (
+        responses.router,
+        responses.bare_router,
+        api_conversations.router,
+        stored.router,
+        evals.router,
+        evals.bare_router,
+    ):
         app.include_router(kept, prefix="/v1", dependencies=[key])
     app.include_router(adapters.router, prefix="/v1", dependencies=[key])
     app.include_router(organization.router, prefix="/v1", dependencies=[key])

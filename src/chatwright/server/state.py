@@ -34,6 +34,7 @@ from chatwright.store.files import Files, Uploads
 
 if TYPE_CHECKING:
     from chatwright.server.batches.runner import BatchRunner
+    from chatwright.server.evals.runner import EvalRunner
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class ServerState:
     files: Files | None = None
     uploads: Uploads | None = None
     batches: BatchRunner | None = None
+    evals: EvalRunner | None = None
     jobs: Jobs | None = None
     fine_tuned: FineTunedModels | None = None
     provider: Provider | None = None
@@ -182,6 +184,11 @@ async def need_uploads(state: State) -> Uploads:
 async def need_batches(state: State) -> Any:
     """The same for batches."""
     return _there(state.batches)
+
+
+async def need_evals(state: State) -> Any:
+    """The same for runs of evals."""
+    return _there(state.evals)
 
 
 async def need_jobs(state: State) -> Jobs:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from fastapi import FastAPI
+
 from chatwright.server.batches.dispatch import Answer, Dispatcher, new_request_id
 from chatwright.server.batches.share import Share
 from chatwright.server.errors import error_object
+from chatwright.server.state import ServerState
 from chatwright.store.actor import Actor
 
 PAUSE_S = 1.0
@@ -22,13 +25,19 @@ UNANSWERABLE = {
 
 
 class Answering:
-    """Shared by all batches of a server."""
+    """Shared by all batches and runs of evals of a server: together they have one share of its engines."""
 
     def __init__(self, dispatcher: Dispatcher, share: Share, most_line_bytes: int) -> None:
         self.most_line_bytes = most_line_bytes
         self.at_once = share.most
         self._dispatcher = dispatcher
         self._share = share
+
+    @classmethod
+    def of(cls, app: FastAPI, state: ServerState) -> Answering:
+        """By an app that has all its routes."""
+        share = Share(state.settings.batch_lines, lambda own: sum(state.load()) - own)
+        return cls(Dispatcher(app), share, state.settings.body_limit_bytes)
 
     async def answer(self, actor: Actor, batch_id: str, endpoint: str, body: dict[str, Any]) -> Answer:
         """What a client of this actor would get. Cancelling it ends the work."""

@@ -11,9 +11,7 @@ from fastapi import FastAPI
 
 from chatwright.errors import ChatwrightError
 from chatwright.server.batches.answering import Answering
-from chatwright.server.batches.dispatch import Dispatcher
 from chatwright.server.batches.folder import BatchFolder, batches_in
-from chatwright.server.batches.share import Share
 from chatwright.server.batches.work import Work
 from chatwright.server.errors import log_crash
 from chatwright.server.permission import route_policies
@@ -35,9 +33,8 @@ LOST_AFTER_S = 3600
 class BatchRunner:
     """One per server. Inside of `running` it works."""
 
-    def __init__(self, app: FastAPI, state: ServerState, files: Files) -> None:
-        share = Share(state.settings.batch_lines, lambda own: sum(state.load()) - own)
-        self._answering = Answering(Dispatcher(app), share, state.settings.body_limit_bytes)
+    def __init__(self, app: FastAPI, state: ServerState, files: Files, answering: Answering) -> None:
+        self._answering = answering
         self._files = files
         self._home = state.settings.home
         self._paths = {policy.path for policy in route_policies(app) if policy.method == "POST"}

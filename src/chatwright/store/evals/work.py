@@ -69,7 +69,10 @@ async def open_runs(session: AsyncSession) -> list[OpenRun]:
     )
     query = query.outerjoin(User, User.id == EvalRun.user_id).where(EvalRun.status.in_(OPEN))
     found = await session.execute(query.order_by(EvalRun.position, EvalRun.id))
-    return [OpenRun(*values, values[1] is None or status == "active") for *values, status in found]
+    return [
+        OpenRun(run_id, user_id, model, server, seen_at, created_at, user_id is None or status == "active")
+        for run_id, user_id, model, server, seen_at, created_at, status in found
+    ]
 
 
 async def claim(session: AsyncSession, run: OpenRun, server: str) -> bool:

@@ -1,0 +1,1 @@
+"""Runs of evals: `items` reads what is measured, `sampling` asks models, `criteria` grades, `runner` sees to it all."""
