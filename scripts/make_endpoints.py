@@ -23,6 +23,9 @@ from openai.types import (
     BatchCreateParams,
     BatchListParams,
     EmbeddingCreateParams,
+    EvalCreateParams,
+    EvalListParams,
+    EvalUpdateParams,
     FileCreateParams,
     FileListParams,
     UploadCompleteParams,
@@ -38,6 +41,8 @@ from openai.types.conversations import (
     ItemListParams,
     ItemRetrieveParams,
 )
+from openai.types.evals import RunCreateParams, RunListParams
+from openai.types.evals.runs import OutputItemListParams
 from openai.types.fine_tuning import JobCreateParams, JobListEventsParams, JobListParams
 from openai.types.fine_tuning.jobs import CheckpointListParams
 from openai.types.responses import InputItemListParams, InputTokenCountParams
@@ -80,6 +85,12 @@ OFFICIAL: dict[str, Any] = {
     "POST /v1/uploads/{}/complete": UploadCompleteParams,
     "GET /v1/batches": BatchListParams,
     "POST /v1/batches": BatchCreateParams,
+    "GET /v1/evals": EvalListParams,
+    "POST /v1/evals": EvalCreateParams,
+    "POST /v1/evals/{}": EvalUpdateParams,
+    "GET /v1/evals/{}/runs": RunListParams,
+    "POST /v1/evals/{}/runs": RunCreateParams,
+    "GET /v1/evals/{}/runs/{}/output_items": OutputItemListParams,
     "GET /v1/fine_tuning/jobs": JobListParams,
     "POST /v1/fine_tuning/jobs": JobCreateParams,
     "GET /v1/fine_tuning/jobs/{}/events": JobListEventsParams,
@@ -184,7 +195,7 @@ class Surface:
         refused = getattr(BODIES.get(path), "unsupported", {})
         official = set(get_type_hints(OFFICIAL[path])) if OFFICIAL[path] else set(read)
         # The type of what is answered at once has no field to ask for pieces; names of parts of the path are in no type of ours.
-        official = (official | ({"stream"} & read)) - {"conversation_id"}
+        official = (official | ({"stream"} & read)) - {"conversation_id", "eval_id"}
         described = self.notes["parameters"].get(path, {})
         fates: dict[str, Fate] = {}
         for name in sorted(official):

@@ -38,6 +38,14 @@ GOOD: dict[str, dict[str, Any]] = {
     "POST /v1/uploads": {"filename": "x", "purpose": "batch", "bytes": 1, "mime_type": "text/plain"},
     "POST /v1/uploads/{}/complete": {"part_ids": ["x"]},
     "POST /v1/batches": {"input_file_id": "x", "endpoint": "/v1/completions", "completion_window": "24h"},
+    "POST /v1/evals": {
+        "data_source_config": {"type": "custom", "item_schema": {}},
+        "testing_criteria": [{"type": "string_check", "input": "x", "operation": "eq", "reference": "x"}],
+    },
+    "POST /v1/evals/{}": {"name": "x"},
+    "POST /v1/evals/{}/runs": {
+        "data_source": {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {}}]}}
+    },
     "POST /v1/fine_tuning/jobs": {"model": MODEL, "training_file": "x"},
     "POST /v1/fine-tunes": {"training_file": "x"},
     "POST /v1/load_lora_adapter": {"lora_name": "x"},
@@ -76,7 +84,10 @@ def there(http: httpx.Client) -> dict[str, list[str]]:
     completion = http.post("/v1/chat/completions", json={**asked, **GOOD["POST /v1/chat/completions"]}).json()["id"]
     conversation = http.post("/v1/conversations", json={"items": MESSAGES}).json()["id"]
     item = http.get(f"/v1/conversations/{conversation}/items").json()["data"][0]["id"]
+    its_eval = http.post("/v1/evals", json=GOOD["POST /v1/evals"]).json()["id"]
+    run = http.post(f"/v1/evals/{its_eval}/runs", json=GOOD["POST /v1/evals/{}/runs"]).json()["id"]
     return {
+        "/v1/evals/": [its_eval, run],
         "/v1/responses/": [response],
         "/v1/chat/completions/": [completion],
         "/v1/conversations/": [conversation, item],
