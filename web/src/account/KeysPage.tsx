@@ -4,12 +4,11 @@ import { Plus } from "lucide-react";
 import { type FormEvent, useState } from "react";
 import { useTranslation } from "react-i18next";
 
-import { Dialog } from "../ui/Dialog";
 import { makeKey, type Scope } from "./api";
 import { Failure } from "./Failure";
 import { Field } from "./Field";
 import { KeyList, keysQuery } from "./KeyList";
-import { Secret } from "./Secret";
+import { SecretMaker } from "./SecretMaker";
 import { useSession } from "./session";
 
 const SCOPES: readonly Scope[] = ["inference", "files", "fine-tuning", "admin"];
@@ -20,11 +19,6 @@ const USUAL_LIFE = 90;
 export function KeysPage() {
   const { t } = useTranslation();
   const [open, setOpen] = useState(false);
-  const [made, setMade] = useState<string | undefined>();
-  const close = (): void => {
-    setOpen(false);
-    setMade(undefined);
-  };
   return (
     <>
       <p className="mb-4 text-muted-foreground">{t("account.keys.text")}</p>
@@ -38,26 +32,17 @@ export function KeysPage() {
         {t("account.keys.new")}
       </button>
       <KeyList />
-      <Dialog
+      <SecretMaker
         open={open}
-        title={made === undefined ? t("account.keys.new") : t("account.keys.made")}
-        onClose={close}
-        sticky={made !== undefined}
+        titles={[t("account.keys.new"), t("account.keys.made")]}
+        label={t("key.label")}
+        help={t("account.keys.once")}
+        onClose={() => setOpen(false)}
         testId="key-maker"
+        doneTestId="key-done"
       >
-        {made === undefined ? (
-          <KeyForm onMade={setMade} onCancel={close} />
-        ) : (
-          <>
-            <Secret label={t("key.label")} value={made} help={t("account.keys.once")} />
-            <div className="mt-6 flex justify-end">
-              <button type="button" className="button button-primary" onClick={close} data-testid="key-done">
-                {t("settings.done")}
-              </button>
-            </div>
-          </>
-        )}
-      </Dialog>
+        {(onMade, onCancel) => <KeyForm onMade={onMade} onCancel={onCancel} />}
+      </SecretMaker>
     </>
   );
 }

@@ -9,7 +9,7 @@ import { invite, listUsers, type Role } from "./api";
 import { Failure } from "./Failure";
 import { Field } from "./Field";
 import { RoleSelect } from "./RoleSelect";
-import { Secret } from "./Secret";
+import { SecretMaker } from "./SecretMaker";
 import { useSession } from "./session";
 import { UserFacts, USERS } from "./UserFacts";
 import { UserPanel } from "./UserPanel";
@@ -22,7 +22,6 @@ export function UsersPage() {
   const { session } = useSession();
   const users = useQuery({ queryKey: USERS, queryFn: ({ signal }) => listUsers(signal) });
   const [inviting, setInviting] = useState(false);
-  const [link, setLink] = useState<string | undefined>();
   const [openId, setOpenId] = useState<string | undefined>();
   const [hasSecret, setHasSecret] = useState(false);
   const [wanted, setWanted] = useState("");
@@ -30,10 +29,6 @@ export function UsersPage() {
     `${name} ${email}`.toLocaleLowerCase().includes(wanted.trim().toLocaleLowerCase()),
   );
   const open = users.data?.find(({ id }) => id === openId);
-  const closeInvitation = (): void => {
-    setInviting(false);
-    setLink(undefined);
-  };
   const closeUser = (): void => {
     setOpenId(undefined);
     setHasSecret(false);
@@ -86,26 +81,17 @@ export function UsersPage() {
           </li>
         ))}
       </ul>
-      <Dialog
+      <SecretMaker
         open={inviting}
-        title={link === undefined ? t("account.users.invite") : t("account.users.invited")}
-        onClose={closeInvitation}
-        sticky={link !== undefined}
+        titles={[t("account.users.invite"), t("account.users.invited")]}
+        label={t("account.users.link")}
+        help={t("account.users.linkHelp")}
+        onClose={() => setInviting(false)}
         testId="invitation"
+        doneTestId="invite-done"
       >
-        {link === undefined ? (
-          <InviteForm onLink={setLink} onCancel={closeInvitation} />
-        ) : (
-          <>
-            <Secret label={t("account.users.link")} value={link} help={t("account.users.linkHelp")} />
-            <div className="mt-6 flex justify-end">
-              <button type="button" className="button button-primary" onClick={closeInvitation} data-testid="invite-done">
-                {t("settings.done")}
-              </button>
-            </div>
-          </>
-        )}
-      </Dialog>
+        {(onMade, onCancel) => <InviteForm onLink={onMade} onCancel={onCancel} />}
+      </SecretMaker>
       <Dialog
         open={open !== undefined}
         title={open?.name ?? ""}
