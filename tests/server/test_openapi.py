@@ -84,6 +84,7 @@ ROUTES = {
     ("delete", "/api/users/{user_id}/keys/{key_id}"),
     ("post", "/api/explain"),
     ("get", "/api/usage"),
+    ("get", "/api/usage/all"),
     ("get", "/api/limits"),
     ("put", "/api/limits"),
     ("delete", "/api/limits/{limit_id}"),

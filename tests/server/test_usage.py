@@ -751,6 +751,48 @@ def test_everybody_sees_their_own_usage_and_limits(own: Server) -> None:
         assert_error(other.get("/api/usage?days=0"), 400)
 
 
+def test_administrators_see_everybodys_usage_by_users_keys_and_models_with_their_names(own: Server) -> None:
+    ids, key_ids = own.people.ids, own.people.key_ids
+    completion = {"model": MODEL, "prompt": "The", "max_tokens": 4}
+    with own.program() as member, own.program("full key of other") as other, own.operator() as operator:
+        spent = [http.post("/v1/completions", json=completion).json()["usage"] for http in (member, member, other)]
+        assert operator.post("/v1/completions", json=completion).status_code == 200
+        figures = {"user_id": ids["member"], "tokens_per_month": 1000}
+        assert operator.put("/api/limits", json=figures).status_code == 200
+        assert operator.put("/api/limits", json={"model": MODEL, "concurrent_requests": 5}).status_code == 200
+        by_user = operator.get("/api/usage/all?by=user&days=1").json()
+        rows = {row["user_id"]: row for row in by_user["data"]}
+        assert {user: row["requests"] for user, row in rows.items()} == {ids["member"]: 2, ids["other"]: 1, None: 1}
+        assert rows[ids["member"]]["output_tokens"] == sum(usage["completion_tokens"] for usage in spent[:2])
+        assert [(row["key_id"], row["model"]) for row in by_user["data"]] == [(None, None)] * 3
+        names = {name["id"]: (name["name"], name["owner"]) for name in by_user["names"]}
+        with browser(own.running, "admin") as admin:
+            known = {user["id"]: user["name"] for user in admin.get("/api/users").json()["data"]}
+            assert admin.get("/api/usage/all?by=user&days=1").json() == by_user
+        assert names == {user: (known[user], None) for user in (ids["member"], ids["other"])}
+        by_key = operator.get("/api/usage/all?by=key").json()
+        assert {row["key_id"] for row in by_key["data"]} == {
+            key_ids["inference key"],
+            key_ids["full key of other"],
+            None,
+        }
+        owners = {name["id"]: name["owner"] for name in by_key["names"]}
+        assert owners[key_ids["inference key"]] == known[ids["member"]]
+        [day] = operator.get("/api/usage/all").json()["data"]
+        assert (day["model"], day["requests"]) == (MODEL, 4)
+        counted = {limit["model"]: limit for limit in by_user["limits"]}
+        assert counted[None]["tokens_of_month"] == sum(usage["total_tokens"] for usage in spent[:2])
+        assert counted[MODEL]["tokens_of_month"] > counted[None]["tokens_of_month"]
+        assert operator.delete(f"/api/users/{ids['other']}").status_code == 200
+        left = operator.get("/api/usage/all?by=user").json()
+        assert len(left["data"]) == 3
+        assert {name["id"] for name in left["names"]} == {ids["member"]}
+        for query in ("by=kind", "days=0", "days=367"):
+            assert_error(operator.get(f"/api/usage/all?{query}"), 400)
+    with browser(own.running, "member") as member:
+        assert_error(member.get("/api/usage/all"), 403)
+
+
 async def test_a_hundred_users_at_once_and_the_metrics_say_what_the_tables_say(own: Server) -> None:
     """Mixed requests on SQLite, most of them limited: no error of locks, no token lost."""
     people = own.people
