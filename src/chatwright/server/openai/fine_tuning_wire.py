@@ -129,8 +129,10 @@ class CreateJobBody(_Body):
 
 
 class JobInfo(FineTuningJob):
-    """OpenAI's object, with the status that its own client does not list though it can pause."""
+    """OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service tells
+    and its client does not list either: a job has no other name before it has a result."""
 
+    user_provided_suffix: str | None = None
     status: Literal[  # type: ignore[assignment]
         "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
     ]
@@ -207,6 +209,7 @@ def job_info(job: Job, organization: str) -> JobInfo:
         integrations=[],
         metadata=asked["metadata"],
         method=method,
+        user_provided_suffix=asked["suffix"],
     )
 
 
