@@ -5,9 +5,10 @@ import { useCallback, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { useSession } from "./account/session";
-import { listModels, type Model } from "./api/client";
+import { findModel, listModels, type Model } from "./api/client";
 import { asApiError } from "./api/errors";
 import { Chat } from "./chat/Chat";
+import { chooseModel, useChosenModel } from "./chat/chosen";
 import { Sidebar } from "./conversations/Sidebar";
 import { useStoredChat } from "./conversations/useStoredChat";
 import { ErrorNotice } from "./ui/ErrorNotice";
@@ -16,7 +17,8 @@ import { IconButton } from "./ui/IconButton";
 import { KeyDialog } from "./ui/KeyDialog";
 import { DEFAULT_PREFERENCES, SettingsDialog } from "./ui/SettingsDialog";
 
-const MODEL_STORAGE_KEY = "chatwright.model";
+/** Answers by its name, and stands in no list. */
+const CHECKPOINT = /^ft:.*:ckpt-step-\d+$/;
 
 function LanguageNotice({ model }: { model: Model }) {
   const { t, i18n } = useTranslation();
@@ -33,7 +35,12 @@ function LanguageNotice({ model }: { model: Model }) {
 export function App() {
   const { t, i18n } = useTranslation();
   const models = useQuery({ queryKey: ["models"], queryFn: ({ signal }) => listModels(signal) });
-  const [chosen, setChosen] = useState(() => localStorage.getItem(MODEL_STORAGE_KEY) ?? "");
+  const chosen = useChosenModel();
+  const checkpoint = useQuery({
+    queryKey: ["models", chosen],
+    queryFn: ({ signal }) => findModel(chosen, signal),
+    enabled: CHECKPOINT.test(chosen),
+  });
   const [preferences, setPreferences] = useState(DEFAULT_PREFERENCES);
   const [conversation, setConversation] = useState(0);
   const [dialog, setDialog] = useState<"key" | "settings" | undefined>();
@@ -64,7 +71,8 @@ export function App() {
   }, [accounts, csrf_token, refresh, comeIn]);
   const close = useCallback(() => setDialog(undefined), []);
 
-  const model = models.data?.find(({ id }) => id === chosen) ?? models.data?.[0];
+  const offered = models.data && checkpoint.data ? [...models.data, checkpoint.data] : models.data;
+  const model = offered?.find(({ id }) => id === chosen) ?? offered?.[0];
   const failure = models.error ? asApiError(models.error) : undefined;
 
   // A page opened without a key asks for it at once rather than at the first message.
@@ -78,11 +86,6 @@ export function App() {
   const settings = useMemo(() => ({ model: modelId, ...preferences }), [modelId, preferences]);
   const speaksPage = !model?.languages?.length || model.languages.includes(i18n.language);
   const exampleLanguage = speaksPage ? undefined : "en";
-
-  function chooseModel(id: string): void {
-    localStorage.setItem(MODEL_STORAGE_KEY, id);
-    setChosen(id);
-  }
 
   function keySaved(): void {
     close();
@@ -108,7 +111,7 @@ export function App() {
             </IconButton>
           )
         }
-        models={models.data}
+        models={offered}
         loading={models.isPending}
         model={modelId}
         onModel={chooseModel}

@@ -1,26 +1,49 @@
-// The pages of an account: their frame, with the way between them and back to the chat.
+// The pages beside the chat: their frame, with the way between them and back.
 import { useMutation } from "@tanstack/react-query";
-import { ArrowLeft, CircleUserRound, KeyRound, LogOut, type LucideIcon, UsersRound } from "lucide-react";
+import {
+  ArrowLeft,
+  ChartColumn,
+  CircleUserRound,
+  GraduationCap,
+  KeyRound,
+  LogOut,
+  type LucideIcon,
+  UsersRound,
+} from "lucide-react";
 import { type ReactNode, useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
 
+import { JobsPage } from "../jobs/JobsPage";
 import { LanguageSelect, ThemeButton } from "../ui/Header";
+import { UsagePage } from "../usage/UsagePage";
 import { AccountPage } from "./AccountPage";
 import { signOut } from "./api";
 import { Failure } from "./Failure";
 import { KeysPage } from "./KeysPage";
-import { type Page, PAGES } from "./page";
+import { type Page, pagesOf } from "./page";
 import { useSession } from "./session";
 import { UsersPage } from "./UsersPage";
 
-const ICONS: Record<Page, LucideIcon> = { account: CircleUserRound, keys: KeyRound, users: UsersRound };
-const CONTENT: Record<Page, () => ReactNode> = { account: AccountPage, keys: KeysPage, users: UsersPage };
+const ICONS: Record<Page, LucideIcon> = {
+  account: CircleUserRound,
+  keys: KeyRound,
+  jobs: GraduationCap,
+  usage: ChartColumn,
+  users: UsersRound,
+};
+const CONTENT: Record<Page, () => ReactNode> = {
+  account: AccountPage,
+  keys: KeysPage,
+  jobs: JobsPage,
+  usage: UsagePage,
+  users: UsersPage,
+};
 
 export function AccountPages({ page: asked }: { page: Page }) {
   const { t } = useTranslation();
   const { session, update } = useSession();
-  const isAdmin = session.scopes.includes("admin");
-  const page = asked === "users" && !isAdmin ? "account" : asked;
+  const pages = pagesOf(session);
+  const page = pages.find((page) => page === asked) ?? pages[0] ?? "account";
   const Content = CONTENT[page];
   const title = t(`account.page.${page}`);
   const leaving = useMutation({
@@ -38,7 +61,6 @@ export function AccountPages({ page: asked }: { page: Page }) {
     };
   }, [title]);
 
-  if (!session.user) return null;
   return (
     <div className="flex h-dvh flex-col" data-testid="account-pages">
       <header className="flex h-14 shrink-0 items-center gap-1 px-2 sm:px-3">
@@ -50,12 +72,12 @@ export function AccountPages({ page: asked }: { page: Page }) {
         <LanguageSelect />
         <ThemeButton />
       </header>
-      <div className="mx-auto flex min-h-0 w-full max-w-5xl grow flex-col md:flex-row">
+      <div className="mx-auto flex min-h-0 w-full max-w-6xl grow flex-col md:flex-row">
         <nav
           aria-label={t("account.nav")}
           className="flex shrink-0 flex-wrap items-center gap-1 px-2 pb-2 md:w-56 md:flex-col md:flex-nowrap md:items-stretch md:px-3 md:pt-4"
         >
-          {PAGES.filter((name) => name !== "users" || isAdmin).map((name) => {
+          {pages.map((name) => {
             const Icon = ICONS[name];
             return (
               <a
@@ -70,19 +92,21 @@ export function AccountPages({ page: asked }: { page: Page }) {
               </a>
             );
           })}
-          <button
-            type="button"
-            className="nav-link md:mt-4"
-            aria-busy={leaving.isPending}
-            onClick={() => !leaving.isPending && leaving.mutate()}
-            data-testid="sign-out"
-          >
-            <LogOut aria-hidden className="size-5 shrink-0" />
-            {t("account.signOut")}
-          </button>
+          {session.user && (
+            <button
+              type="button"
+              className="nav-link md:mt-4"
+              aria-busy={leaving.isPending}
+              onClick={() => !leaving.isPending && leaving.mutate()}
+              data-testid="sign-out"
+            >
+              <LogOut aria-hidden className="size-5 shrink-0" />
+              {t("account.signOut")}
+            </button>
+          )}
           <Failure error={leaving.error} />
         </nav>
-        <main className="min-h-0 grow overflow-y-auto px-4 pt-4 pb-16 md:px-8">
+        <main className="min-h-0 min-w-0 grow overflow-y-auto px-4 pt-4 pb-16 md:px-8">
           <Heading key={page}>{title}</Heading>
           <Content />
         </main>

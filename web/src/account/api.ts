@@ -2,7 +2,8 @@
 import i18next from "i18next";
 import createClient from "openapi-fetch";
 
-import { ApiError, asApiError, errorFrom } from "../api/errors";
+import { answer } from "../api/client";
+import { ApiError } from "../api/errors";
 import { authorization, setCsrfToken } from "../api/key";
 import type { components, paths } from "../api/schema";
 
@@ -32,15 +33,6 @@ export function client() {
     fetch: (request) => fetch(request), // looked up at call time, so that tests can replace it
     headers: { ...token, "Accept-Language": i18next.language }, // the server's sentences are shown to people
   });
-}
-
-/** The answer's body. Every failure is an ApiError. */
-export async function answer<T>(call: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
-  const { data, error, response } = await call.catch((reason: unknown) => {
-    throw asApiError(reason);
-  });
-  if (!response.ok || data === undefined) throw errorFrom(response.status, error, response.headers.get("Retry-After"));
-  return data;
 }
 
 /** The session with its token kept for the requests to come, those of the chat too. */

@@ -2,7 +2,8 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import i18next from "i18next";
 
-import { answer, client } from "../account/api";
+import { client } from "../account/api";
+import { answer } from "../api/client";
 import { ApiError, asApiError, type ErrorKind, errorFrom, errorFromResponse } from "../api/errors";
 import { authorization } from "../api/key";
 import type { components } from "../api/schema";

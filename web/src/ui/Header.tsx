@@ -1,5 +1,5 @@
 // The bar at the top: which model, a new conversation, settings, language, theme, documentation.
-import { BookOpen, ChevronDown, CircleUserRound, Languages, Monitor, Moon, Settings, SquarePen, Sun } from "lucide-react";
+import { BookOpen, ChevronDown, CircleUserRound, GraduationCap, Languages, Monitor, Moon, Settings, SquarePen, Sun } from "lucide-react";
 import type { ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 
@@ -81,6 +81,7 @@ interface Props {
 
 export function Header({ before, models, loading, model, onModel, onNew, onSettings }: Props) {
   const { t } = useTranslation();
+  const { user } = useSession().session;
   return (
     <header className="flex h-14 shrink-0 items-center gap-0.5 px-2 sm:gap-1 sm:px-3">
       {before}
@@ -116,6 +117,16 @@ export function Header({ before, models, loading, model, onModel, onNew, onSetti
       </IconButton>
       <LanguageSelect />
       <ThemeButton />
+      {/* Who is signed in finds it among the pages of their account too, where there is no room for it here. */}
+      <a
+        href="#/jobs"
+        aria-label={t("header.jobs")}
+        title={t("header.jobs")}
+        className={`icon-button size-9 rounded-xl sm:size-10 ${user ? "hidden sm:inline-flex" : ""}`}
+        data-testid="jobs-link"
+      >
+        <GraduationCap aria-hidden className="size-5" />
+      </a>
       <a
         href="/docs"
         aria-label={t("header.docs")}

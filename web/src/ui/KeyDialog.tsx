@@ -10,12 +10,14 @@ interface Props {
   onClose: () => void;
   /** After the key was stored. */
   onSaved: () => void;
+  /** Asks for the token that changes what a server without accounts keeps. */
+  admin?: boolean;
 }
 
-function KeyForm({ onClose, onSaved }: Omit<Props, "open">) {
+function KeyForm({ onClose, onSaved, admin = false }: Omit<Props, "open">) {
   const { t } = useTranslation();
   const [key, setKey] = useState("");
-  const refused = apiKey() !== null;
+  const refused = apiKey() !== null && !admin; // a good key may be no admin token
 
   function save(event: FormEvent): void {
     event.preventDefault();
@@ -25,14 +27,14 @@ function KeyForm({ onClose, onSaved }: Omit<Props, "open">) {
 
   return (
     <form onSubmit={save}>
-      <p className="mb-4 text-muted-foreground">{t("key.text")}</p>
+      <p className="mb-4 text-muted-foreground">{t(admin ? "key.adminText" : "key.text")}</p>
       {refused && (
         <p role="alert" className="mb-4 text-destructive">
           {t("key.refused")}
         </p>
       )}
       <label className="mb-1 block font-medium" htmlFor="api-key">
-        {t("key.label")}
+        {t(admin ? "key.adminLabel" : "key.label")}
       </label>
       <input
         id="api-key"
@@ -65,7 +67,7 @@ function KeyForm({ onClose, onSaved }: Omit<Props, "open">) {
 export function KeyDialog({ open, ...rest }: Props) {
   const { t } = useTranslation();
   return (
-    <Dialog open={open} title={t("key.title")} onClose={rest.onClose} testId="key-dialog">
+    <Dialog open={open} title={t(rest.admin ? "key.adminTitle" : "key.title")} onClose={rest.onClose} testId="key-dialog">
       <KeyForm {...rest} />
     </Dialog>
   );
