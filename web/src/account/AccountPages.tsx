@@ -10,17 +10,16 @@ import {
   type LucideIcon,
   UsersRound,
 } from "lucide-react";
-import { type ReactNode, useEffect, useRef } from "react";
+import { type ComponentType, lazy, Suspense, useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
 
-import { JobsPage } from "../jobs/JobsPage";
 import { LanguageSelect, ThemeButton } from "../ui/Header";
-import { UsagePage } from "../usage/UsagePage";
+import { Loading } from "../ui/Loading";
 import { AccountPage } from "./AccountPage";
 import { signOut } from "./api";
 import { Failure } from "./Failure";
 import { KeysPage } from "./KeysPage";
-import { type Page, pagesOf } from "./page";
+import { type Page, pagesOf, usePart } from "./page";
 import { useSession } from "./session";
 import { UsersPage } from "./UsersPage";
 
@@ -31,17 +30,19 @@ const ICONS: Record<Page, LucideIcon> = {
   usage: ChartColumn,
   users: UsersRound,
 };
-const CONTENT: Record<Page, () => ReactNode> = {
+// Loaded when they are opened: the chat shall not wait for forms and charts.
+const CONTENT: Record<Page, ComponentType> = {
   account: AccountPage,
   keys: KeysPage,
-  jobs: JobsPage,
-  usage: UsagePage,
+  jobs: lazy(async () => ({ default: (await import("../jobs/JobsPage")).JobsPage })),
+  usage: lazy(async () => ({ default: (await import("../usage/UsagePage")).UsagePage })),
   users: UsersPage,
 };
 
 export function AccountPages({ page: asked }: { page: Page }) {
   const { t } = useTranslation();
   const { session, update } = useSession();
+  const part = usePart();
   const pages = pagesOf(session);
   const page = pages.find((page) => page === asked) ?? pages[0] ?? "account";
   const Content = CONTENT[page];
@@ -107,8 +108,10 @@ export function AccountPages({ page: asked }: { page: Page }) {
           <Failure error={leaving.error} />
         </nav>
         <main className="min-h-0 min-w-0 grow overflow-y-auto px-4 pt-4 pb-16 md:px-8">
-          <Heading key={page}>{title}</Heading>
-          <Content />
+          <Heading key={`${page}/${part ?? ""}`}>{title}</Heading>
+          <Suspense fallback={<Loading />}>
+            <Content />
+          </Suspense>
         </main>
       </div>
     </div>

@@ -83,7 +83,7 @@ export function JobForm() {
       />
       {(files.isPending || models.isPending) && <Loading />}
       {files.data && models.data && (
-        <form onSubmit={submit} className="grid max-w-xl gap-5" data-testid="job-form">
+        <form onSubmit={submit} className="grid max-w-xl grid-cols-1 gap-5" data-testid="job-form">
           <div>
             <label className="mb-1 block font-medium" htmlFor={`${id}-model`}>
               {t("jobs.fact.model")}

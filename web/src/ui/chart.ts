@@ -1,5 +1,5 @@
 // What charts have in common: round numbers along an axis, and how wide there is room to draw.
-import { type RefObject, useLayoutEffect, useRef, useState } from "react";
+import { type RefCallback, useCallback, useState } from "react";
 
 /** About `count` round numbers from `low` to `high`, both within. */
 export function niceTicks(low: number, high: number, count: number, whole = false): number[] {
@@ -23,11 +23,10 @@ export function niceEnd(value: number): number {
 const USUAL_WIDTH = 640;
 
 /** The width of an element in pixels, also when it changes: text in a drawing shall stay as large as it is elsewhere. */
-export function useWidth<T extends Element>(): [RefObject<T | null>, number] {
-  const ref = useRef<T>(null);
+export function useWidth<T extends Element>(): [RefCallback<T>, number] {
   const [width, setWidth] = useState(USUAL_WIDTH);
-  useLayoutEffect(() => {
-    const element = ref.current;
+  // A callback, as the element may come later than the component.
+  const ref = useCallback((element: T | null) => {
     if (!element) return undefined;
     const measure = (): void => {
       const now = Math.round(element.getBoundingClientRect().width);

@@ -26,7 +26,7 @@ export function UsageChart({ spans }: { spans: readonly Span[] }) {
       </div>
       <BarChart
         label={t(isTokens ? "usage.chart.tokensLabel" : "usage.chart.requestsLabel")}
-        parts={isTokens ? [t("usage.fresh"), t("usage.cached"), t("usage.output")] : [t("usage.requests")]}
+        parts={isTokens ? [t("usage.fresh"), t("usage.cachedIn"), t("usage.output")] : [t("usage.requests")]}
         bars={spans.map(({ start, end, requests, input_tokens, cached_tokens, output_tokens }) => ({
           name: end - start > 86_400 ? format.formatRange(start * 1000, (end - 1) * 1000) : format.format(start * 1000),
           values: isTokens ? [input_tokens - cached_tokens, cached_tokens, output_tokens] : [requests],

@@ -95,22 +95,24 @@ export function UsagePage() {
                 {t("usage.none")}
               </p>
             ) : (
-              <>
-                <UsageChart spans={spans(data.data, data.start_time, data.end_time)} />
-                <div className="mt-6 mb-2">
-                  <Choice
-                    label={t("usage.by")}
-                    value={by}
-                    options={groups.map((by) => [by, t(`usage.by.${by}`)])}
-                    onChange={setBy}
-                    testId="usage-by"
-                  />
-                </div>
-                {isStale ? <Loading rows={1} /> : <UsageTable by={by} groups={grouped(data.data, by)} names={names} />}
-              </>
+              <UsageChart spans={spans(data.data, data.start_time, data.end_time)} />
             )}
           </Section>
           <Limits limits={data.limits} names={names} canChange={isAll} isOfOne={!isAll} />
+          {data.data.length > 0 && (
+            <Section title={t("usage.table")}>
+              <div className="mb-2">
+                <Choice
+                  label={t("usage.by")}
+                  value={by}
+                  options={groups.map((by) => [by, t(`usage.by.${by}`)])}
+                  onChange={setBy}
+                  testId="usage-by"
+                />
+              </div>
+              {isStale ? <Loading rows={1} /> : <UsageTable by={by} groups={grouped(data.data, by)} names={names} />}
+            </Section>
+          )}
         </div>
       )}
     </>
