@@ -33,6 +33,8 @@ export class AccountServer {
   /** When set, the next request but those for the session is refused like this. */
   refusal: Response | undefined;
   readonly asked: Asked[] = [];
+  /** What a test answers itself, by "METHOD path", before anything else that wants somebody signed in. */
+  readonly answers: Record<string, (asked: Asked & { query: URLSearchParams }) => Response> = {};
 
   constructor() {
     vi.stubGlobal("fetch", this.#fetch);
@@ -79,10 +81,13 @@ export class AccountServer {
   readonly #fetch = async (input: Request | string, init?: RequestInit): Promise<Response> => {
     if (this.down) throw new TypeError("Failed to fetch");
     const request = typeof input === "string" ? new Request(new URL(input, "http://localhost"), { ...init, signal: null }) : input;
-    const path = new URL(request.url).pathname;
+    const { pathname: path, searchParams: query } = new URL(request.url);
     const text = await request.clone().text();
     const body = (text ? JSON.parse(text) : {}) as Record<string, unknown>;
-    this.asked.push({ method: request.method, path, body, headers: request.headers });
+    const asked = { method: request.method, path, body, headers: request.headers };
+    this.asked.push(asked);
+    const own = this.answers[`${request.method} ${path}`];
+    if (own && this.signedIn && !this.refusal) return own({ ...asked, query });
     return this.#answer(request.method, path, body, request.headers);
   };
 

@@ -1,10 +1,13 @@
 // What jsdom lacks of a browser.
 import "@testing-library/jest-dom/vitest";
 
-import { cleanup } from "@testing-library/react";
+import { cleanup, configure } from "@testing-library/react";
 import { afterEach, beforeEach, vi } from "vitest";
 
 import { setUpLanguage } from "../src/i18n";
+
+// A page that is loaded when it is opened takes its time on a busy machine.
+configure({ asyncUtilTimeout: 10_000 });
 
 HTMLDialogElement.prototype.showModal = function (this: HTMLDialogElement) {
   this.open = true;

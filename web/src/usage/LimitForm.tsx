@@ -110,7 +110,7 @@ export function LimitForm({ limit, onClose }: Props) {
         <Field
           key={name}
           className="mt-3"
-          label={t(`usage.figure.${name}`)}
+          label={t(`usage.limit.${name}`)}
           type="number"
           min={0}
           max={1e15}
