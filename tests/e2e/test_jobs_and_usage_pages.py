@@ -17,7 +17,7 @@ from tests.e2e.conftest import OpenPage, Watch
 from tests.e2e.test_chat import ask, wait_for_answer
 from tests.jobs.making import CATS, chat, lines
 from tests.server.harness import MODEL, RunningServer, start_server
-from tests.server.people import ADMIN_TOKEN, People, bearer, email, settle, signed_in_client
+from tests.server.people import ADMIN_TOKEN, People, bearer, browser, email, settle
 from tests.server.tiny import make_model_folder
 from tests.store.people import PASSWORD, quick_accounts
 
@@ -188,7 +188,7 @@ def test_usage_is_what_the_api_says_after_real_requests(open_as: OpenAs, place: 
     completion = {"model": MODEL, "prompt": "The capital of", "max_tokens": 5}
     with place.server.http(headers=bearer(people.keys["inference key"])) as program:
         spent = [program.post("/v1/completions", json=completion).json()["usage"] for _ in range(3)]
-    with signed_in_client(place.server, "member") as http:
+    with browser(place.server, "member") as http:
         said = http.get("/api/usage?days=7").json()["data"]
     page = open_as("member", "/#/usage")
     page.get_by_test_id("usage-range").select_option("7")

@@ -11,7 +11,7 @@ export function JobEvents({ feed }: { feed: Feed }) {
   return (
     <Section title={t("jobs.events")}>
       {/* In the server's words, which are English. */}
-      <ol className="text-sm" data-testid="job-events" role="log" aria-label={t("jobs.events")}>
+      <ol className="text-sm" data-testid="job-events" aria-live="polite">
         {feed.messages.map(({ id, created_at, level, message }) => (
           <li key={id} className="flex flex-wrap gap-x-4 py-0.5" data-level={level}>
             <time dateTime={new Date(created_at * 1000).toISOString()} className="text-muted-foreground tabular-nums">
