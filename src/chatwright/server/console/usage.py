@@ -149,7 +149,9 @@ async def get_usage_of_all(
     async with database.read() as session:
         rows = await usage_of_all(session, actor, question)
         limits = [await _counted(session, limit, now) for limit in await list_limits(session, actor)]
-        named = {name for row in (*rows, *limits) for name in (row.user_id, row.key_id) if name}
+        users_named = {row.user_id for row in rows} | {limit.user_id for limit in limits}
+        keys_named = {row.key_id for row in rows} | {limit.key_id for limit in limits}
+        named = {name for name in users_named | keys_named if name}
         names = await _names(session, actor, named)
     return UsageOfAll(
         start_time=question.start,
