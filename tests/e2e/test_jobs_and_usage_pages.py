@@ -16,7 +16,7 @@ from tests.e2e.axe import violations
 from tests.e2e.conftest import OpenPage, Watch
 from tests.e2e.test_chat import ask, wait_for_answer
 from tests.jobs.making import CATS, chat, lines
-from tests.server.harness import MODEL, RunningServer, start_server
+from tests.server.harness import MODEL, RunningServer, start_server, wait_until
 from tests.server.people import ADMIN_TOKEN, People, bearer, browser, email, settle
 from tests.server.tiny import make_model_folder
 from tests.store.people import PASSWORD, quick_accounts
@@ -189,6 +189,12 @@ def test_usage_is_what_the_api_says_after_real_requests(open_as: OpenAs, place: 
     with place.server.http(headers=bearer(people.keys["inference key"])) as program:
         spent = [program.post("/v1/completions", json=completion).json()["usage"] for _ in range(3)]
     with browser(place.server, "member") as http:
+
+        def counted() -> int:
+            rows = http.get("/api/usage?days=7").json()["data"]
+            return sum(row["requests"] for row in rows if row["key_id"] == people.key_ids["inference key"])
+
+        wait_until(lambda: counted() == 3)  # where nothing is limited it is written after the answer
         said = http.get("/api/usage?days=7").json()["data"]
     page = open_as("member", "/#/usage")
     page.get_by_test_id("usage-range").select_option("7")
