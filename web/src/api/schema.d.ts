@@ -129,6 +129,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tokenizer_info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tokenizer Info
+         * @description The tokens that texts of a model begin and end with. Without a model it is the first.
+         */
+        get: operations["tokenizer_info_v1_tokenizer_info_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tokenize": {
         parameters: {
             query?: never;
@@ -203,6 +223,26 @@ export interface paths {
          * @description Order documents by how well they answer a query.
          */
         post: operations["rerank_v1_rerank_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/moderations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create Moderation
+         * @description Classify texts. Nobody is charged for it, as at OpenAI.
+         */
+        post: operations["create_moderation_v1_moderations_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1026,7 +1066,7 @@ export interface paths {
         };
         /**
          * List Input Items
-         * @description What was said to the model in this response; what was said before is in the responses before it.
+         * @description What the model read for this response: what was said before it, in the responses that it goes on from, and in it.
          */
         get: operations["list_input_items_v1_responses__response_id__input_items_get"];
         put?: never;
@@ -1195,170 +1235,6 @@ export interface paths {
         get: operations["list_messages_v1_chat_completions__completion_id__messages_get"];
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Evals
-         * @description One's own.
-         */
-        get: operations["list_evals_v1_evals_get"];
-        put?: never;
-        /**
-         * Create Eval
-         * @description Say what answers shall be measured by.
-         */
-        post: operations["create_eval_v1_evals_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Eval
-         * @description One of them. 404 for those of others.
-         */
-        get: operations["retrieve_eval_v1_evals__eval_id__get"];
-        put?: never;
-        /**
-         * Update Eval
-         * @description Change its name, its metadata, and nothing else: runs stay comparable.
-         */
-        post: operations["update_eval_v1_evals__eval_id__post"];
-        /**
-         * Delete Eval
-         * @description Delete it with its runs, also those that are under way.
-         */
-        delete: operations["delete_eval_v1_evals__eval_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}/runs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Runs
-         * @description Its runs. The rows of `file_content` are left out; a single run has them.
-         */
-        get: operations["list_runs_v1_evals__eval_id__runs_get"];
-        put?: never;
-        /**
-         * Create Run
-         * @description Measure: begin in the background.
-         */
-        post: operations["create_run_v1_evals__eval_id__runs_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}/runs/{run_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Run
-         * @description One of them, as far as it is.
-         */
-        get: operations["retrieve_run_v1_evals__eval_id__runs__run_id__get"];
-        put?: never;
-        /**
-         * Cancel Run
-         * @description End one that is under way; what it found is kept.
-         */
-        post: operations["cancel_run_v1_evals__eval_id__runs__run_id__post"];
-        /**
-         * Delete Run
-         * @description Delete it with what it found, also while it is under way.
-         */
-        delete: operations["delete_run_v1_evals__eval_id__runs__run_id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}/runs/{run_id}/output_items": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Output Items
-         * @description What became of its items, in their order.
-         */
-        get: operations["list_output_items_v1_evals__eval_id__runs__run_id__output_items_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}/runs/{run_id}/output_items/{output_item_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Retrieve Output Item
-         * @description One of them.
-         */
-        get: operations["retrieve_output_item_v1_evals__eval_id__runs__run_id__output_items__output_item_id__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/evals/{eval_id}/runs/{run_id}/cancel": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Cancel Run
-         * @description End one that is under way; what it found is kept.
-         */
-        post: operations["cancel_run_v1_evals__eval_id__runs__run_id__cancel_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1950,6 +1826,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/usage/all": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Usage Of All
+         * @description Everybody's usage of the last days, today included, by users, keys or models.
+         */
+        get: operations["get_usage_of_all_api_usage_all_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/limits": {
         parameters: {
             query?: never;
@@ -2255,7 +2151,7 @@ export interface components {
             /** Content */
             content: (components["schemas"]["AnthropicText"] | components["schemas"]["ToolUseContent"])[];
             /** Stop Reason */
-            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded") | null;
+            stop_reason: ("end_turn" | "max_tokens" | "stop_sequence" | "tool_use" | "model_context_window_exceeded" | "refusal") | null;
             /** Stop Sequence */
             stop_sequence: string | null;
             usage: components["schemas"]["AnthropicUsage"];
@@ -2507,6 +2403,108 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Categories
+         * @description A list of the categories, and whether they are flagged or not.
+         */
+        Categories: {
+            /** Harassment */
+            harassment: boolean;
+            /** Harassment/Threatening */
+            "harassment/threatening": boolean;
+            /** Hate */
+            hate: boolean;
+            /** Hate/Threatening */
+            "hate/threatening": boolean;
+            /** Illicit */
+            illicit?: boolean | null;
+            /** Illicit/Violent */
+            "illicit/violent"?: boolean | null;
+            /** Self-Harm */
+            "self-harm": boolean;
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": boolean;
+            /** Self-Harm/Intent */
+            "self-harm/intent": boolean;
+            /** Sexual */
+            sexual: boolean;
+            /** Sexual/Minors */
+            "sexual/minors": boolean;
+            /** Violence */
+            violence: boolean;
+            /** Violence/Graphic */
+            "violence/graphic": boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CategoryAppliedInputTypes
+         * @description A list of the categories along with the input type(s) that the score applies to.
+         */
+        CategoryAppliedInputTypes: {
+            /** Harassment */
+            harassment: "text"[];
+            /** Harassment/Threatening */
+            "harassment/threatening": "text"[];
+            /** Hate */
+            hate: "text"[];
+            /** Hate/Threatening */
+            "hate/threatening": "text"[];
+            /** Illicit */
+            illicit: "text"[];
+            /** Illicit/Violent */
+            "illicit/violent": "text"[];
+            /** Self-Harm */
+            "self-harm": ("text" | "image")[];
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": ("text" | "image")[];
+            /** Self-Harm/Intent */
+            "self-harm/intent": ("text" | "image")[];
+            /** Sexual */
+            sexual: ("text" | "image")[];
+            /** Sexual/Minors */
+            "sexual/minors": "text"[];
+            /** Violence */
+            violence: ("text" | "image")[];
+            /** Violence/Graphic */
+            "violence/graphic": ("text" | "image")[];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * CategoryScores
+         * @description A list of the categories along with their scores as predicted by model.
+         */
+        CategoryScores: {
+            /** Harassment */
+            harassment: number;
+            /** Harassment/Threatening */
+            "harassment/threatening": number;
+            /** Hate */
+            hate: number;
+            /** Hate/Threatening */
+            "hate/threatening": number;
+            /** Illicit */
+            illicit: number;
+            /** Illicit/Violent */
+            "illicit/violent": number;
+            /** Self-Harm */
+            "self-harm": number;
+            /** Self-Harm/Instructions */
+            "self-harm/instructions": number;
+            /** Self-Harm/Intent */
+            "self-harm/intent": number;
+            /** Sexual */
+            sexual: number;
+            /** Sexual/Minors */
+            "sexual/minors": number;
+            /** Violence */
+            violence: number;
+            /** Violence/Graphic */
+            "violence/graphic": number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * ChangeBody
          * @description What is not given stays.
          */
@@ -2622,7 +2620,7 @@ export interface components {
             metadata?: {
                 [key: string]: string;
             } | null;
-            moderation?: components["schemas"]["Moderation"] | null;
+            moderation?: components["schemas"]["openai__types__chat__chat_completion__Moderation"] | null;
             /** Service Tier */
             service_tier?: ("auto" | "default" | "flex" | "scale" | "priority" | "fast") | null;
             /** System Fingerprint */
@@ -2745,33 +2743,6 @@ export interface components {
              * @constant
              */
             type: "function";
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * ChatCompletionStoreMessage
-         * @description A chat completion message generated by the model.
-         */
-        ChatCompletionStoreMessage: {
-            /** Content */
-            content?: string | null;
-            /** Refusal */
-            refusal?: string | null;
-            /**
-             * Role
-             * @constant
-             */
-            role: "assistant";
-            /** Annotations */
-            annotations?: components["schemas"]["Annotation"][] | null;
-            audio?: components["schemas"]["ChatCompletionAudio"] | null;
-            function_call?: components["schemas"]["FunctionCall"] | null;
-            /** Tool Calls */
-            tool_calls?: (components["schemas"]["ChatCompletionMessageFunctionToolCall"] | components["schemas"]["ChatCompletionMessageCustomToolCall"])[] | null;
-            /** Id */
-            id: string;
-            /** Content Parts */
-            content_parts?: (components["schemas"]["ChatCompletionContentPartText"] | components["schemas"]["ChatCompletionContentPartImage"])[] | null;
         } & {
             [key: string]: unknown;
         };
@@ -3245,6 +3216,44 @@ export interface components {
             output_config?: components["schemas"]["OutputConfig"] | null;
         };
         /**
+         * CountedLimit
+         * @description A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included.
+         */
+        CountedLimit: {
+            /**
+             * Object
+             * @default limit
+             * @constant
+             */
+            object: "limit";
+            /** Id */
+            id: string;
+            /** Key Id */
+            key_id: string | null;
+            /** User Id */
+            user_id: string | null;
+            /** Model */
+            model: string | null;
+            /** Requests Per Minute */
+            requests_per_minute: number | null;
+            /** Tokens Per Minute */
+            tokens_per_minute: number | null;
+            /** Concurrent Requests */
+            concurrent_requests: number | null;
+            /** Tokens Per Month */
+            tokens_per_month: number | null;
+            /** Created At */
+            created_at: number;
+            /** Requests Of Minute */
+            requests_of_minute: number;
+            /** Tokens Of Minute */
+            tokens_of_minute: number;
+            /** Tokens Of Month */
+            tokens_of_month: number;
+            /** Running */
+            running: number;
+        };
+        /**
          * CreateBatchBody
          * @description Which file, and which route answers its lines.
          */
@@ -3263,40 +3272,6 @@ export interface components {
                 [key: string]: string;
             } | null;
             output_expires_after?: components["schemas"]["ExpiresAfter"] | null;
-        };
-        /** CreateEmbeddingResponse */
-        CreateEmbeddingResponse: {
-            /** Data */
-            data: components["schemas"]["Embedding"][];
-            /** Model */
-            model: string;
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            usage: components["schemas"]["Usage"];
-        } & {
-            [key: string]: unknown;
-        };
-        /**
-         * CreateEvalBody
-         * @description `POST /v1/evals`.
-         */
-        CreateEvalBody: {
-            /** Data Source Config */
-            data_source_config: components["schemas"]["CustomConfigBody"] | components["schemas"]["KeptConfigBody"];
-            /** Testing Criteria */
-            testing_criteria: (components["schemas"]["StringCheckBody"] | components["schemas"]["TextSimilarityBody"])[];
-            /**
-             * Name
-             * @default
-             */
-            name: string;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * CreateFineTuneBody
@@ -3350,23 +3325,6 @@ export interface components {
             integrations?: unknown[] | null;
         };
         /**
-         * CreateRunBody
-         * @description `POST /v1/evals/{eval_id}/runs`.
-         */
-        CreateRunBody: {
-            /** Data Source */
-            data_source: components["schemas"]["JsonlBody"] | components["schemas"]["SamplingBody"];
-            /**
-             * Name
-             * @default
-             */
-            name: string;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-        };
-        /**
          * CreateUploadBody
          * @description What will come. `bytes`: exactly so many.
          */
@@ -3382,18 +3340,6 @@ export interface components {
             expires_after?: components["schemas"]["ExpiresAfter"] | null;
         };
         /**
-         * CriterionCounts
-         * @description What a criterion, by its id, said of them.
-         */
-        CriterionCounts: {
-            /** Testing Criteria */
-            testing_criteria: string;
-            /** Passed */
-            passed: number;
-            /** Failed */
-            failed: number;
-        };
-        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -3404,26 +3350,6 @@ export interface components {
             name: string;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * CustomConfigBody
-         * @description Items of one's own, of a form that is told. `include_sample_schema`: whether models will answer them.
-         */
-        CustomConfigBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "custom";
-            /** Item Schema */
-            item_schema: {
-                [key: string]: unknown;
-            };
-            /**
-             * Include Sample Schema
-             * @default false
-             */
-            include_sample_schema: boolean;
         };
         /** Data */
         Data: {
@@ -3772,26 +3698,6 @@ export interface components {
             deleted: true;
         };
         /**
-         * DeletedEval
-         * @description It is gone, with its runs.
-         */
-        DeletedEval: {
-            /**
-             * Object
-             * @default eval.deleted
-             * @constant
-             */
-            object: "eval.deleted";
-            /**
-             * Deleted
-             * @default true
-             * @constant
-             */
-            deleted: true;
-            /** Eval Id */
-            eval_id: string;
-        };
-        /**
          * DeletedResponse
          * @description It is gone, with all that was said in it.
          */
@@ -3810,71 +3716,6 @@ export interface components {
              * @constant
              */
             deleted: true;
-        };
-        /**
-         * DeletedRun
-         * @description It is gone, with its items.
-         */
-        DeletedRun: {
-            /**
-             * Object
-             * @default eval.run.deleted
-             * @constant
-             */
-            object: "eval.run.deleted";
-            /**
-             * Deleted
-             * @default true
-             * @constant
-             */
-            deleted: true;
-            /** Run Id */
-            run_id: string;
-        };
-        /**
-         * DescribedConfig
-         * @description Which items the eval is about.
-         */
-        DescribedConfig: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "custom" | "stored_completions" | "logs";
-            /** Schema */
-            schema: {
-                [key: string]: unknown;
-            };
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-        };
-        /**
-         * DescribedEval
-         * @description An eval.
-         */
-        DescribedEval: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "eval";
-            /** Id */
-            id: string;
-            /** Name */
-            name: string;
-            /** Created At */
-            created_at: number;
-            data_source_config: components["schemas"]["DescribedConfig"];
-            /** Testing Criteria */
-            testing_criteria: {
-                [key: string]: unknown;
-            }[];
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * DescribedInputItems
@@ -3918,44 +3759,6 @@ export interface components {
             last_id: string;
             /** Has More */
             has_more: boolean;
-        };
-        /**
-         * DescribedOutputItem
-         * @description What became of an item.
-         */
-        DescribedOutputItem: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "eval.run.output_item";
-            /** Id */
-            id: string;
-            /** Eval Id */
-            eval_id: string;
-            /** Run Id */
-            run_id: string;
-            /** Created At */
-            created_at: number;
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "pass" | "fail" | "error";
-            /** Datasource Item */
-            datasource_item: {
-                [key: string]: unknown;
-            };
-            /** Datasource Item Id */
-            datasource_item_id: number;
-            /** Results */
-            results: {
-                [key: string]: unknown;
-            }[];
-            /** Sample */
-            sample: {
-                [key: string]: unknown;
-            };
         };
         /**
          * DescribedResponse
@@ -4025,48 +3828,6 @@ export interface components {
              * @enum {string}
              */
             truncation: "auto" | "disabled";
-        };
-        /**
-         * DescribedRun
-         * @description A run.
-         */
-        DescribedRun: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "eval.run";
-            /** Id */
-            id: string;
-            /** Eval Id */
-            eval_id: string;
-            /** Name */
-            name: string;
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "queued" | "in_progress" | "completed" | "canceled" | "failed";
-            /** Created At */
-            created_at: number;
-            /** Model */
-            model: string;
-            /** Data Source */
-            data_source: {
-                [key: string]: unknown;
-            };
-            result_counts: components["schemas"]["EvalCounts"];
-            /** Per Testing Criteria Results */
-            per_testing_criteria_results: components["schemas"]["CriterionCounts"][];
-            /** Per Model Usage */
-            per_model_usage: components["schemas"]["EvalModelUsage"][];
-            /** Report Url */
-            report_url: string;
-            error: components["schemas"]["EvalFailure"];
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            } | null;
         };
         /**
          * DetokenizeBody
@@ -4224,6 +3985,41 @@ export interface components {
             explained: number[];
         };
         /**
+         * EmbeddingsAnswer
+         * @description Vectors, each in the format that was asked for.
+         */
+        EmbeddingsAnswer: {
+            /** Data */
+            data: (components["schemas"]["Embedding"] | components["schemas"]["EncodedEmbedding"])[];
+            /** Model */
+            model: string;
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            usage: components["schemas"]["Usage"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * EncodedEmbedding
+         * @description A vector as text, which the client library's type does not know: it decodes it before anybody sees it.
+         */
+        EncodedEmbedding: {
+            /** Embedding */
+            embedding: string;
+            /** Index */
+            index: number;
+            /**
+             * Object
+             * @constant
+             */
+            object: "embedding";
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * Engine
          * @description The engine object of the API's first years.
          */
@@ -4321,67 +4117,6 @@ export interface components {
             object?: string | null;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * EvalCounts
-         * @description Items of which something became.
-         */
-        EvalCounts: {
-            /** Total */
-            total: number;
-            /** Passed */
-            passed: number;
-            /** Failed */
-            failed: number;
-            /** Errored */
-            errored: number;
-        };
-        /**
-         * EvalFailure
-         * @description Both are empty where nothing failed.
-         */
-        EvalFailure: {
-            /** Code */
-            code: string;
-            /** Message */
-            message: string;
-        };
-        /**
-         * EvalModelUsage
-         * @description What a model did for a run.
-         */
-        EvalModelUsage: {
-            /** Model Name */
-            model_name: string;
-            /** Invocation Count */
-            invocation_count: number;
-            /** Prompt Tokens */
-            prompt_tokens: number;
-            /** Cached Tokens */
-            cached_tokens: number;
-            /** Completion Tokens */
-            completion_tokens: number;
-            /** Total Tokens */
-            total_tokens: number;
-        };
-        /**
-         * EvalPage
-         * @description A page of evals.
-         */
-        EvalPage: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-            /** Data */
-            data: components["schemas"]["DescribedEval"][];
         };
         /**
          * EventList
@@ -4520,19 +4255,6 @@ export interface components {
             /** Notes */
             notes: string[];
         };
-        /**
-         * FileContentBody
-         * @description Rows in the request itself.
-         */
-        FileContentBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "file_content";
-            /** Content */
-            content: components["schemas"]["RowBody"][];
-        };
         /** FileDeleted */
         FileDeleted: {
             /** Id */
@@ -4546,19 +4268,6 @@ export interface components {
             object: "file";
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * FileIdBody
-         * @description A file that was uploaded: each line such a row.
-         */
-        FileIdBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "file_id";
-            /** Id */
-            id: string;
         };
         /**
          * FileInfo
@@ -5163,7 +4872,8 @@ export interface components {
         };
         /**
          * JobInfo
-         * @description OpenAI's object, with the status that its own client does not list though it can pause.
+         * @description OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service tells
+         *     and its client does not list either: a job has no other name before it has a result.
          */
         JobInfo: {
             /** Id */
@@ -5209,6 +4919,8 @@ export interface components {
                 [key: string]: string;
             } | null;
             method?: components["schemas"]["Method"] | null;
+            /** User Provided Suffix */
+            user_provided_suffix?: string | null;
         } & {
             [key: string]: unknown;
         };
@@ -5229,32 +4941,31 @@ export interface components {
             has_more: boolean;
         };
         /**
-         * JsonlBody
-         * @description Rows, graded as they are.
+         * KeptMessage
+         * @description A message as it was sent. (OpenAI's own type allows the assistant's only, as if nobody else had said anything.)
          */
-        JsonlBody: {
+        KeptMessage: {
+            /** Content */
+            content?: string | null;
+            /** Refusal */
+            refusal?: string | null;
             /**
-             * @description discriminator enum property added by openapi-typescript
+             * Role
              * @enum {string}
              */
-            type: "jsonl";
-            /** Source */
-            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"];
-        };
-        /**
-         * KeptConfigBody
-         * @description Chat completions that were kept. `logs` is what OpenAI calls them today.
-         */
-        KeptConfigBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "logs" | "stored_completions";
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
+            role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
+            /** Annotations */
+            annotations?: components["schemas"]["Annotation"][] | null;
+            audio?: components["schemas"]["ChatCompletionAudio"] | null;
+            function_call?: components["schemas"]["FunctionCall"] | null;
+            /** Tool Calls */
+            tool_calls?: (components["schemas"]["ChatCompletionMessageFunctionToolCall"] | components["schemas"]["ChatCompletionMessageCustomToolCall"])[] | null;
+            /** Id */
+            id: string;
+            /** Content Parts */
+            content_parts?: (components["schemas"]["ChatCompletionContentPartText"] | components["schemas"]["ChatCompletionContentPartImage"])[] | null;
+        } & {
+            [key: string]: unknown;
         };
         /**
          * KeyObject
@@ -5584,21 +5295,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * MessageBody
-         * @description A message whose text is a template.
-         */
-        MessageBody: {
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "user" | "assistant" | "system" | "developer";
-            /** Content */
-            content: string | components["schemas"]["TextBody"] | (string | components["schemas"]["TextBody"])[];
-            /** Type */
-            type?: "message" | null;
-        };
-        /**
          * MessageEvent
          * @description The data of an event. `text` of "delta": the answer goes on with it. `message` of "finished", the last event: the whole
          *     answer. `error` of "error", also the last one: there is no more to read.
@@ -5648,7 +5344,7 @@ export interface components {
             /** Object */
             object: string;
             /** Data */
-            data: components["schemas"]["ChatCompletionStoreMessage"][];
+            data: components["schemas"]["KeptMessage"][];
             /** First Id */
             first_id: string;
             /** Last Id */
@@ -5829,15 +5525,26 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * Moderation
-         * @description Moderation results for the request input and generated output, if moderated
-         *     completions were requested.
+         * ModerationBody
+         * @description `POST /v1/moderations`.
          */
-        Moderation: {
+        ModerationBody: {
             /** Input */
-            input: components["schemas"]["ModerationInputModerationResults"] | components["schemas"]["ModerationInputError"];
-            /** Output */
-            output: components["schemas"]["ModerationOutputModerationResults"] | components["schemas"]["ModerationOutputError"];
+            input: string | string[] | components["schemas"]["TextInput"][];
+            /** Model */
+            model?: string | null;
+        };
+        /**
+         * ModerationCreateResponse
+         * @description Represents if a given text input is potentially harmful.
+         */
+        ModerationCreateResponse: {
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Results */
+            results: components["schemas"]["openai__types__moderation__Moderation"][];
         } & {
             [key: string]: unknown;
         };
@@ -6125,25 +5832,6 @@ export interface components {
             };
         };
         /**
-         * OutputItemPage
-         * @description A page of items.
-         */
-        OutputItemPage: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-            /** Data */
-            data: components["schemas"]["DescribedOutputItem"][];
-        };
-        /**
          * OutputTokensDetails
          * @description A detailed breakdown of the output tokens.
          */
@@ -6152,44 +5840,6 @@ export interface components {
             reasoning_tokens: number;
         } & {
             [key: string]: unknown;
-        };
-        /**
-         * OwnLimit
-         * @description A limit, with what counts against it now: requests and tokens of this minute and this month, what runs included.
-         */
-        OwnLimit: {
-            /**
-             * Object
-             * @default limit
-             * @constant
-             */
-            object: "limit";
-            /** Id */
-            id: string;
-            /** Key Id */
-            key_id: string | null;
-            /** User Id */
-            user_id: string | null;
-            /** Model */
-            model: string | null;
-            /** Requests Per Minute */
-            requests_per_minute: number | null;
-            /** Tokens Per Minute */
-            tokens_per_minute: number | null;
-            /** Concurrent Requests */
-            concurrent_requests: number | null;
-            /** Tokens Per Month */
-            tokens_per_month: number | null;
-            /** Created At */
-            created_at: number;
-            /** Requests Of Minute */
-            requests_of_minute: number;
-            /** Tokens Of Minute */
-            tokens_of_minute: number;
-            /** Tokens Of Month */
-            tokens_of_month: number;
-            /** Running */
-            running: number;
         };
         /**
          * OwnUsage
@@ -6209,7 +5859,7 @@ export interface components {
             /** Data */
             data: components["schemas"]["UsageDay"][];
             /** Limits */
-            limits: components["schemas"]["OwnLimit"][];
+            limits: components["schemas"]["CountedLimit"][];
         };
         /**
          * PasswordBody
@@ -6315,19 +5965,6 @@ export interface components {
             effort?: string | null;
             /** Summary */
             summary?: string | null;
-        };
-        /**
-         * ReferenceBody
-         * @description Messages that each item has itself.
-         */
-        ReferenceBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "item_reference";
-            /** Item Reference */
-            item_reference: string;
         };
         /**
          * RefusalPart
@@ -6805,60 +6442,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * RowBody
-         * @description An item, and what was answered to it where that is known.
-         */
-        RowBody: {
-            /** Item */
-            item: {
-                [key: string]: unknown;
-            };
-            /** Sample */
-            sample?: {
-                [key: string]: unknown;
-            } | null;
-        };
-        /**
-         * RunPage
-         * @description A page of runs.
-         */
-        RunPage: {
-            /**
-             * Object
-             * @constant
-             */
-            object: "list";
-            /** First Id */
-            first_id: string;
-            /** Last Id */
-            last_id: string;
-            /** Has More */
-            has_more: boolean;
-            /** Data */
-            data: components["schemas"]["DescribedRun"][];
-        };
-        /**
-         * SamplingBody
-         * @description Rows that a model answers first: through chat completions, or through responses.
-         */
-        SamplingBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "completions" | "responses";
-            /** Source */
-            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"] | components["schemas"]["StoredCompletionsBody"];
-            /** Model */
-            model?: string | null;
-            /** Input Messages */
-            input_messages?: (components["schemas"]["TemplateBody"] | components["schemas"]["ReferenceBody"]) | null;
-            /** Sampling Params */
-            sampling_params?: {
-                [key: string]: unknown;
-            } | null;
-        };
-        /**
          * SamplingParams
          * @description The sampling parameters for the model.
          */
@@ -7032,29 +6615,6 @@ export interface components {
          */
         StopBody: Record<string, never>;
         /**
-         * StoredCompletionsBody
-         * @description Chat completions that were kept.
-         */
-        StoredCompletionsBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "stored_completions";
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-            /** Model */
-            model?: string | null;
-            /** Created After */
-            created_after?: number | null;
-            /** Created Before */
-            created_before?: number | null;
-            /** Limit */
-            limit?: number | null;
-        };
-        /**
          * StreamOptions
          * @description How to stream.
          */
@@ -7066,31 +6626,6 @@ export interface components {
             include_usage: boolean;
             /** Include Obfuscation */
             include_obfuscation?: boolean | null;
-        };
-        /**
-         * StringCheckBody
-         * @description Whether a text is another one, or has it in it.
-         */
-        StringCheckBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "string_check";
-            /**
-             * Name
-             * @default String check
-             */
-            name: string;
-            /** Input */
-            input: string;
-            /**
-             * Operation
-             * @enum {string}
-             */
-            operation: "eq" | "ne" | "like" | "ilike";
-            /** Reference */
-            reference: string;
         };
         /**
          * StringCheckGrader
@@ -7162,19 +6697,6 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * TemplateBody
-         * @description Messages that are the same for all items, but for the holes in them.
-         */
-        TemplateBody: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "template";
-            /** Template */
-            template: components["schemas"]["MessageBody"][];
-        };
-        /**
          * TextBlock
          * @description Text.
          */
@@ -7184,19 +6706,6 @@ export interface components {
              * @enum {string}
              */
             type: "text";
-            /** Text */
-            text: string;
-        };
-        /**
-         * TextBody
-         * @description Text of a message.
-         */
-        TextBody: {
-            /**
-             * Type
-             * @enum {string}
-             */
-            type: "input_text" | "output_text";
             /** Text */
             text: string;
         };
@@ -7246,28 +6755,17 @@ export interface components {
             strict?: boolean | null;
         };
         /**
-         * TextSimilarityBody
-         * @description Whether a text is near enough to another one.
+         * TextInput
+         * @description A part of an input: text is the only kind that is read.
          */
-        TextSimilarityBody: {
+        TextInput: {
             /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
+             * Type
+             * @constant
              */
-            type: "text_similarity";
-            /**
-             * Name
-             * @default Text similarity
-             */
-            name: string;
-            /** Input */
-            input: string;
-            /** Evaluation Metric */
-            evaluation_metric: ("fuzzy_match" | "bleu" | "gleu" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l") | "cosine";
-            /** Reference */
-            reference: string;
-            /** Pass Threshold */
-            pass_threshold: number;
+            type: "text";
+            /** Text */
+            text: string;
         };
         /**
          * TextSimilarityGrader
@@ -7338,7 +6836,7 @@ export interface components {
             tools?: components["schemas"]["ToolBody"][] | null;
             /**
              * Add Special Tokens
-             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too.
+             * @description Whether what the tokenizer puts around every text (BOS, [CLS], [SEP]) is there too. Without it a prompt that is nothing but the name of a control token is this token, so that programs can ask for its id.
              * @default true
              */
             add_special_tokens: boolean;
@@ -7362,6 +6860,23 @@ export interface components {
             tokens: number[];
             /** Token Strs */
             token_strs?: string[] | null;
+        };
+        /**
+         * TokenizerInfo
+         * @description `GET /v1/tokenizer_info`: what lm-evaluation-harness asks a server for whose tokens it counts.
+         *
+         *     There is no `chat_template`, which vLLM has: that program would put control tokens into a text with it, where they are ordinary
+         *     text here. Conversations go to chat, or as `messages` to `tokenize`.
+         */
+        TokenizerInfo: {
+            /** Model */
+            model: string;
+            /** Bos Token */
+            bos_token: string | null;
+            /** Eos Token */
+            eos_token: string | null;
+            /** Model Max Length */
+            model_max_length: number;
         };
         /**
          * ToolBody
@@ -7512,18 +7027,6 @@ export interface components {
             lora_name: string;
         };
         /**
-         * UpdateEvalBody
-         * @description `POST /v1/evals/{eval_id}`: what is not sent stays as it is.
-         */
-        UpdateEvalBody: {
-            /** Name */
-            name?: string | null;
-            /** Metadata */
-            metadata?: {
-                [key: string]: string;
-            } | null;
-        };
-        /**
          * UploadInfo
          * @description OpenAI's object. `file`: what a completed one became.
          */
@@ -7618,6 +7121,75 @@ export interface components {
             model: string;
             /** Key Id */
             key_id: string | null;
+            /** Requests */
+            requests: number;
+            /** Input Tokens */
+            input_tokens: number;
+            /** Cached Tokens */
+            cached_tokens: number;
+            /** Output Tokens */
+            output_tokens: number;
+        };
+        /**
+         * UsageName
+         * @description How a user or a key is called. `owner`: whose key it is.
+         */
+        UsageName: {
+            /**
+             * Object
+             * @default usage_name
+             * @constant
+             */
+            object: "usage_name";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Owner */
+            owner: string | null;
+        };
+        /**
+         * UsageOfAll
+         * @description Days on which something was used, the oldest first; all limits; and names of the users and keys among them that still are.
+         */
+        UsageOfAll: {
+            /**
+             * Object
+             * @default usage_of_all
+             * @constant
+             */
+            object: "usage_of_all";
+            /** Start Time */
+            start_time: number;
+            /** End Time */
+            end_time: number;
+            /** Data */
+            data: components["schemas"]["UsageOfAllDay"][];
+            /** Limits */
+            limits: components["schemas"]["CountedLimit"][];
+            /** Names */
+            names: components["schemas"]["UsageName"][];
+        };
+        /**
+         * UsageOfAllDay
+         * @description What was used on a day, of what it is asked by: of `user_id`, `key_id` and `model` one is there, or none of them where it was
+         *     nobody's or nobody's key.
+         */
+        UsageOfAllDay: {
+            /**
+             * Object
+             * @default usage_of_all_day
+             * @constant
+             */
+            object: "usage_of_all_day";
+            /** Day */
+            day: number;
+            /** User Id */
+            user_id: string | null;
+            /** Key Id */
+            key_id: string | null;
+            /** Model */
+            model: string | null;
             /** Requests */
             requests: number;
             /** Input Tokens */
@@ -7736,6 +7308,19 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Moderation
+         * @description Moderation results for the request input and generated output, if moderated
+         *     completions were requested.
+         */
+        openai__types__chat__chat_completion__Moderation: {
+            /** Input */
+            input: components["schemas"]["ModerationInputModerationResults"] | components["schemas"]["ModerationInputError"];
+            /** Output */
+            output: components["schemas"]["ModerationOutputModerationResults"] | components["schemas"]["ModerationOutputError"];
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * AnnotationURLCitation
          * @description A URL citation when using web search.
          */
@@ -7748,6 +7333,16 @@ export interface components {
             title: string;
             /** Url */
             url: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /** Moderation */
+        openai__types__moderation__Moderation: {
+            categories: components["schemas"]["Categories"];
+            category_applied_input_types: components["schemas"]["CategoryAppliedInputTypes"];
+            category_scores: components["schemas"]["CategoryScores"];
+            /** Flagged */
+            flagged: boolean;
         } & {
             [key: string]: unknown;
         };
@@ -8080,7 +7675,47 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                    "application/json": components["schemas"]["EmbeddingsAnswer"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    tokenizer_info_v1_tokenizer_info_get: {
+        parameters: {
+            query?: {
+                model?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenizerInfo"];
                 };
             };
             /** @description Client Error */
@@ -8249,6 +7884,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Reranked"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_moderation_v1_moderations_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModerationBody"];
+            };
+        };
+        responses: {
+            /** @description One result for each string; one for all parts of a list of parts. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModerationCreateResponse"];
                 };
             };
             /** @description Client Error */
@@ -8635,7 +8312,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                    "application/json": components["schemas"]["EmbeddingsAnswer"];
                 };
             };
             /** @description Client Error */
@@ -8679,7 +8356,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["CreateEmbeddingResponse"];
+                    "application/json": components["schemas"]["EmbeddingsAnswer"];
                 };
             };
             /** @description Client Error */
@@ -10802,562 +10479,6 @@ export interface operations {
             };
         };
     };
-    list_evals_v1_evals_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-                order_by?: "created_at" | "updated_at";
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EvalPage"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_eval_v1_evals_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CreateEvalBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedEval"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_eval_v1_evals__eval_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedEval"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    update_eval_v1_evals__eval_id__post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["UpdateEvalBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedEval"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_eval_v1_evals__eval_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DeletedEval"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    list_runs_v1_evals__eval_id__runs_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-                status?: ("queued" | "in_progress" | "completed" | "canceled" | "failed") | null;
-            };
-            header?: never;
-            path: {
-                eval_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["RunPage"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    create_run_v1_evals__eval_id__runs_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CreateRunBody"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedRun"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_run_v1_evals__eval_id__runs__run_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedRun"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    cancel_run_v1_evals__eval_id__runs__run_id__post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedRun"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    delete_run_v1_evals__eval_id__runs__run_id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DeletedRun"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    list_output_items_v1_evals__eval_id__runs__run_id__output_items_get: {
-        parameters: {
-            query?: {
-                /** @description The id of the last one of the page before. */
-                after?: string | null;
-                /** @description How many at most. */
-                limit?: number;
-                order?: "asc" | "desc";
-                status?: ("pass" | "fail" | "error") | null;
-            };
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["OutputItemPage"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    retrieve_output_item_v1_evals__eval_id__runs__run_id__output_items__output_item_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-                output_item_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedOutputItem"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
-    cancel_run_v1_evals__eval_id__runs__run_id__cancel_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                eval_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["DescribedRun"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-        };
-    };
     list_adapters_v1_lora_adapters_get: {
         parameters: {
             query?: never;
@@ -12938,6 +12059,47 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["OwnUsage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_usage_of_all_api_usage_all_get: {
+        parameters: {
+            query?: {
+                days?: number;
+                by?: "user" | "key" | "model";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageOfAll"];
                 };
             };
             /** @description Client Error */
