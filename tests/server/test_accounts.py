@@ -628,7 +628,7 @@ def test_the_servers_own_secrets_keep_their_meaning(accounted: RunningServer, pe
 def test_a_lost_database_shuts_the_door(start: StartServer, tmp_path: Path) -> None:
     people = settle(tmp_path)
     server = start(accounts=quick_accounts(Database(people.url, wait_s=0.5)))
-    # In place, as connections that are open go on reading a file that is only unlinked; not the -shm beside it, which is mapped into
+    # In place, as connections that are open go on reading a file that is only unlinked; not the -shm, which is mapped into
     # this process.
     for name in ("chatwright.db", "chatwright.db-wal"):
         (tmp_path / name).write_bytes(b"x" * 8192)

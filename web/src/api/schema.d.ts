@@ -1241,6 +1241,170 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/evals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Evals
+         * @description One's own.
+         */
+        get: operations["list_evals_v1_evals_get"];
+        put?: never;
+        /**
+         * Create Eval
+         * @description Say what answers shall be measured by.
+         */
+        post: operations["create_eval_v1_evals_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Eval
+         * @description One of them. 404 for those of others.
+         */
+        get: operations["retrieve_eval_v1_evals__eval_id__get"];
+        put?: never;
+        /**
+         * Update Eval
+         * @description Change its name, its metadata, and nothing else: runs stay comparable.
+         */
+        post: operations["update_eval_v1_evals__eval_id__post"];
+        /**
+         * Delete Eval
+         * @description Delete it with its runs, also those that are under way.
+         */
+        delete: operations["delete_eval_v1_evals__eval_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Runs
+         * @description Its runs. The rows of `file_content` are left out; a single run has them.
+         */
+        get: operations["list_runs_v1_evals__eval_id__runs_get"];
+        put?: never;
+        /**
+         * Create Run
+         * @description Measure: begin in the background.
+         */
+        post: operations["create_run_v1_evals__eval_id__runs_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}/runs/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Run
+         * @description One of them, as far as it is.
+         */
+        get: operations["retrieve_run_v1_evals__eval_id__runs__run_id__get"];
+        put?: never;
+        /**
+         * Cancel Run
+         * @description End one that is under way; what it found is kept.
+         */
+        post: operations["cancel_run_v1_evals__eval_id__runs__run_id__post"];
+        /**
+         * Delete Run
+         * @description Delete it with what it found, also while it is under way.
+         */
+        delete: operations["delete_run_v1_evals__eval_id__runs__run_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}/runs/{run_id}/output_items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Output Items
+         * @description What became of its items, in their order.
+         */
+        get: operations["list_output_items_v1_evals__eval_id__runs__run_id__output_items_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}/runs/{run_id}/output_items/{output_item_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Retrieve Output Item
+         * @description One of them.
+         */
+        get: operations["retrieve_output_item_v1_evals__eval_id__runs__run_id__output_items__output_item_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/evals/{eval_id}/runs/{run_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Run
+         * @description End one that is under way; what it found is kept.
+         */
+        post: operations["cancel_run_v1_evals__eval_id__runs__run_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/lora_adapters": {
         parameters: {
             query?: never;
@@ -3274,6 +3438,25 @@ export interface components {
             output_expires_after?: components["schemas"]["ExpiresAfter"] | null;
         };
         /**
+         * CreateEvalBody
+         * @description `POST /v1/evals`.
+         */
+        CreateEvalBody: {
+            /** Data Source Config */
+            data_source_config: components["schemas"]["CustomConfigBody"] | components["schemas"]["KeptConfigBody"];
+            /** Testing Criteria */
+            testing_criteria: (components["schemas"]["StringCheckBody"] | components["schemas"]["TextSimilarityBody"])[];
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
          * CreateFineTuneBody
          * @description A job to be made. What only OpenAI's own models had (classification, the loss of prompts) is ignored, as the defaults are.
          */
@@ -3325,6 +3508,23 @@ export interface components {
             integrations?: unknown[] | null;
         };
         /**
+         * CreateRunBody
+         * @description `POST /v1/evals/{eval_id}/runs`.
+         */
+        CreateRunBody: {
+            /** Data Source */
+            data_source: components["schemas"]["JsonlBody"] | components["schemas"]["SamplingBody"];
+            /**
+             * Name
+             * @default
+             */
+            name: string;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
          * CreateUploadBody
          * @description What will come. `bytes`: exactly so many.
          */
@@ -3340,6 +3540,18 @@ export interface components {
             expires_after?: components["schemas"]["ExpiresAfter"] | null;
         };
         /**
+         * CriterionCounts
+         * @description What a criterion, by its id, said of them.
+         */
+        CriterionCounts: {
+            /** Testing Criteria */
+            testing_criteria: string;
+            /** Passed */
+            passed: number;
+            /** Failed */
+            failed: number;
+        };
+        /**
          * Custom
          * @description The custom tool that the model called.
          */
@@ -3350,6 +3562,26 @@ export interface components {
             name: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * CustomConfigBody
+         * @description Items of one's own, of a form that is told. `include_sample_schema`: whether models will answer them.
+         */
+        CustomConfigBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "custom";
+            /** Item Schema */
+            item_schema: {
+                [key: string]: unknown;
+            };
+            /**
+             * Include Sample Schema
+             * @default false
+             */
+            include_sample_schema: boolean;
         };
         /** Data */
         Data: {
@@ -3698,6 +3930,26 @@ export interface components {
             deleted: true;
         };
         /**
+         * DeletedEval
+         * @description It is gone, with its runs.
+         */
+        DeletedEval: {
+            /**
+             * Object
+             * @default eval.deleted
+             * @constant
+             */
+            object: "eval.deleted";
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+            /** Eval Id */
+            eval_id: string;
+        };
+        /**
          * DeletedResponse
          * @description It is gone, with all that was said in it.
          */
@@ -3716,6 +3968,71 @@ export interface components {
              * @constant
              */
             deleted: true;
+        };
+        /**
+         * DeletedRun
+         * @description It is gone, with its items.
+         */
+        DeletedRun: {
+            /**
+             * Object
+             * @default eval.run.deleted
+             * @constant
+             */
+            object: "eval.run.deleted";
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+            /** Run Id */
+            run_id: string;
+        };
+        /**
+         * DescribedConfig
+         * @description Which items the eval is about.
+         */
+        DescribedConfig: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "custom" | "stored_completions" | "logs";
+            /** Schema */
+            schema: {
+                [key: string]: unknown;
+            };
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
+         * DescribedEval
+         * @description An eval.
+         */
+        DescribedEval: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "eval";
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Created At */
+            created_at: number;
+            data_source_config: components["schemas"]["DescribedConfig"];
+            /** Testing Criteria */
+            testing_criteria: {
+                [key: string]: unknown;
+            }[];
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * DescribedInputItems
@@ -3759,6 +4076,44 @@ export interface components {
             last_id: string;
             /** Has More */
             has_more: boolean;
+        };
+        /**
+         * DescribedOutputItem
+         * @description What became of an item.
+         */
+        DescribedOutputItem: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "eval.run.output_item";
+            /** Id */
+            id: string;
+            /** Eval Id */
+            eval_id: string;
+            /** Run Id */
+            run_id: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "pass" | "fail" | "error";
+            /** Datasource Item */
+            datasource_item: {
+                [key: string]: unknown;
+            };
+            /** Datasource Item Id */
+            datasource_item_id: number;
+            /** Results */
+            results: {
+                [key: string]: unknown;
+            }[];
+            /** Sample */
+            sample: {
+                [key: string]: unknown;
+            };
         };
         /**
          * DescribedResponse
@@ -3828,6 +4183,48 @@ export interface components {
              * @enum {string}
              */
             truncation: "auto" | "disabled";
+        };
+        /**
+         * DescribedRun
+         * @description A run.
+         */
+        DescribedRun: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "eval.run";
+            /** Id */
+            id: string;
+            /** Eval Id */
+            eval_id: string;
+            /** Name */
+            name: string;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "in_progress" | "completed" | "canceled" | "failed";
+            /** Created At */
+            created_at: number;
+            /** Model */
+            model: string;
+            /** Data Source */
+            data_source: {
+                [key: string]: unknown;
+            };
+            result_counts: components["schemas"]["EvalCounts"];
+            /** Per Testing Criteria Results */
+            per_testing_criteria_results: components["schemas"]["CriterionCounts"][];
+            /** Per Model Usage */
+            per_model_usage: components["schemas"]["EvalModelUsage"][];
+            /** Report Url */
+            report_url: string;
+            error: components["schemas"]["EvalFailure"];
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * DetokenizeBody
@@ -4119,6 +4516,67 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * EvalCounts
+         * @description Items of which something became.
+         */
+        EvalCounts: {
+            /** Total */
+            total: number;
+            /** Passed */
+            passed: number;
+            /** Failed */
+            failed: number;
+            /** Errored */
+            errored: number;
+        };
+        /**
+         * EvalFailure
+         * @description Both are empty where nothing failed.
+         */
+        EvalFailure: {
+            /** Code */
+            code: string;
+            /** Message */
+            message: string;
+        };
+        /**
+         * EvalModelUsage
+         * @description What a model did for a run.
+         */
+        EvalModelUsage: {
+            /** Model Name */
+            model_name: string;
+            /** Invocation Count */
+            invocation_count: number;
+            /** Prompt Tokens */
+            prompt_tokens: number;
+            /** Cached Tokens */
+            cached_tokens: number;
+            /** Completion Tokens */
+            completion_tokens: number;
+            /** Total Tokens */
+            total_tokens: number;
+        };
+        /**
+         * EvalPage
+         * @description A page of evals.
+         */
+        EvalPage: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+            /** Data */
+            data: components["schemas"]["DescribedEval"][];
+        };
+        /**
          * EventList
          * @description A page of events, the newest first.
          */
@@ -4255,6 +4713,19 @@ export interface components {
             /** Notes */
             notes: string[];
         };
+        /**
+         * FileContentBody
+         * @description Rows in the request itself.
+         */
+        FileContentBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "file_content";
+            /** Content */
+            content: components["schemas"]["RowBody"][];
+        };
         /** FileDeleted */
         FileDeleted: {
             /** Id */
@@ -4268,6 +4739,19 @@ export interface components {
             object: "file";
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * FileIdBody
+         * @description A file that was uploaded: each line such a row.
+         */
+        FileIdBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "file_id";
+            /** Id */
+            id: string;
         };
         /**
          * FileInfo
@@ -4872,8 +5356,8 @@ export interface components {
         };
         /**
          * JobInfo
-         * @description OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service tells
-         *     and its client does not list either: a job has no other name before it has a result.
+         * @description OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service
+         *     tells and its client does not list either: a job has no other name before it has a result.
          */
         JobInfo: {
             /** Id */
@@ -4939,6 +5423,34 @@ export interface components {
             data: components["schemas"]["JobInfo"][];
             /** Has More */
             has_more: boolean;
+        };
+        /**
+         * JsonlBody
+         * @description Rows, graded as they are.
+         */
+        JsonlBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "jsonl";
+            /** Source */
+            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"];
+        };
+        /**
+         * KeptConfigBody
+         * @description Chat completions that were kept. `logs` is what OpenAI calls them today.
+         */
+        KeptConfigBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "logs" | "stored_completions";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * KeptMessage
@@ -5293,6 +5805,21 @@ export interface components {
             phase?: ("commentary" | "final_answer") | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * MessageBody
+         * @description A message whose text is a template.
+         */
+        MessageBody: {
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "user" | "assistant" | "system" | "developer";
+            /** Content */
+            content: string | components["schemas"]["TextBody"] | (string | components["schemas"]["TextBody"])[];
+            /** Type */
+            type?: "message" | null;
         };
         /**
          * MessageEvent
@@ -5832,6 +6359,25 @@ export interface components {
             };
         };
         /**
+         * OutputItemPage
+         * @description A page of items.
+         */
+        OutputItemPage: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+            /** Data */
+            data: components["schemas"]["DescribedOutputItem"][];
+        };
+        /**
          * OutputTokensDetails
          * @description A detailed breakdown of the output tokens.
          */
@@ -5965,6 +6511,19 @@ export interface components {
             effort?: string | null;
             /** Summary */
             summary?: string | null;
+        };
+        /**
+         * ReferenceBody
+         * @description Messages that each item has itself.
+         */
+        ReferenceBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "item_reference";
+            /** Item Reference */
+            item_reference: string;
         };
         /**
          * RefusalPart
@@ -6442,6 +7001,60 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * RowBody
+         * @description An item, and what was answered to it where that is known.
+         */
+        RowBody: {
+            /** Item */
+            item: {
+                [key: string]: unknown;
+            };
+            /** Sample */
+            sample?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * RunPage
+         * @description A page of runs.
+         */
+        RunPage: {
+            /**
+             * Object
+             * @constant
+             */
+            object: "list";
+            /** First Id */
+            first_id: string;
+            /** Last Id */
+            last_id: string;
+            /** Has More */
+            has_more: boolean;
+            /** Data */
+            data: components["schemas"]["DescribedRun"][];
+        };
+        /**
+         * SamplingBody
+         * @description Rows that a model answers first: through chat completions, or through responses.
+         */
+        SamplingBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "completions" | "responses";
+            /** Source */
+            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"] | components["schemas"]["StoredCompletionsBody"];
+            /** Model */
+            model?: string | null;
+            /** Input Messages */
+            input_messages?: (components["schemas"]["TemplateBody"] | components["schemas"]["ReferenceBody"]) | null;
+            /** Sampling Params */
+            sampling_params?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
          * SamplingParams
          * @description The sampling parameters for the model.
          */
@@ -6615,6 +7228,29 @@ export interface components {
          */
         StopBody: Record<string, never>;
         /**
+         * StoredCompletionsBody
+         * @description Chat completions that were kept.
+         */
+        StoredCompletionsBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "stored_completions";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model?: string | null;
+            /** Created After */
+            created_after?: number | null;
+            /** Created Before */
+            created_before?: number | null;
+            /** Limit */
+            limit?: number | null;
+        };
+        /**
          * StreamOptions
          * @description How to stream.
          */
@@ -6626,6 +7262,31 @@ export interface components {
             include_usage: boolean;
             /** Include Obfuscation */
             include_obfuscation?: boolean | null;
+        };
+        /**
+         * StringCheckBody
+         * @description Whether a text is another one, or has it in it.
+         */
+        StringCheckBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "string_check";
+            /**
+             * Name
+             * @default String check
+             */
+            name: string;
+            /** Input */
+            input: string;
+            /**
+             * Operation
+             * @enum {string}
+             */
+            operation: "eq" | "ne" | "like" | "ilike";
+            /** Reference */
+            reference: string;
         };
         /**
          * StringCheckGrader
@@ -6697,6 +7358,19 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * TemplateBody
+         * @description Messages that are the same for all items, but for the holes in them.
+         */
+        TemplateBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "template";
+            /** Template */
+            template: components["schemas"]["MessageBody"][];
+        };
+        /**
          * TextBlock
          * @description Text.
          */
@@ -6706,6 +7380,19 @@ export interface components {
              * @enum {string}
              */
             type: "text";
+            /** Text */
+            text: string;
+        };
+        /**
+         * TextBody
+         * @description Text of a message.
+         */
+        TextBody: {
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "input_text" | "output_text";
             /** Text */
             text: string;
         };
@@ -6766,6 +7453,30 @@ export interface components {
             type: "text";
             /** Text */
             text: string;
+        };
+        /**
+         * TextSimilarityBody
+         * @description Whether a text is near enough to another one.
+         */
+        TextSimilarityBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "text_similarity";
+            /**
+             * Name
+             * @default Text similarity
+             */
+            name: string;
+            /** Input */
+            input: string;
+            /** Evaluation Metric */
+            evaluation_metric: ("fuzzy_match" | "bleu" | "gleu" | "rouge_1" | "rouge_2" | "rouge_3" | "rouge_4" | "rouge_5" | "rouge_l") | "cosine";
+            /** Reference */
+            reference: string;
+            /** Pass Threshold */
+            pass_threshold: number;
         };
         /**
          * TextSimilarityGrader
@@ -7025,6 +7736,18 @@ export interface components {
              * @description What the adapter is called as a model.
              */
             lora_name: string;
+        };
+        /**
+         * UpdateEvalBody
+         * @description `POST /v1/evals/{eval_id}`: what is not sent stays as it is.
+         */
+        UpdateEvalBody: {
+            /** Name */
+            name?: string | null;
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * UploadInfo
@@ -10457,6 +11180,562 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["MessageList"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_evals_v1_evals_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+                order_by?: "created_at" | "updated_at";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EvalPage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_eval_v1_evals_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateEvalBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedEval"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_eval_v1_evals__eval_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedEval"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    update_eval_v1_evals__eval_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateEvalBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedEval"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_eval_v1_evals__eval_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedEval"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_runs_v1_evals__eval_id__runs_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+                status?: ("queued" | "in_progress" | "completed" | "canceled" | "failed") | null;
+            };
+            header?: never;
+            path: {
+                eval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RunPage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    create_run_v1_evals__eval_id__runs_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateRunBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedRun"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_run_v1_evals__eval_id__runs__run_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedRun"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_run_v1_evals__eval_id__runs__run_id__post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedRun"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    delete_run_v1_evals__eval_id__runs__run_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedRun"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_output_items_v1_evals__eval_id__runs__run_id__output_items_get: {
+        parameters: {
+            query?: {
+                /** @description The id of the last one of the page before. */
+                after?: string | null;
+                /** @description How many at most. */
+                limit?: number;
+                order?: "asc" | "desc";
+                status?: ("pass" | "fail" | "error") | null;
+            };
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OutputItemPage"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    retrieve_output_item_v1_evals__eval_id__runs__run_id__output_items__output_item_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+                output_item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedOutputItem"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    cancel_run_v1_evals__eval_id__runs__run_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                eval_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DescribedRun"];
                 };
             };
             /** @description Client Error */

@@ -129,8 +129,8 @@ class CreateJobBody(_Body):
 
 
 class JobInfo(FineTuningJob):
-    """OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service tells
-    and its client does not list either: a job has no other name before it has a result."""
+    """OpenAI's object, with the status that its own client does not list though it can pause, and the suffix, which its service
+    tells and its client does not list either: a job has no other name before it has a result."""
 
     user_provided_suffix: str | None = None
     status: Literal[  # type: ignore[assignment]
