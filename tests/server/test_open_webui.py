@@ -1,4 +1,4 @@
-"""The shapes in which Open WebUI (0.6 to 0.9) asks an OpenAI connection, written down from its sources; it is too large to install.
+"""The shapes in which Open WebUI asks an OpenAI connection, written down from a copy of its sources; it is too large to install.
 
 `backend/open_webui/routers/openai.py` (models, chat, embeddings), `routers/tasks.py` (titles, tags, follow-ups, queries),
 `retrieval/models/external.py` (rerank). Its own fields (chat_id, session_id, features, …) are mostly taken out before it asks, but
