@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -63,6 +64,29 @@ def test_it_serves_says_where_and_cleans_up(process: Process, tiny: str, home: P
     assert not (home / "server.json").exists()
     assert (home / "chatwright.db").stat().st_mode & 0o077 == 0
     assert not list((home / "models" / ".work").glob("*.held"))
+
+
+@pytest.mark.parametrize("flags", [(), ("--accounts",)])
+def test_a_database_on_a_network_file_system_is_warned_of(
+    process: Process, tiny: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """In the very first start too, when there is no database yet. Only the list of what is mounted is made up."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "sitecustomize.py").write_text(
+        "import collections, psutil\n"
+        "mount = collections.namedtuple('mount', 'mountpoint fstype')\n"
+        f"mounts = [mount('/', 'ext4'), mount({str(home)!r}, 'nfs4')]\n"
+        "psutil.disk_partitions = lambda all=False: mounts\n"
+    )
+    search = [str(tmp_path / "python"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search)))
+    server = process("serve", tiny, "--port", "0", *flags)
+    said = read_until(server, "Ctrl-C stops the server")
+    assert said.count("lies on a network file system (nfs4), where SQLite can be damaged") == 1, said
+    assert str(home / "chatwright.db") in said
+    server.send_signal(signal.SIGTERM)
+    rest = server.communicate(timeout=60)[1]
+    assert server.returncode == 0, rest
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

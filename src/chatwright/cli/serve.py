@@ -82,7 +82,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the web app and an OpenAI-compatible API."""
+    from chatwright.cli.db import warn_of_network
     from chatwright.cli.home import sole_server
+    from chatwright.store.url import database_url
 
     output: Output = context.obj
     settings = read_settings(
@@ -98,7 +100,9 @@ def serve(
         }
     )
     output.log_to_stderr(settings)
-    settings = with_accounts_of_store(settings, output)
+    # Every server has a database, also the one that makes it now.
+    warn_of_network(database_url(settings), output)
+    settings = with_accounts_of_store(settings)
     if not is_loopback(settings.host) and settings.api_key is None and not settings.accounts:
         raise UsageError(
             "Listening on {host} would open this server to others, so it needs a key: set CHATWRIGHT_API_KEY or --api-key, let"
@@ -198,7 +202,7 @@ def _serve(
     )
 
 
-def with_accounts_of_store(settings: Settings, output: Output) -> Settings:
+def with_accounts_of_store(settings: Settings) -> Settings:
     """The same settings, with accounts where there are users: forgetting a flag must not open what was closed.
 
     Raises StoreError and its kin: a database that can not be read may hold users.
@@ -210,17 +214,14 @@ def with_accounts_of_store(settings: Settings, output: Output) -> Settings:
 
     import asyncio
 
-    from chatwright.cli.db import warn_of_network
     from chatwright.store.accounts.service import Accounts
     from chatwright.store.opening import opened
-    from chatwright.store.url import database_url
 
     async def look() -> bool:
         # `create`: it is named, or was begun and not finished.
         async with opened(settings, create=True) as database:
             return await Accounts(database).has_users()
 
-    warn_of_network(database_url(settings), output)
     return settings.model_copy(update={"accounts": asyncio.run(look()) or settings.accounts})
 
 

@@ -97,11 +97,12 @@ def move_aside(path: Path) -> Path:
 
 def network_file_system(path: Path) -> str | None:
     """The kind of network file system that a file lies on; None on a disk of this machine. SQLite's locks do not hold there."""
-    resolved = path.absolute()
+    resolved = path.resolve()  # a home folder is often a link to where there is room
     mounts = [
         mount
         for mount in psutil.disk_partitions(all=True)
         if resolved.is_relative_to(Path(mount.mountpoint).absolute())
     ]
-    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype.lower() if mounts else ""
+    # Of two on the same folder the later one counts: an automounter's lies below what it mounts.
+    kind = max(reversed(mounts), key=lambda mount: len(mount.mountpoint)).fstype.lower() if mounts else ""
     return kind if kind.startswith(NETWORK_FILE_SYSTEMS) else None
