@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,29 +140,62 @@ def clients(accounted: RunningServer, people: People) -> Iterator[dict[str, http
 @pytest.mark.parametrize("who", WHO)
 def test_the_matrix(accounted: RunningServer, clients: dict[str, httpx.Client], people: People, who: str) -> None:
     """Every route of the app × everybody. Ids are none that exist, bodies are empty objects: who is let in gets 200, 400 or 404."""
+    assert check_the_matrix(accounted, clients[who], who) > 60
+
+
+def check_the_matrix(
+    server: RunningServer, http: httpx.Client, who: str, tricks: Sequence[dict[str, str]] = ({},), first: int = 0
+) -> int:
+    """Whether each route lets in whom it shall; how many there are. `tricks`: headers, one after the other, that change nothing."""
     seen = 0
-    for policy in route_policies(accounted.app):
+    for policy in route_policies(server.app):
         path = re.sub(r"\{[^}]*\}", "no-such-id", policy.path)
         path = "/assets/nothing.js" if path == "/assets" else path
         if policy.method == "DELETE" and path == "/api/session":
             continue  # would sign out whoever is needed for the next route
-        response = clients[who].request(
-            policy.method, path, **({"json": {}} if policy.method in ("POST", "PATCH", "PUT") else {})
-        )
-        where = (policy.method, path, who, response.text)
-        assert response.status_code not in (422, 500), where
-        if who in MAY[policy.action]:
-            wrong_password_is_401 = path == "/api/session"
-            is_form = path in ("/v1/files", "/files") or path.endswith("/parts")
-            assert response.status_code in (200, 400, 404, 415 if is_form else 400) or wrong_password_is_401, where
-        elif policy.method != "HEAD":
-            status = 401 if who in NOBODIES else 403
-            if path.startswith("/v1/messages"):  # Anthropic's shape
-                assert (response.status_code, response.json()["type"]) == (status, "error"), where
-            else:
-                assert_error(response, status)
+        headers = tricks[(first + seen) % len(tricks)]
+        changes = policy.method in ("POST", "PATCH", "PUT", "DELETE")
+        body = {"json": {}} if changes and policy.method != "DELETE" else {}
+        response = http.request(policy.method, path, headers=headers, **body)
         seen += 1
-    assert seen > 60
+        where = (policy.method, path, who, headers, response.text)
+        assert response.status_code not in (422, 500), where
+        is_form = path in ("/v1/files", "/files") or path.endswith("/parts")
+        # The page that a browser names is none of the host that it asks.
+        of_another = "host" in headers and "origin" in http.headers and changes
+        if of_another and (path.startswith("/api/") or who in PERSONS):
+            status = 403
+        elif who in MAY[policy.action]:
+            wrong_password_is_401 = path == "/api/session"
+            assert response.status_code in (200, 400, 404, 415 if is_form else 400) or wrong_password_is_401, where
+            continue
+        else:
+            status = 401 if who in NOBODIES else 403
+        if policy.method == "HEAD":
+            continue
+        if path.startswith("/v1/messages"):  # Anthropic's shape
+            assert (response.status_code, response.json()["type"]) == (status, "error"), where
+        else:
+            assert_error(response, status, code="foreign_request" if of_another and status == 403 else None)
+    return seen
+
+
+TRICKS: list[dict[str, str]] = [
+    {"host": "x/?"},
+    {"host": "127.0.0.1/health?"},
+    {"host": "a/docs?x="},
+    {"host": "127.0.0.1/api/session#"},
+    {"x-original-url": "/health", "x-rewrite-url": "/health", "x-forwarded-host": "x/health?"},
+]
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_the_matrix_with_tricks_in_the_headers_that_name_a_host(
+    accounted: RunningServer, clients: dict[str, httpx.Client], people: People, who: str
+) -> None:
+    """Every route × everybody: nobody gets in further than without, and nobody with a key less far. Each route meets each trick
+    by two or more of them."""
+    assert check_the_matrix(accounted, clients[who], who, TRICKS, WHO.index(who)) > 60
 
 
 def test_anthropics_clients_send_a_persons_key_in_their_own_header(accounted: RunningServer, people: People) -> None:
