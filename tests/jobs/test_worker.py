@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import psutil
@@ -146,3 +147,39 @@ def test_what_is_asked_for_is_what_tune_gets() -> None:
     options = options_of(Request("supervised", "x", "", 5), 40, Path("/parent"))
     assert (options.method, options.epochs, options.lr, options.adapter) == ("lora", 5, None, Path("/parent"))
     assert not options.packed, "a batch counts examples"
+
+
+def test_a_model_that_is_deleted_while_it_is_trained(tmp_path: Path, base: Path) -> None:
+    """What runs has it in memory; what is interrupted can not go on without it, and says so."""
+    model = tmp_path / "models" / "gone"
+    shutil.copytree(base, model)
+    folder = make_job(tmp_path / "home", model, CATS, n_epochs=40, batch_size=1)
+    child = Child.start(folder, "tune", BUDGET)
+    wait_until(lambda: folder.checkpoint_steps(), child)
+    shutil.rmtree(model)
+    step = folder.checkpoint_steps()[-1]
+    wait_until(lambda: folder.checkpoint_steps()[-1] > step, child)
+    child.stop(to_keep=True)
+    wait_for(child)
+    assert folder.outcome() is None, folder.last_words(20)
+    assert open_adapter(folder.checkpoint(folder.checkpoint_steps()[-1])).factors, "what it has learned is kept"
+    work(folder)
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert (outcome.succeeded, outcome.code, outcome.param) == (False, "model_not_available", "model"), outcome
+    assert outcome.message.endswith(".")
+    assert str(tmp_path) not in outcome.message
+
+
+def test_training_ends_well_though_its_model_was_deleted_on_the_way(tmp_path: Path, base: Path) -> None:
+    model = tmp_path / "models" / "gone"
+    shutil.copytree(base, model)
+    folder = make_job(tmp_path / "home", model, CATS, n_epochs=10, batch_size=1)
+    child = Child.start(folder, "tune", BUDGET)
+    wait_until(lambda: folder.checkpoint_steps(), child)
+    shutil.rmtree(model)
+    wait_for(child)
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert outcome.succeeded, folder.last_words(20)
+    assert open_adapter(folder.adapter).factors
