@@ -19,6 +19,7 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from chatwright.jobs import children
 from chatwright.jobs.folder import JobsFolder
+from chatwright.model.adapter import open_adapter
 from chatwright.store.accounts import users
 from chatwright.store.actor import OPERATOR
 from chatwright.store.database import Database
@@ -390,6 +391,61 @@ def test_the_queue_and_what_comes_in_between(client: openai.OpenAI, shared: Runn
     assert client.models.delete(kept).deleted
     with pytest.raises(openai.NotFoundError):
         ask(client, kept)
+
+
+STOP_WHILE_IT_SAVES = """
+import pathlib, re, time
+here, rename = pathlib.Path({folder!r}), pathlib.Path.rename
+
+def held_up(self, target):
+    # The second checkpoint is whole, under its temporary name.
+    if re.fullmatch(r"step-\\d+", pathlib.Path(target).name):
+        n = len(list(here.glob("saved-*")))
+        (here / f"saved-{{n}}").touch()
+        while n == 1 and not (here / "go").exists():
+            time.sleep(0.02)
+    return rename(self, target)
+
+pathlib.Path.rename = held_up
+"""
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_cancelled_exactly_while_it_saves(
+    client: openai.OpenAI, shared: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finishes: bool
+) -> None:
+    """Whether it may finish saving or is killed in the middle: what has a name is whole, and the next job has its turn."""
+    (tmp_path / "sitecustomize.py").write_text(STOP_WHILE_IT_SAVES.format(folder=str(tmp_path)))
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+        job = client.fine_tuning.jobs.create(
+            model=MODEL, training_file=upload(client), hyperparameters={"n_epochs": 100, "batch_size": 1}
+        )
+        wait_until((tmp_path / "saved-1").exists, PATIENCE_S)
+    folder = jobs_folder(shared).job(job.id)
+    assert len(folder.checkpoint_steps()) == 1
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    if finishes:
+        (tmp_path / "go").touch()
+    wait_until(lambda: not shared.app.state.server.jobs.supervisor.works_at(job.id), PATIENCE_S)
+    assert folder.worker() is None
+    steps = folder.checkpoint_steps()
+    assert len(steps) >= 2 if finishes else len(steps) == 1
+    assert all(open_adapter(folder.checkpoint(step)).factors for step in steps)
+    cancelled = client.fine_tuning.jobs.retrieve(job.id)
+    assert (cancelled.status, cancelled.fine_tuned_model, cancelled.error, cancelled.result_files) == (
+        "cancelled",
+        None,
+        None,
+        [],
+    )
+    assert not (folder.path / "training.jsonl").exists()
+    for checkpoint in client.fine_tuning.jobs.checkpoints.list(job.id):
+        assert ask(client, checkpoint.fine_tuned_model_checkpoint)
+    after = client.fine_tuning.jobs.create(
+        model=MODEL, training_file=upload(client), hyperparameters={"n_epochs": 1, "batch_size": 8}
+    )
+    wait_for(client, after.id, "succeeded")
 
 
 def test_a_worker_that_only_dies_is_given_up(
