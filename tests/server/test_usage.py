@@ -37,6 +37,7 @@ from tests.server.people import ADMIN_TOKEN, People, bearer, browser, settle
 from tests.server.talks import begin, look, stop
 from tests.server.test_engine_failures import BAD_ID, FailingRunner
 from tests.store.people import quick_accounts
+from tests.store.postgres import Cluster
 
 NO_END = {"2": -100}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Where is the cat?"}]}
@@ -563,6 +564,40 @@ def server_process(folder: Path, file: Path) -> Iterator[tuple[subprocess.Popen[
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_postgresql_lost_in_the_middle_of_a_streamed_answer(
+    start: StartServer, postgres_url: str, cluster: Cluster, limited: bool
+) -> None:
+    """The answer goes on to its end, the next request is told, and what was used is written when the database is back."""
+    server = make(start, parse_url(postgres_url), slow_step_s=0.02)
+    if limited:
+        server.limit({"tokens_per_month": 100_000})
+    before = server.used()
+    body = {**CHAT, "max_tokens": 100, "logit_bias": NO_END, "stream": True, "stream_options": {"include_usage": True}}
+    with server.program() as http:
+        try:
+            with http.stream("POST", "/v1/chat/completions", json=body, timeout=120) as response:
+                assert response.status_code == 200
+                text, lines = "", response.iter_lines()
+                while text.count("data: {") < 3:
+                    text += next(lines) + "\n"
+                cluster.stop(signal.SIGQUIT)
+                text += "\n".join(lines)
+            assert text.rstrip().endswith("data: [DONE]")
+            usage = next(event["usage"] for event in events_of(text) if event.get("usage"))
+            assert usage["completion_tokens"] == 100
+            refused = http.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1}, timeout=120)
+            assert_error(refused, 503, code="database_unavailable")
+            assert http.get("/health").status_code == 200
+        finally:
+            if not cluster.is_running:
+                cluster.start()
+        wait_until(lambda: server.since(before) == (1, usage["prompt_tokens"], 100), 120)
+        wait_until(server.is_settled, 120)
+        assert http.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1}, timeout=120).status_code == 200
+    server.running.stop()
 
 
 def test_a_killed_server_loses_no_answer_that_ended_and_finds_what_ran(model_folder: Path, tmp_path: Path) -> None:

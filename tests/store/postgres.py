@@ -40,6 +40,10 @@ class Cluster:
             "initdb", "-D", str(self._folder / "data"), "-U", "chatwright", "-A", "trust", "-E", "UTF8", "--no-sync"
         )
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """As after a reboot: connections of before are gone."""
         options = [("fsync", "off"), ("listen_addresses", ""), ("unix_socket_directories", str(self._folder))]
