@@ -463,6 +463,28 @@ async def test_sessions_end_by_themselves(accounts: Accounts, monkeypatch: pytes
     assert await accounts.actor_of_session(used) is NOBODY
 
 
+async def test_a_clock_that_is_set_back_opens_no_session_or_link_again(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = set_clock(monkeypatch)
+    start, user = now.now, await make_user(accounts, "ann@example.org")
+    _, idle = await accounts.sign_in(user.email, PASSWORD, "a")
+    now.now += sessions.IDLE_S
+    assert await accounts.actor_of_session(idle) is NOBODY
+    now.now = start
+    assert await accounts.actor_of_session(idle) is NOBODY
+    async with accounts.database.write() as session:
+        link = await links.make_link(session, OPERATOR, user.id)
+    now.now += links.LIFE_S
+    with pytest.raises(NotFoundError):
+        await accounts.look_at_link(link, "a")
+    now.now = start
+    with pytest.raises(NotFoundError):
+        await accounts.use_link(link, PASSWORD, "a")
+    _, fresh = await accounts.sign_in(user.email, PASSWORD, "a")
+    assert (await accounts.actor_of_session(fresh)).user_id == user.id
+
+
 async def test_one_ends_ones_own_sessions_only(accounts: Accounts) -> None:
     ann, bob = await make_user(accounts, "ann@example.org"), await make_user(accounts, "bob@example.org", Role.OWNER)
     _, token = await accounts.sign_in(ann.email, PASSWORD, "a")

@@ -120,6 +120,49 @@ async def test_a_key_expires(accounts: Accounts, monkeypatch: pytest.MonkeyPatch
             await make(accounts, user, expires_at=expires_at)
 
 
+async def test_a_clock_that_is_set_back_opens_no_expired_key_again(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = set_clock(monkeypatch)
+    start, user = now.now, await make_user(accounts, "ann@example.org")
+    row, refused = await make(accounts, user, expires_at=start + 60)
+    _, unused = await make(accounts, user, expires_at=start + 60)
+    _, longer = await make(accounts, user, expires_at=start + 3600)
+    _, endless = await make(accounts, user)
+    now.now += 60
+    assert await accounts.actor_of_key(refused) is NOBODY
+    now.now = start
+    for key, opens in ((refused, False), (unused, False), (longer, True), (endless, True)):
+        assert (await accounts.actor_of_key(key) is not NOBODY) is opens
+    async with accounts.database.read() as session:
+        closed = next(each for each in await keys.list_own_keys(session, signed_in(user)) if each.id == row.id)
+    assert closed.revoked_at == closed.expires_at == start + 60, "lists say that it expired, and when"
+    # Nobody asks: what a server sweeps every few minutes.
+    now.now = start + 3600
+    await accounts.close_what_is_over()
+    now.now = start
+    assert await accounts.actor_of_key(longer) is NOBODY
+    assert await accounts.actor_of_key(endless) is not NOBODY
+
+
+async def test_a_database_that_can_not_note_that_a_key_is_over_refuses_it_all_the_same(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = set_clock(monkeypatch)
+    _, key = await make(accounts, await make_user(accounts, "ann@example.org"), expires_at=now.now + 60)
+    now.now += 60
+
+    async def fail() -> None:
+        raise StoreUnavailableError("gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(accounts, "close_what_is_over", fail)
+        assert await accounts.actor_of_key(key) is NOBODY
+    assert await accounts.actor_of_key(key) is NOBODY
+    now.now -= 60
+    assert await accounts.actor_of_key(key) is NOBODY
+
+
 async def test_a_revoked_key_opens_nothing_at_once(accounts: Accounts) -> None:
     user = await make_user(accounts, "ann@example.org")
     row, key = await make(accounts, user)

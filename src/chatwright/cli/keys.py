@@ -64,7 +64,8 @@ def ls(
                 row["name"],
                 row["user"],
                 ", ".join(row["scopes"]),
-                _("revoked") if row["revoked_at"] else shown_time(row["expires_at"]),
+                # Closed when its time was up: that is the time to show.
+                _("revoked") if row["revoked_at"] not in (None, row["expires_at"]) else shown_time(row["expires_at"]),
                 shown_time(row["used_at"]),
             ]
             for row in rows

@@ -91,7 +91,7 @@ def create_app(
         if state.answers is not None:
             await state.answers.recover()
         async with (
-            kept_tidy(files),
+            kept_tidy(files, accounts),
             state.batches.running() if state.batches is not None else nullcontext(),
             state.evals.running() if state.evals is not None else nullcontext(),
             jobs.supervisor.running() if jobs is not None else nullcontext(),

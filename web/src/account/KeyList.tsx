@@ -14,7 +14,8 @@ export function keysQuery(userId?: string): string[] {
 type State = "active" | "expired" | "revoked";
 
 function stateOf({ expires_at, revoked_at }: ApiKey): State {
-  if (revoked_at !== null) return "revoked";
+  // One whose time was up is closed with that time.
+  if (revoked_at !== null) return revoked_at === expires_at ? "expired" : "revoked";
   return expires_at !== null && expires_at * 1000 <= Date.now() ? "expired" : "active";
 }
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatwright.store import clock
 from chatwright.store.accounts.secret import KEY, TOKEN, digest, same
 from chatwright.store.accounts.sessions import IDLE_S
 from chatwright.store.actor import NOBODY, SCOPES_OF_ROLE, Actor, Role, Scope, Via
-from chatwright.store.tables import ApiKey, Session, User
+from chatwright.store.tables import ApiKey, Link, OidcLogin, Session, User
 
 # The times of use are figures for people: a write for each request would be too much for them.
 NOTED_EVERY_S = 60
@@ -19,10 +19,12 @@ NOTED_EVERY_S = 60
 
 @dataclass(frozen=True)
 class Recognised:
-    """`is_stale`: it is time to note that the credential was used."""
+    """`is_stale`: it is time to note that the credential was used. `is_over`: its time is up, which is not
+    noted yet."""
 
     actor: Actor
     is_stale: bool = False
+    is_over: bool = False
 
 
 async def by_key(session: AsyncSession, text: str) -> Recognised:
@@ -41,7 +43,11 @@ async def by_key(session: AsyncSession, text: str) -> Recognised:
         return Recognised(NOBODY)
     key, user = found
     now = clock.now()
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now) or user.status != "active":
+    if key.revoked_at is not None:
+        return Recognised(NOBODY)
+    if key.expires_at is not None and key.expires_at <= now:
+        return Recognised(NOBODY, is_over=True)
+    if user.status != "active":
         return Recognised(NOBODY)
     role = Role.of(user.role)
     scopes = frozenset(Scope(word) for word in key.scopes.split()) & SCOPES_OF_ROLE[role]
@@ -62,12 +68,29 @@ async def by_session(session: AsyncSession, token: str) -> Recognised:
         return Recognised(NOBODY)
     row, user = found
     now = clock.now()
-    if row.expires_at <= now or row.seen_at <= now - IDLE_S or user.status != "active":
+    if row.expires_at <= now or row.seen_at <= now - IDLE_S:
+        return Recognised(NOBODY, is_over=True)
+    if user.status != "active":
         return Recognised(NOBODY)
     role = Role.of(user.role)
     return Recognised(
         Actor(Via.SESSION, user.id, role, SCOPES_OF_ROLE[role], row.id), abs(now - row.seen_at) >= NOTED_EVERY_S
     )
+
+
+async def close_what_is_over(session: AsyncSession) -> None:
+    """End for good what has expired by now: a clock that is set back later opens none of it again.
+
+    That is noted with each credential, and not as the latest time that was ever seen: one wrong jump of a clock into the future
+    would close every door until that time has come, here only what lived until then. A key is kept for its user's list.
+    """
+    now = clock.now()
+    await session.execute(
+        update(ApiKey).where(ApiKey.revoked_at.is_(None), ApiKey.expires_at <= now).values(revoked_at=ApiKey.expires_at)
+    )
+    await session.execute(delete(Session).where(or_(Session.expires_at <= now, Session.seen_at <= now - IDLE_S)))
+    await session.execute(delete(Link).where(Link.expires_at <= now))
+    await session.execute(delete(OidcLogin).where(OidcLogin.expires_at <= now))
 
 
 async def note_use(session: AsyncSession, actor: Actor) -> None:

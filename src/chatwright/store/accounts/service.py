@@ -34,17 +34,22 @@ class Accounts:
         """Who sends this key, or NOBODY."""
         async with self.database.read() as session:
             found = await recognise.by_key(session, text)
-        return self._noted(found)
+        return await self._noted(found)
 
     async def actor_of_session(self, token: str) -> Actor:
         """Who has this session, or NOBODY."""
         async with self.database.read() as session:
             found = await recognise.by_session(session, token)
-        return self._noted(found)
+        return await self._noted(found)
 
     async def written(self) -> None:
         """Wait until the uses of keys and sessions so far are written down."""
         await asyncio.gather(*self._notes.values())
+
+    async def close_what_is_over(self) -> None:
+        """End keys, sessions and links for good whose time is up, whatever the clock says later."""
+        async with self.database.write() as session:
+            await recognise.close_what_is_over(session)
 
     async def has_users(self) -> bool:
         """Whether there is an account at all."""
@@ -92,6 +97,7 @@ class Accounts:
         """Raises NotFoundError, ThrottledError."""
         async with self.database.write() as session:
             await throttle.count_try(session, ADDRESS, address, throttle.FREE_OF_ADDRESS)
+            await recognise.close_what_is_over(session)  # here, as the next transaction leaves nothing where it refuses
         async with self.database.write() as session:
             found = await links.look_at_link(session, token)
             await throttle.take_back(session, ADDRESS, address)
@@ -161,7 +167,11 @@ class Accounts:
             await session.flush()
             await links.use_link(session, token, hashed, None, None)
 
-    def _noted(self, found: Recognised) -> Actor:
+    async def _noted(self, found: Recognised) -> Actor:
+        if found.is_over:
+            # Refused it is in any case; a database that can not be written hears of it at the next sweep.
+            with suppress(StoreError, StoreUnavailableError, StorageError):
+                await self.close_what_is_over()
         credential = found.actor.credential
         if found.actor is not NOBODY and found.is_stale and credential not in self._notes:
             # Beside the request, which waits for no writer.
