@@ -92,6 +92,10 @@ class NotFoundError(ChatwrightError):
     """Nothing has that id, or what has it belongs to somebody else."""
 
 
+class ContentMissingError(ChatwrightError):
+    """A file is known, and what was in it is not here."""
+
+
 class ConflictError(ChatwrightError):
     """What is asked does not go together with what is going on."""
 

@@ -34,7 +34,11 @@ def test_from_nothing_to_a_backup_and_back(home: Path, tmp_path: Path, capsys: p
     assert run(["db", "restore", str(backup)]) == 2
     assert "--replace" in capsys.readouterr().err
     assert run(["db", "restore", str(backup), "--replace"]) == 0
-    assert "is what the backup holds" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is what the backup holds" in said
+    assert "Keys that were revoked" in said, "what was ended since is not ended any more"
+    assert run(["db", "restore", str(backup), "--replace", "--revoke"]) == 0
+    assert "All its keys are revoked" in capsys.readouterr().err
 
 
 def test_a_running_server_is_not_robbed_of_its_database(
@@ -46,7 +50,7 @@ def test_a_running_server_is_not_robbed_of_its_database(
         for words in (["restore", "b.db", "--replace"], ["migrate-to", f"sqlite:///{tmp_path}/other.db"]):
             capsys.readouterr()
             assert run(["db", *words]) == 1
-            assert "already serves this home folder at http://127.0.0.1:8000" in capsys.readouterr().err
+            assert "http://127.0.0.1:8000) uses this database: stop it" in capsys.readouterr().err
         assert run(["db", "backup", "beside.db"]) == 0
 
 

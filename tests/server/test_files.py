@@ -293,6 +293,25 @@ BAD_FORMS = {
 }
 
 
+def test_a_content_that_is_missing_is_an_error_that_no_client_tries_again(
+    shared: RunningServer, files: openai.OpenAI, home: Path
+) -> None:
+    """Its database was restored without it. A 500 would be asked for twice more, and said that the disk is broken."""
+    made = files.files.create(file=("a.jsonl", b"{}"), purpose="batch")
+    (home / "files" / made.id).unlink()
+    with pytest.raises(openai.APIStatusError) as caught:
+        files.files.content(made.id)
+    assert (caught.value.status_code, caught.value.code) == (410, "file_content_missing")
+    assert made.id in caught.value.message
+    body = {"input_file_id": made.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    with browser(shared, "member") as member:  # the key's user: the key is for files alone
+        answer = member.post("/v1/batches", json=body)
+    assert_error(answer, 410)
+    assert answer.json()["error"]["code"] == "file_content_missing"
+    assert files.files.retrieve(made.id).id == made.id
+    assert files.files.delete(made.id).deleted
+
+
 @pytest.mark.parametrize("name", BAD_FORMS)
 def test_a_bad_form_is_a_400_and_leaves_nothing(http: httpx.Client, home: Path, name: str) -> None:
     assert_error(http.post("/v1/files", **BAD_FORMS[name]), 400)

@@ -13,13 +13,16 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
-from chatwright.errors import StorageError, StoreError, UsageError
+from chatwright.errors import NotFoundError, StorageError, StoreError, UsageError
+from chatwright.settings import Settings
 from chatwright.store import schema
-from chatwright.store import sqlite_file as files
+from chatwright.store import sqlite_file as sqlite_files
+from chatwright.store.actor import OPERATOR
 from chatwright.store.backup import back_up, move, restore
 from chatwright.store.database import Database
+from chatwright.store.files import Description, Files
 from chatwright.store.migrate import upgrade
-from chatwright.store.tables import Base
+from chatwright.store.tables import ApiKey, Base
 from chatwright.store.url import file_of, parse_url, sqlite_url
 from tests.store.history import rows_until
 from tests.store.test_database import count, user
@@ -64,9 +67,9 @@ async def test_a_backup_restores_to_what_was_there(url: URL, tmp_path: Path) -> 
     await database.close()
 
     with pytest.raises(UsageError, match="--replace"):
-        await restore(backup, url, replace=False)
+        await restore(backup, url, tmp_path / "home", replace=False)
     assert len((await contents(url))["users"]) == len(held["users"]) + 1
-    done = await restore(backup, url, replace=True)
+    done = await restore(backup, url, tmp_path / "home", replace=True)
     assert await contents(url) == held
     assert done.replaced is not None
     if file_of(url):
@@ -85,7 +88,7 @@ async def test_a_backup_moves_between_both_kinds(url: URL, tmp_path: Path, postg
     else:
         (tmp_path / "other").mkdir()
         other = sqlite_url(tmp_path / "other" / "chatwright.db")
-    await restore(tmp_path / "backup.db", other, replace=False)
+    await restore(tmp_path / "backup.db", other, tmp_path / "home", replace=False)
     assert await contents(other) == held
 
 
@@ -151,7 +154,7 @@ async def test_a_backup_of_an_older_version_is_upgraded_on_its_way_in(sqlite_fil
     await back_up(url, tmp_path / "old.db")
     (tmp_path / "new").mkdir()
     new = sqlite_url(tmp_path / "new" / "chatwright.db")
-    assert (await restore(tmp_path / "old.db", new, replace=False)).revision == schema.head()
+    assert (await restore(tmp_path / "old.db", new, tmp_path / "home", replace=False)).revision == schema.head()
     assert len((await contents(new))["users"]) == len(rows_until(oldest)["users"])
     with sqlite3.connect(tmp_path / "old.db") as backup:
         assert backup.execute("SELECT version_num FROM alembic_version").fetchone()[0] == oldest, (
@@ -183,13 +186,18 @@ async def test_what_is_no_backup_is_refused_and_nothing_changes(sqlite_file: Pat
     def text() -> None:
         bad.write_text("users: ann")
 
-    for spoil, said in ((newer, "newer Chatwright"), (foreign, "no backup"), (torn, "damaged"), (text, "damaged")):
+    for spoil, said in (
+        (newer, "newer Chatwright"),
+        (foreign, "no backup"),
+        (torn, "itself damaged"),
+        (text, "itself damaged"),
+    ):
         spoil()
         with pytest.raises(StoreError, match=said):
-            await restore(bad, url, replace=True)
+            await restore(bad, url, tmp_path / "home", replace=True)
         assert await contents(url) == held
     with pytest.raises(UsageError, match="no file"):
-        await restore(tmp_path / "none.db", url, replace=True)
+        await restore(tmp_path / "none.db", url, tmp_path / "home", replace=True)
     with pytest.raises(UsageError, match="exists already"):
         await back_up(url, good)
     assert sorted(path.name for path in sqlite_file.parent.iterdir() if path.name.startswith(".")) == []
@@ -204,8 +212,102 @@ async def test_a_damaged_database_is_put_aside_for_a_backup(sqlite_file: Path, t
     with pytest.raises(StoreError, match="damaged"):
         await back_up(url, tmp_path / "second.db")
     assert not (tmp_path / "second.db").exists()
-    await restore(tmp_path / "backup.db", url, replace=True)
+    await restore(tmp_path / "backup.db", url, tmp_path / "home", replace=True)
     assert await contents(url) == held
+
+
+async def test_a_restore_that_is_undone_has_its_contents_again(
+    url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that starts in between deletes what has no row."""
+    monkeypatch.chdir(tmp_path)  # where the database of PostgreSQL is put aside
+    home = tmp_path / "home"
+    await upgrade(url)
+
+    async def opened() -> Files:
+        return Files(Database(url), Settings(home=home))
+
+    async def sent(text: bytes) -> str:
+        files = await opened()
+        file = await files.add(OPERATOR, Description("user_data", "a.txt", None), text)
+        await files.database.close()
+        return file.id
+
+    async def read(file_id: str) -> bytes:
+        files = await opened()
+        try:
+            await files.sweep(at_start=True)
+            return (await files.content(OPERATOR, file_id))[1].read_bytes()
+        finally:
+            await files.database.close()
+
+    old = await sent(b"old")
+    backup = tmp_path / "backup.db"
+    await back_up(url, backup)
+    new = await sent(b"new")
+    batch = home / "batches" / "batch-1"
+    batch.mkdir(parents=True)
+    (batch / "input.jsonl").write_text("{}")
+
+    done = await restore(backup, url, home, replace=True)
+    assert (done.n_aside, done.n_back) == (2, 0), "the file, and a batch that no row knows"
+    assert await read(old) == b"old"
+    with pytest.raises(NotFoundError):
+        await read(new)
+    assert (done.aside / "files" / new).read_bytes() == b"new"
+    assert (done.aside / "batches" / "batch-1" / "input.jsonl").exists()
+    assert not batch.exists()
+
+    assert done.replaced is not None
+    undone = await restore(done.replaced / "chatwright.db" if file_of(url) else done.replaced, url, home, replace=True)
+    assert (undone.n_aside, undone.n_back) == (0, 1)
+    assert (await read(old), await read(new)) == (b"old", b"new")
+
+
+async def test_a_database_that_is_put_back_by_hand_finds_its_contents(sqlite_file: Path, tmp_path: Path) -> None:
+    home = sqlite_file.parent
+    home.mkdir()
+    url = sqlite_url(sqlite_file)
+    await upgrade(url)
+    await back_up(url, tmp_path / "empty.db")
+    files = Files(Database(url), Settings(home=home))
+    file = await files.add(OPERATOR, Description("user_data", "a.txt", None), b"new")
+    await files.database.close()
+    done = await restore(tmp_path / "empty.db", url, home, replace=True)
+    assert done.n_aside == 1
+    assert done.replaced is not None
+    sqlite_file.write_bytes((done.replaced / "chatwright.db").read_bytes())
+    files = Files(Database(url), Settings(home=home))
+    assert await files.sweep(at_start=True) == 0
+    assert (await files.content(OPERATOR, file.id))[1].read_bytes() == b"new"
+    await files.database.close()
+
+
+async def test_contents_of_another_database_stay_where_they_are(sqlite_file: Path, tmp_path: Path) -> None:
+    home = sqlite_file.parent
+    home.mkdir()
+    (home / "files").mkdir()
+    (home / "files" / ".database").write_text("postgresql://elsewhere/x")
+    (home / "files" / "file-1").write_bytes(b"x")
+    url = sqlite_url(sqlite_file)
+    await upgrade(url)
+    await back_up(url, tmp_path / "backup.db")
+    assert (await restore(tmp_path / "backup.db", url, home, replace=True)).n_aside == 0
+    assert (home / "files" / "file-1").exists()
+
+
+async def test_a_restore_can_end_all_keys_sessions_and_links(url: URL, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    held = await filled(url)
+    await back_up(url, tmp_path / "backup.db")
+    assert all(held[table] for table in ("sessions", "links", "api_keys"))
+    await restore(tmp_path / "backup.db", url, tmp_path / "home", replace=True, revoke=True)
+    now = await contents(url)
+    assert now["sessions"] == now["links"] == []
+    assert now["users"] == held["users"], "passwords too"
+    revoked = list(ApiKey.__table__.columns.keys()).index("revoked_at")
+    assert len(now["api_keys"]) == len(held["api_keys"])
+    assert all(row[revoked] is not None for row in now["api_keys"])
 
 
 async def test_a_backup_that_finds_no_room_leaves_no_half_file(sqlite_file: Path, tmp_path: Path) -> None:
@@ -242,3 +344,4 @@ def test_network_file_systems_are_known(monkeypatch: pytest.MonkeyPatch, tmp_pat
     mounts += [mount(str(share), "autofs"), mount(str(share), "nfs4")]
     for folder in ("share", "home"):
         assert files.network_file_system(tmp_path / folder / "chatwright.db") == "nfs4"
+        assert sqlite_files.network_file_system(Path(path)) == kind

@@ -376,7 +376,7 @@ async def test_a_tree_moves_house_whatever_the_order_of_its_rows(
     finally:
         await moved.close()
     if not database.is_sqlite:
-        await restore(tmp_path / "backup.db", database.url, replace=True)
+        await restore(tmp_path / "backup.db", database.url, tmp_path, replace=True)
         assert [(row.id, row.parent_id, row.content) for row in await tree(database, ann, conversation)] == before
 
 

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from chatwright.errors import (
+    ContentMissingError,
     DiskFullError,
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     NotSignedInError,
-    StorageError,
     TooLargeError,
 )
 from chatwright.settings import Settings
@@ -362,7 +362,7 @@ async def test_another_database_does_not_cost_the_files(files: Files, home: Path
 async def test_a_content_that_did_not_come_along_is_named(files: Files, home: Path) -> None:
     file = await send(files, OPERATOR, b"x")
     (home / "files" / file.id).unlink()
-    with pytest.raises(StorageError, match="without its files"):
+    with pytest.raises(ContentMissingError, match="not on this server"):
         await files.content(OPERATOR, file.id)
     await files.delete(OPERATOR, file.id)
     assert await listed(files, OPERATOR) == []

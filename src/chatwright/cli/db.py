@@ -81,20 +81,25 @@ def restore(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put the database that is there aside and take the backup in its place.")
     ] = False,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Let no key, session or link of the backup open anything; passwords do.")
+    ] = False,
 ) -> None:
     """Make the database what a backup holds. The server must be stopped."""
     import asyncio
     from pathlib import Path
 
-    from chatwright.cli.home import sole_server
+    from chatwright.cli.home import stopped_server
     from chatwright.store import backup as backups
     from chatwright.store.url import database_url, shown
 
     output: Output = context.obj
     settings = read_settings()
     url = database_url(settings)
-    with sole_server(settings.home, "chatwright db restore"):
-        done = asyncio.run(backups.restore(Path(file).expanduser().absolute(), url, replace=replace))
+    with stopped_server(settings.home, "chatwright db restore"):
+        done = asyncio.run(
+            backups.restore(Path(file).expanduser().absolute(), url, settings.home, replace=replace, revoke=revoke)
+        )
     output.say(
         _(
             "The database {path} is what the backup holds (revision {revision}).",
@@ -104,6 +109,26 @@ def restore(
     )
     if done.replaced is not None:
         output.say(_("What it was before lies in {path}.", path=done.replaced))
+    if done.n_aside:
+        output.say(
+            _(
+                "{n} contents of files and batches that the backup does not know were moved to {path}; restoring what lies"
+                " there brings them back.",
+                n=done.n_aside,
+                path=done.aside,
+            )
+        )
+    if done.n_back:
+        output.say(_("{n} contents of files and batches that lay aside are back.", n=done.n_back))
+    if revoke:
+        output.say(_("All its keys are revoked, sessions and links have ended; passwords are as they were."))
+    else:
+        output.say(
+            _(
+                "Keys that were revoked, and users who were suspended or removed, after the backup was made are in force again:"
+                " look at `chatwright keys ls` and `chatwright users ls`. --revoke would have ended all keys, sessions and links."
+            )
+        )
 
 
 def migrate_to(
@@ -119,7 +144,7 @@ def migrate_to(
     """Copy everything into another database, such as PostgreSQL. The server must be stopped."""
     import asyncio
 
-    from chatwright.cli.home import sole_server
+    from chatwright.cli.home import stopped_server
     from chatwright.store import backup as backups
     from chatwright.store.url import database_url, parse_url, shown
 
@@ -128,7 +153,7 @@ def migrate_to(
     # Others can read a command line: a password is better piped in.
     target = parse_url(sys.stdin.readline().strip() if url == "-" else url)
     source = database_url(settings)
-    with sole_server(settings.home, "chatwright db migrate-to"):
+    with stopped_server(settings.home, "chatwright db migrate-to"):
         counts = asyncio.run(backups.move(source, target))
     output.say(
         _(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,21 @@ def sole_server(home: Path, url: str, admin_token: str = "") -> Iterator[bool]:
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def stopped_server(home: Path, command: str) -> Iterator[None]:
+    """Keep servers away from the home folder while a command works on its database. Raises InUseError."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sole_server(home, command))
+        except InUseError as error:
+            raise InUseError(
+                "A server (process {pid}, {url}) uses this database: stop it, then run `{command}` again.",
+                **error.params,
+                command=command,
+            ) from error
+        yield
 
 
 def running_server(home: Path) -> RunningServer:

@@ -1,6 +1,6 @@
 """Every failure as OpenAI's error object: `{"error": {message, type, param, code}}`, with the status clients act on.
 
-400 for a bad request (never 422), 401, 403, 404, 413, 415, 503 with Retry-After. Never 409 on generation routes of /v1: openai
+400 for a bad request (never 422), 401, 403, 404, 410, 413, 415, 503 with Retry-After. Never 409 on generation routes of /v1: openai
 0.28 would try again for ever.
 """
 
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatwright.errors import (
     ChatwrightError,
     ConflictError,
+    ContentMissingError,
     DiskFullError,
     EngineError,
     ForbiddenError,
@@ -54,6 +55,7 @@ TYPE_BY_STATUS = {
     405: "invalid_request_error",
     408: "invalid_request_error",
     409: "invalid_request_error",
+    410: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
     429: "rate_limit_error",
@@ -190,6 +192,8 @@ def as_wire_error(error: ChatwrightError, language: Language = "en") -> WireErro
             return WireError(403, message, code="forbidden")
         case NotFoundError():
             return WireError(404, message, code="not_found")
+        case ContentMissingError():
+            return WireError(410, message, code="file_content_missing")
         case ConflictError():
             return WireError(409, message, code="conflict")
         case ThrottledError():

@@ -19,6 +19,7 @@ from chatwright.store.tables import Batch, User
 
 WINDOW_S = 24 * 3600
 MOST_OPEN = 20
+WORK = "batches"  # the folder in the home where the open ones are worked on
 # Statuses in which something is still to be done.
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 

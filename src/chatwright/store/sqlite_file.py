@@ -16,6 +16,7 @@ from chatwright.store.failures import damaged, explained
 from chatwright.store.url import sqlite_url
 
 BACKUPS = "backups"
+REPLACED = "replaced-"  # and a time: what a restore took the place of
 SIDE_FILES = ("-wal", "-shm")
 NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -85,14 +86,17 @@ def copy(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def move_aside(path: Path) -> Path:
-    """Put a database, with what SQLite keeps beside it, into a folder of its own under `backups`. Returns the folder."""
-    folder = path.parent / BACKUPS / f"replaced-{stamp()}"
+def replaced_folder(parent: Path) -> Path:
+    """A new name in a home folder, or beside a database, for what a restore takes the place of."""
+    return parent / BACKUPS / f"{REPLACED}{stamp()}"
+
+
+def move_aside(path: Path, folder: Path) -> None:
+    """Put a database, with what SQLite keeps beside it, into a folder."""
     make_private_folder(folder)
     for name in (path.name, *(path.name + ending for ending in SIDE_FILES)):
         if (path.parent / name).exists():
             (path.parent / name).rename(folder / name)
-    return folder
 
 
 def network_file_system(path: Path) -> str | None:

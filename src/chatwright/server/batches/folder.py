@@ -17,10 +17,9 @@ from typing import Any, BinaryIO
 import orjson
 
 from chatwright.settings import make_private_folder
+from chatwright.store.batches import WORK
 from chatwright.store.files.folder import check_room, explained
 from chatwright.store.ids import is_id
-
-FOLDER = "batches"
 
 
 @dataclass
@@ -60,7 +59,7 @@ class BatchFolder:
 
     def __init__(self, home: Path, batch_id: str) -> None:
         assert is_id(batch_id), "a name that was not made here"
-        self.path = home / FOLDER / batch_id
+        self.path = home / WORK / batch_id
         self.input = self.path / "input.jsonl"
         self._results = self.path / "results.jsonl"
         self._stream: BinaryIO | None = None
@@ -169,5 +168,5 @@ def is_success(result: dict[str, Any]) -> bool:
 def batches_in(home: Path) -> list[str]:
     """The batches that have a folder."""
     with suppress(OSError):
-        return [entry.name for entry in os.scandir(home / FOLDER) if entry.is_dir() and is_id(entry.name)]
+        return [entry.name for entry in os.scandir(home / WORK) if entry.is_dir() and is_id(entry.name)]
     return []

@@ -20,6 +20,7 @@ from chatwright.server.state import NeedFiles
 from chatwright.store.actor import Actor
 from chatwright.store.files import rows
 from chatwright.store.files.describe import Description
+from chatwright.store.files.service import missing_content
 from chatwright.store.policy import Action
 from chatwright.store.tables import File
 
@@ -136,6 +137,8 @@ async def retrieve_content(file_id: str, actor: Owner, files: NeedFiles) -> Resp
     file, path = await files.content(actor, file_id)
     try:
         return Download(file, await asyncio.to_thread(path.open, "rb"))
+    except FileNotFoundError as error:
+        raise missing_content(file.id) from error
     except OSError as error:
         raise StorageError(
             "The file {path} cannot be written or read ({reason}).", path=path, reason=error.strerror or error

@@ -15,12 +15,13 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from chatwright.errors import InvalidRequestError, NotFoundError, StorageError
+from chatwright.errors import ContentMissingError, InvalidRequestError, NotFoundError
 from chatwright.settings import Settings
 from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.database import Database
 from chatwright.store.files import rows
+from chatwright.store.files.aside import known_files, take_back
 from chatwright.store.files.describe import Description, check_is_text
 from chatwright.store.files.folder import CHUNK_BYTES, START_BYTES, FilesFolder, Incoming, explained
 from chatwright.store.policy import Action, authorize
@@ -115,14 +116,11 @@ class Files:
             return await rows.get_file(session, actor, file_id)
 
     async def content(self, actor: Actor, file_id: str) -> tuple[File, Path]:
-        """(file, where its content lies), to be read only. Raises NotFoundError; StorageError where the content is not here."""
+        """(file, where its content lies), to be read only. Raises NotFoundError, ContentMissingError."""
         file = await self.get(actor, file_id)
         path = self.folder.content(file.id)
         if not path.is_file():
-            raise StorageError(
-                "The content of {name} is not in this home folder: the database was brought here without its files.",
-                name=file.id,
-            )
+            raise missing_content(file.id)
         return file, path
 
     async def delete(self, actor: Actor, file_id: str) -> None:
@@ -147,6 +145,8 @@ class Files:
         async with self.database.read() as session:
             file_ids: set[str] = set(await session.scalars(select(File.id)))
             part_ids: set[str] = set(await session.scalars(select(UploadPart.id)))
+        if at_start:  # of a restore that was killed, or of a database that was put back by hand
+            await asyncio.to_thread(take_back, self.folder.path.parent, known_files(file_ids, part_ids))
         if not await asyncio.to_thread(self.folder.is_ours, file_ids):
             log.warning(
                 "the contents in %s go with another database: those without a row here are left alone", self.folder.path
@@ -161,3 +161,12 @@ class Files:
         file = rows.new_file(actor, about, incoming.size_bytes, incoming.sha256)
         await self.folder.take(incoming, self.folder.content(file.id))
         return file
+
+
+def missing_content(file_id: str) -> ContentMissingError:
+    """The sentence for it."""
+    return ContentMissingError(
+        "The content of {name} is not on this server: its database came here, or was restored, without it. Delete the file and"
+        " send it again.",
+        name=file_id,
+    )
