@@ -139,7 +139,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "note": "",
         "own paths": "Chatwright's own",
         "parameters": "Parameters of `{path}`",
-        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. *no*: a 404 for a path, a "
+        "legend": "*partly*: with limits that are named. *ignored*: accepted and without effect. "
+        "*no*: a 404 for a path (405 where it has other methods), a "
         "400 `unsupported_parameter` for a field that asks for something. *also here*: the original does not have it. Any other "
         "field is ignored.",
     },
@@ -158,7 +159,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "note": "",
         "own paths": "Chatwright 自己的接口",
         "parameters": "`{path}` 的参数",
-        "legend": "“部分支持”：有注明的限制。“忽略”：可以传，但没有作用。“不支持”：路径返回 404；要求某种功能的字段返回 400 "
+        "legend": "“部分支持”：有注明的限制。“忽略”：可以传，但没有作用。"
+        "“不支持”：路径返回 404（有其他方法的路径返回 405）；要求某种功能的字段返回 400 "
         "`unsupported_parameter`。“此处另有”：原接口没有。其余字段一律忽略。",
     },
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_users_come_and_go(home: Path, say: Say) -> None:
     assert len(json.loads(say("users", "ls", "--json")[1])) == 1
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_commands_for_several_people_work_as_the_readme_has_them(say: Say, readme: str) -> None:
+    text = (Path(__file__).parents[2] / readme).read_text(encoding="utf-8")
+    block = next(block for block in text.split("```bash\n")[1:] if block.startswith("chatwright users add")).split(
+        "```"
+    )[0]
+    commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert commands[-1] == ["serve", "--accounts"]
+    assert len(commands) > 3
+    for words in commands[:-1]:
+        assert say(*words, stdin=PASSWORD + "\n")[0] == 0, words
+    assert json.loads(say("limits", "ls", "--json")[1])[0]["user"] == "li@example.org"
+
+
+def test_who_is_told_that_servers_ask_everybody_to_sign_in(say: Say) -> None:
+    assert "restart one" in say("users", "add", "ann@example.org")[2]
+    assert "restart one" not in say("users", "add", "li@example.org")[2], "accounts are on since the first"
+
+
 def test_keys_come_and_go(home: Path, say: Say) -> None:
     say("users", "add", "ann@example.org", "--password", stdin=PASSWORD + "\n")
     code, key, err = say("keys", "add", "laptop", "--expires", "90d", "--scope", "inference", "--scope", "files")
@@ -95,6 +115,7 @@ def test_keys_come_and_go(home: Path, say: Say) -> None:
     assert {scope.value for scope in actor_of(home, key).scopes} == {"inference", "files"}
     [row] = json.loads(say("keys", "ls", "--json")[1])
     assert row["expires_at"] - 90 * 86_400 <= row["created_at"]
+    assert "-".join(key.split("-")[:3]) + "-…" in say("keys", "ls")[1], "by what is seen of a key it is found"
     for listing in (say("keys", "ls")[1], say("keys", "ls", "--json")[1]):
         assert key not in listing
         assert key.split("-")[3] not in listing

@@ -169,6 +169,7 @@ def test_a_key_made_here_opens_the_api_until_it_is_revoked(open_page: OpenPage, 
     with httpx.Client(base_url=owned.url, trust_env=False, headers={"Authorization": f"Bearer {key}"}) as program:
         assert program.get("/v1/models").status_code == 200
         page.get_by_test_id("keys").get_by_test_id("revoke").click()
+        page.get_by_test_id("yes-revoke").click()
         expect(page.get_by_test_id("keys").get_by_test_id("key")).to_have_count(0)
         assert program.get("/v1/models").status_code == 401
 
@@ -254,6 +255,7 @@ def test_accessible_by_the_rules_of_wcag_aa(open_page: OpenPage, owned: Server, 
     assert violations(page) == []
     page.get_by_test_id("key-done").click()
     page.get_by_test_id("revoke").first.click()
+    page.get_by_test_id("yes-revoke").click()
     page.locator("details").click()
     assert violations(page) == []
     page.get_by_test_id("nav-users").click()

@@ -490,6 +490,33 @@ def test_from_an_invitation_to_an_answer(own: tuple[RunningServer, People]) -> N
                 client.models.list()
 
 
+def test_a_link_is_made_without_a_body(shared: RunningServer, people: People) -> None:
+    with browser(shared, "owner") as owner:
+        path = f"/api/users/{people.ids['member']}/link"
+        answer = owner.post(path)
+        assert answer.status_code == 200, answer.text
+        assert "#welcome=" in answer.json()["url"]
+        assert_error(owner.post(path, content=b"a=1", headers={"Content-Type": "text/plain"}), 415)
+        assert_error(owner.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
+        assert_error(owner.post("/api/keys"), 415)
+        owner.headers.pop("X-CSRF-Token", None)
+        assert_error(owner.post(path), 403)
+
+
+def test_what_a_form_may_not_hold_is_said_in_the_language_of_the_page(shared: RunningServer) -> None:
+    body = {"name": "x", "role": "owner"}
+    with browser(shared, "member") as member:
+        english = member.patch("/api/account", json=body).json()["error"]
+        chinese = member.patch("/api/account", json=body, headers={"Accept-Language": "zh-CN"}).json()["error"]
+        long = member.patch("/api/account", json={"name": "x" * 5000}, headers={"Accept-Language": "zh"}).json()[
+            "error"
+        ]
+    assert english["message"] == "Invalid value for 'role': Extra inputs are not permitted."
+    assert chinese["message"] == "“role”的值无效：不允许有其他字段。"
+    assert english["param"] == chinese["param"] == "role"
+    assert "个字符" in long["message"]
+
+
 def test_suspension_works_at_once_on_every_way_in(own: tuple[RunningServer, People]) -> None:
     server, people = own
     key = people.keys["inference key"]

@@ -7,11 +7,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx
 import psutil
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
 from tests.server.harness import MODEL, RunningServer, assert_error
 
@@ -426,3 +427,45 @@ def test_hostile_schemas_end_as_that_requests_400_while_others_are_answered(serv
         time.sleep(0.05)
     assert sorted(statuses) == [200, 400, 400, 400]
     assert sorted(waits)[len(waits) // 2] < 2
+
+
+def _choices() -> type[BaseModel]:
+    class Tuning(BaseModel):
+        n_epochs: Literal["auto"] | Annotated[int, Field(ge=1, le=50)] = "auto"
+        beta: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+
+    class Part(BaseModel):
+        text: str
+
+    class Body(BaseModel):
+        tuning: Tuning | None = None
+        content: str | list[Part] = ""
+
+    return Body
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        (
+            {"tuning": {"n_epochs": -1, "beta": "x"}},
+            "Invalid value for 'tuning.n_epochs': Input should be 'auto'; or: Input should be greater than or equal to 1.",
+            "tuning.n_epochs",
+        ),
+        (
+            {"tuning": {"beta": -1}},
+            "Invalid value for 'tuning.beta': Input should be greater than 0; or: Input should be 'auto'.",
+            "tuning.beta",
+        ),
+        (
+            {"content": [{"text": 1}]},
+            "Invalid value for 'content': Input should be a valid string.",
+            "content",
+        ),
+    ],
+)
+def test_of_a_union_one_sentence_says_what_would_be_right(body: object, message: str, param: str) -> None:
+    """No name that Pydantic gives a member, and nothing about other fields."""
+    with pytest.raises(ValidationError) as caught:
+        _choices().model_validate(body)
+    assert describe_validation(caught.value.errors()) == (message, param)

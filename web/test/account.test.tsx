@@ -390,6 +390,11 @@ describe("API keys", () => {
     await openAs("li", "#/keys");
     expect(await screen.findByText("2 keys that open nothing any more")).toBeInTheDocument();
     await user.click(within(screen.getByTestId("keys")).getByRole("button", { name: "Revoke", description: "laptop" }));
+    expect(screen.getByRole("alertdialog")).toHaveTextContent("Programs that use the key laptop are kept out at once");
+    await user.click(screen.getByTestId("keep"));
+    expect(server.keys[0]?.revoked_at).toBeNull();
+    await user.click(within(screen.getByTestId("keys")).getByRole("button", { name: "Revoke", description: "laptop" }));
+    await user.click(screen.getByTestId("yes-revoke"));
     expect(await screen.findByText("3 keys that open nothing any more")).toBeInTheDocument();
     expect(screen.getByText("No keys.")).toBeInTheDocument();
   });
@@ -453,12 +458,36 @@ describe("users", () => {
     await openAs("ann", "#/users");
     await user.click(await screen.findByText("li@example.org"));
     await user.click(await screen.findByTestId("revoke"));
+    await user.click(screen.getByTestId("yes-revoke"));
     expect(server.last("DELETE", "/api/users/user-li/keys/key-laptop")).toBeDefined();
     await user.click(screen.getByTestId("remove"));
     expect(server.users).toHaveLength(2);
     await user.click(screen.getByTestId("yes"));
     await waitFor(() => expect(screen.queryByText("li@example.org")).not.toBeInTheDocument());
     expect(screen.getByTestId("user-dialog")).not.toHaveAttribute("open");
+  });
+
+  test("the only owner can be neither suspended nor removed, one of two can", async () => {
+    await openAs("ann", "#/users");
+    await user.click(await screen.findByText("ann@example.org"));
+    expect(await screen.findByTestId("user-dialog")).toHaveTextContent("make somebody else an owner first");
+    for (const control of ["suspend", "remove"]) expect(screen.queryByTestId(control)).not.toBeInTheDocument();
+    await user.click(screen.getByTestId("user-done"));
+    await user.click(screen.getByText("li@example.org"));
+    await user.selectOptions(screen.getByTestId("user-role"), "owner");
+    await user.click(screen.getByTestId("save-role"));
+    await user.click(screen.getByTestId("user-done"));
+    await user.click(screen.getByText("ann@example.org"));
+    expect(await screen.findByTestId("suspend")).toBeInTheDocument();
+    expect(screen.getByTestId("remove")).toBeInTheDocument();
+  });
+
+  test("a key shows its id and the names of its scopes, as the command line has them", async () => {
+    server.keys = [server.key("laptop")];
+    await openAs("li", "#/keys");
+    const shown = await screen.findByTestId("key");
+    expect(shown).toHaveTextContent("key-laptop");
+    expect(shown).toHaveTextContent("Answers (inference)");
   });
 
   test("an administrator can change nothing of an owner, nor make one", async () => {
@@ -486,6 +515,7 @@ describe("users", () => {
   });
 
   test("the server's reason is shown where something is refused", async () => {
+    server.users.push(person("bo", "owner")); // whom somebody else removes meanwhile
     await openAs("ann", "#/users");
     await user.click(await screen.findByText("ann@example.org"));
     await user.click(screen.getByTestId("suspend"));

@@ -57,10 +57,11 @@ def ls(
         output.json(rows)
         return
     output.table(
-        [_("ID"), _("NAME"), _("USER"), _("SCOPES"), _("EXPIRES"), _("LAST USED")],
+        [_("ID"), _("KEY"), _("NAME"), _("USER"), _("SCOPES"), _("EXPIRES"), _("LAST USED")],
         [
             [
                 row["id"],
+                row["key"],
                 row["name"],
                 row["user"],
                 ", ".join(row["scopes"]),

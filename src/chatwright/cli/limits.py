@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chatwright.cli.output import Output, number
+from chatwright.cli.output import Output, number, read_settings
 from chatwright.cli.people import with_accounts
-from chatwright.errors import UsageError
+from chatwright.errors import NotFoundError, UsageError
 from chatwright.i18n import _
 
 if TYPE_CHECKING:
@@ -104,6 +104,14 @@ def set_(
             await set_limit(session, OPERATOR, await _subject(session, key, user, model), figures)
 
     with_accounts(output, work, create=True)
+    if model is not None and not _is_here(model):
+        output.say(
+            _(
+                "No model called {name} is here: the limit counts for whatever a server calls so. `chatwright ls` shows the models"
+                " that are here.",
+                name=model,
+            )
+        )
     output.say(_("The limit is set. It holds from the next request on, also of a running server."))
 
 
@@ -125,8 +133,15 @@ def rm(
             return await remove_limit_of(session, OPERATOR, await _subject(session, key, user, model))
 
     if not with_accounts(output, work):
-        raise UsageError("There is no such limit: `chatwright limits ls` shows them.")
+        raise NotFoundError("There is no such limit: `chatwright limits ls` shows them.")
     output.say(_("The limit is gone."))
+
+
+def _is_here(model: str) -> bool:
+    """Whether it lies in the models folder, or is a training job's, which lies elsewhere."""
+    from chatwright.hub.folder import ModelsFolder
+
+    return model.startswith("ft:") or ModelsFolder(read_settings().models_dir).find(model) is not None
 
 
 def _check_one(key: str | None, user: str | None, model: str | None) -> None:

@@ -78,24 +78,26 @@ def add(
     chosen = choice(role, "--role", *ROLES)
     given = _read_password() if password else None
 
-    async def work(accounts: Accounts) -> str | None:
+    async def work(accounts: Accounts) -> tuple[str | None, bool]:
         if given is not None:
             from chatwright.store.accounts.passwords import check_password
 
             check_password(given, email)  # before there is a user without one
         async with accounts.database.write() as session:
+            is_first = not await users.list_users(session, OPERATOR)
             user = await users.add_user(session, OPERATOR, email, name, Role.of(chosen) if chosen else None)
             if given is None:
-                return await links.make_link(session, OPERATOR, user.id)
+                return await links.make_link(session, OPERATOR, user.id), is_first
         await accounts.set_password(OPERATOR, user.id, given)
-        return None
+        return None, is_first
 
-    token = with_accounts(output, work, create=True)
+    token, is_first = with_accounts(output, work, create=True)
     if token is None:
         output.say(_("{email} can sign in.", email=email))
     else:
         _print_link(output, token)
-    output.say(_("With accounts a server asks everybody to sign in: restart one that runs without them."))
+    if is_first:  # from then on no server runs without
+        output.say(_("With accounts a server asks everybody to sign in: restart one that runs without them."))
 
 
 def link(context: typer.Context, email: Annotated[str, EMAIL]) -> None:

@@ -149,7 +149,7 @@ class Books:
             log_crash("what dead servers left can not be looked for", error)
         else:
             if n_dead:
-                log.info("%d requests of a server that ended without a word were counted", n_dead)
+                log.info("requests of a server that ended without a word were counted: %d", n_dead)
 
 
 def server_name() -> str:

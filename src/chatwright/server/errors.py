@@ -10,6 +10,7 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
 import orjson
@@ -39,11 +40,27 @@ from chatwright.errors import (
     ThrottledError,
     TooLargeError,
 )
-from chatwright.i18n import Language, describe_error
+from chatwright.i18n import Language, describe_error, translate
 
 log = logging.getLogger(__name__)
 
-UNION_MEMBER = re.compile(r"str|int|float|bool|constrained-\w+|(list|dict|function|nullable|lax|json)\b.*|[A-Z]\w*")
+UNION_MEMBER = re.compile(
+    r"str|int|float|bool|literal\[.*\]|(tagged-)?union\[.*\]|constrained-\w+|(list|dict|function|nullable|lax|json)\b.*|[A-Z]\w*"
+)
+
+# What people meet in forms of the web app, by Pydantic's names, as `_reason` can translate it.
+PYDANTIC = {
+    "extra_forbidden": "Extra inputs are not permitted",
+    "missing": "Field required",
+    "string_type": "Input should be a valid string",
+    "string_too_short": "String should have at least {min_length} characters",
+    "string_too_long": "String should have at most {max_length} characters",
+    "int_type": "Input should be a valid integer",
+    "bool_type": "Input should be a valid boolean",
+    "literal_error": "Input should be {expected}",
+    "greater_than_equal": "Input should be greater than or equal to {ge}",
+    "less_than_equal": "Input should be less than or equal to {le}",
+}
 
 ERROR_CODE = "chatwright.error_code"  # where a request's scope says which error it was answered with
 
@@ -244,7 +261,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        message, param = describe_validation(error.errors())
+        language = language_of(request) if request.scope["path"].startswith("/api/") else "en"
+        message, param = describe_validation(error.errors(), language)
         return error_response(400, message, param, "invalid_value")
 
     async def on_http_error(request: Request, error: Exception) -> Response:
@@ -298,16 +316,36 @@ def _shown_path(request: Request) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
 
 
-def describe_validation(errors: Any) -> tuple[str, str | None]:
+def describe_validation(errors: Any, language: Language = "en") -> tuple[str, str | None]:
     """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge."""
-    first = errors[0]
-    path = _field_path(first["loc"])
+    path = _field_path(errors[0]["loc"])
     # A union reports one error for each of its members; the reader wants to know what would have been right.
-    reasons = list(
-        dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors if _field_path(e["loc"])[:1] == path[:1])
+    reasons = list(dict.fromkeys(_reason(e, language) for e in errors if _on_one_way(path, _field_path(e["loc"]))))
+    place = ".".join(path) or translate("the request body", language)
+    between = translate("; or: ", language)
+    message = translate(
+        "Invalid value for '{place}': {reasons}.", language, place=place, reasons=between.join(reasons[:4])
     )
-    place = ".".join(path) or "the request body"
-    return f"Invalid value for {place!r}: {'; or: '.join(reasons[:4])}.", path[0] if path else None
+    return message, _param(path)
+
+
+def _reason(error: Mapping[str, Any], language: Language) -> str:
+    """What Pydantic says of one member, in the language as far as there is a translation."""
+    said: str = error["msg"].removeprefix("Value error, ")
+    template = PYDANTIC.get(error["type"])
+    return translate(template, language, **error.get("ctx", {})) if template and language != "en" else said
+
+
+def _on_one_way(path: list[str], other: list[str]) -> bool:
+    """Whether one of two places lies in the other, or they are the same."""
+    n_shared = min(len(path), len(other))
+    return path[:n_shared] == other[:n_shared]
+
+
+def _param(path: list[str]) -> str | None:
+    """The field as a client names it: with the objects around it, and without what lies in a list."""
+    names = list(takewhile(lambda part: not part.isdigit(), path))
+    return ".".join(names) or None
 
 
 def _field_path(loc: Sequence[str | int]) -> list[str]:

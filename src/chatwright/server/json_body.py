@@ -41,11 +41,14 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's hook for custom request classes."""
         handler = super().get_route_handler()
+        optional = self.body_field is not None and not self.body_field.field_info.is_required()
 
         async def handle(request: Request) -> Response:
             if request.method in ("POST", "PUT", "PATCH"):
-                require_json(request)
                 body = await request.body()
+                if optional and not body and "content-type" not in request.headers:
+                    return await handler(request)
+                require_json(request)
                 if not body.strip():
                     raise WireError(400, "The request body is empty. Send a JSON object.")
                 strict = JsonRequest(request.scope, request.receive)

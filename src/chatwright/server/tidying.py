@@ -50,4 +50,4 @@ async def _sweep(files: Files, accounts: Accounts | None, *, at_start: bool = Fa
         log_crash("files were not swept", error)
     else:
         if n_removed:
-            log.info("deleted %d contents of files that are no more", n_removed)
+            log.info("contents of files that are no more, deleted: %d", n_removed)

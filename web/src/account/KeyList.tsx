@@ -1,6 +1,6 @@
 // Keys in a list: what each may, until when, whether it was used; and the button that ends it.
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useId } from "react";
+import { useId, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { type ApiKey, listKeys, revokeKey } from "./api";
@@ -61,9 +61,10 @@ export function KeyList({ userId, canRevoke = true }: Props) {
 function Row({ apiKey: key, onRevoke }: { apiKey: ApiKey; onRevoke?: () => void }) {
   const { t, i18n } = useTranslation();
   const id = useId();
+  const [isAsking, setIsAsking] = useState(false);
   const state = stateOf(key);
   const facts = [
-    new Intl.ListFormat(i18n.language).format(key.scopes.map((scope) => t(`account.scope.${scope}`))),
+    new Intl.ListFormat(i18n.language).format(key.scopes.map((scope) => `${t(`account.scope.${scope}`)} (${scope})`)),
     state === "active" &&
       (key.expires_at === null
         ? t("account.keys.noEnd")
@@ -78,15 +79,44 @@ function Row({ apiKey: key, onRevoke }: { apiKey: ApiKey; onRevoke?: () => void 
         <span id={id} className="block font-medium">
           {key.name}
         </span>
-        <span className="block font-mono text-sm text-muted-foreground">{key.prefix}…</span>
+        <span className="block font-mono text-sm break-all text-muted-foreground">
+          {key.prefix}… · {key.id}
+        </span>
         <span className="block text-sm text-muted-foreground">{facts.filter(Boolean).join(" · ")}</span>
+        {isAsking && (
+          <span role="alertdialog" aria-label={t("account.keys.revoke")} className="notice notice-error mt-2 block">
+            {t("account.keys.ask", { name: key.name })}
+            <span className="mt-3 flex gap-2">
+              <button
+                type="button"
+                autoFocus
+                className="button button-small"
+                onClick={() => setIsAsking(false)}
+                data-testid="keep"
+              >
+                {t("message.cancel")}
+              </button>
+              <button
+                type="button"
+                className="button button-small button-danger"
+                onClick={() => {
+                  setIsAsking(false);
+                  onRevoke?.();
+                }}
+                data-testid="yes-revoke"
+              >
+                {t("account.keys.revoke")}
+              </button>
+            </span>
+          </span>
+        )}
       </span>
-      {onRevoke && (
+      {onRevoke && !isAsking && (
         <button
           type="button"
           className="button button-small button-danger"
           aria-describedby={id}
-          onClick={onRevoke}
+          onClick={() => setIsAsking(true)}
           data-testid="revoke"
         >
           {t("account.keys.revoke")}

@@ -96,7 +96,7 @@ function KeyForm({ onMade, onCancel }: { onMade: (key: string) => void; onCancel
               data-testid={`scope-${scope}`}
             />
             <span>
-              {t(`account.scope.${scope}`)}
+              {t(`account.scope.${scope}`)} <code className="text-sm text-muted-foreground">{scope}</code>
               <span className="block text-sm text-muted-foreground">{t(`account.scope.help.${scope}`)}</span>
             </span>
           </label>

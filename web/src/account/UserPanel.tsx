@@ -13,12 +13,14 @@ import { UserFacts, USERS } from "./UserFacts";
 
 interface Props {
   user: User;
+  /** Nobody else could make owners: such a one stays. */
+  isLastOwner: boolean;
   /** A link is on the screen that is not shown again. */
   onSecret: () => void;
   onClose: () => void;
 }
 
-export function UserPanel({ user, onSecret, onClose }: Props) {
+export function UserPanel({ user, isLastOwner, onSecret, onClose }: Props) {
   const { t } = useTranslation();
   const { session, refresh } = useSession();
   const queries = useQueryClient();
@@ -71,6 +73,7 @@ export function UserPanel({ user, onSecret, onClose }: Props) {
             <h3 className="mt-6 mb-1 font-medium">{t("account.page.keys")}</h3>
             <KeyList userId={user.id} />
             <Failure error={changing.error ?? removing.error ?? linking.error} />
+            {isLastOwner && <p className="mt-6 text-muted-foreground">{t("account.users.last")}</p>}
             {question === undefined ? (
               <div className="mt-6 flex flex-wrap gap-2">
                 {!isSuspended && (
@@ -94,23 +97,27 @@ export function UserPanel({ user, onSecret, onClose }: Props) {
                     {t("account.users.resume")}
                   </button>
                 ) : (
+                  !isLastOwner && (
+                    <button
+                      type="button"
+                      className="button button-small button-danger"
+                      onClick={() => setQuestion("suspend")}
+                      data-testid="suspend"
+                    >
+                      {t("account.users.suspend")}
+                    </button>
+                  )
+                )}
+                {!isLastOwner && (
                   <button
                     type="button"
                     className="button button-small button-danger"
-                    onClick={() => setQuestion("suspend")}
-                    data-testid="suspend"
+                    onClick={() => setQuestion("remove")}
+                    data-testid="remove"
                   >
-                    {t("account.users.suspend")}
+                    {t("account.users.remove")}
                   </button>
                 )}
-                <button
-                  type="button"
-                  className="button button-small button-danger"
-                  onClick={() => setQuestion("remove")}
-                  data-testid="remove"
-                >
-                  {t("account.users.remove")}
-                </button>
               </div>
             ) : (
               <div role="alertdialog" aria-label={t(`account.users.${question}`)} className="notice notice-error mt-6 block">

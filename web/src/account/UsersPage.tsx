@@ -5,7 +5,7 @@ import { type FormEvent, useState } from "react";
 import { useTranslation } from "react-i18next";
 
 import { Dialog } from "../ui/Dialog";
-import { invite, listUsers, type Role } from "./api";
+import { invite, listUsers, type Role, type User } from "./api";
 import { Failure } from "./Failure";
 import { Field } from "./Field";
 import { RoleSelect } from "./RoleSelect";
@@ -16,6 +16,11 @@ import { UserPanel } from "./UserPanel";
 
 /** So many are read at a glance; beyond them one may search. */
 const AT_A_GLANCE = 8;
+
+/** Who can sign in and make owners: the server keeps one. */
+function isOwner({ role, status }: User): boolean {
+  return role === "owner" && status === "active";
+}
 
 export function UsersPage() {
   const { t } = useTranslation();
@@ -99,7 +104,14 @@ export function UsersPage() {
         sticky={hasSecret}
         testId="user-dialog"
       >
-        {open && <UserPanel user={open} onSecret={() => setHasSecret(true)} onClose={closeUser} />}
+        {open && (
+          <UserPanel
+            user={open}
+            isLastOwner={isOwner(open) && users.data?.filter(isOwner).length === 1}
+            onSecret={() => setHasSecret(true)}
+            onClose={closeUser}
+          />
+        )}
       </Dialog>
     </>
   );

@@ -118,7 +118,9 @@ async def remove_user(user_id: str, actor: Changer, accounts: NeedAccounts) -> D
 
 
 @router.post("/users/{user_id}/link")
-async def make_link(user_id: str, body: LinkBody, actor: Changer, state: State, accounts: NeedAccounts) -> WelcomeLink:
+async def make_link(
+    user_id: str, actor: Changer, state: State, accounts: NeedAccounts, body: LinkBody | None = None
+) -> WelcomeLink:
     """A new link by which a user chooses a password; earlier ones are good no more."""
     async with accounts.database.write() as session:
         return WelcomeLink(url=_url(state, await links.make_link(session, actor, user_id)))

@@ -135,8 +135,9 @@ class Uploads:
                 await incoming.finish()
                 if md5 is not None and incoming.md5 != md5.lower():
                     raise InvalidRequestError(
-                        "The parts together have another MD5 than announced: {md5}.",
-                        md5=incoming.md5,
+                        "The MD5 of the parts together is {found}, not {md5} as was announced.",
+                        found=incoming.md5,
+                        md5=md5.lower()[:64],
                         param="md5",
                         code="checksum_mismatch",
                     )
