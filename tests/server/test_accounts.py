@@ -490,8 +490,9 @@ def test_from_an_invitation_to_an_answer(own: tuple[RunningServer, People]) -> N
                 client.models.list()
 
 
-def test_a_link_is_made_without_a_body(shared: RunningServer, people: People) -> None:
-    with browser(shared, "owner") as owner:
+def test_a_link_is_made_without_a_body(own: tuple[RunningServer, People]) -> None:
+    server, people = own
+    with browser(server, "owner") as owner:
         path = f"/api/users/{people.ids['member']}/link"
         answer = owner.post(path)
         assert answer.status_code == 200, answer.text
@@ -503,9 +504,9 @@ def test_a_link_is_made_without_a_body(shared: RunningServer, people: People) ->
         assert_error(owner.post(path), 403)
 
 
-def test_what_a_form_may_not_hold_is_said_in_the_language_of_the_page(shared: RunningServer) -> None:
+def test_what_a_form_may_not_hold_is_said_in_the_language_of_the_page(own: tuple[RunningServer, People]) -> None:
     body = {"name": "x", "role": "owner"}
-    with browser(shared, "member") as member:
+    with browser(own[0], "member") as member:
         english = member.patch("/api/account", json=body).json()["error"]
         chinese = member.patch("/api/account", json=body, headers={"Accept-Language": "zh-CN"}).json()["error"]
         long = member.patch("/api/account", json={"name": "x" * 5000}, headers={"Accept-Language": "zh"}).json()[

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from chatwright.server.errors import describe_validation
 from tests.server.harness import MODEL, RunningServer, assert_error
 
 MIB = 2**20
