@@ -336,12 +336,11 @@ def test_network_file_systems_are_known(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("/mnt/sharewood/chatwright.db", None),
         ("/win/chatwright.db", "cifs"),
     ):
-        assert files.network_file_system(Path(path)) == kind
+        assert sqlite_files.network_file_system(Path(path)) == kind
     # Through a link, and where an automounter has put the share over its own entry.
     share = tmp_path / "share"
     share.mkdir()
     (tmp_path / "home").symlink_to(share)
     mounts += [mount(str(share), "autofs"), mount(str(share), "nfs4")]
     for folder in ("share", "home"):
-        assert files.network_file_system(tmp_path / folder / "chatwright.db") == "nfs4"
-        assert sqlite_files.network_file_system(Path(path)) == kind
+        assert sqlite_files.network_file_system(tmp_path / folder / "chatwright.db") == "nfs4"
