@@ -2,7 +2,7 @@
 import "@testing-library/jest-dom/vitest";
 
 import { cleanup, configure } from "@testing-library/react";
-import { afterEach, beforeEach, vi } from "vitest";
+import { afterAll, afterEach, beforeEach, vi } from "vitest";
 
 import { setUpLanguage } from "../src/i18n";
 
@@ -41,3 +41,6 @@ beforeEach(() => {
   setUpLanguage();
 });
 afterEach(cleanup);
+
+// What a page loads when it needs it (a language's colours) may come after the last test; then there is no page to load it into.
+afterAll(() => vi.dynamicImportSettled());
