@@ -28,6 +28,7 @@ from openai.types import (
     EvalUpdateParams,
     FileCreateParams,
     FileListParams,
+    ModerationCreateParams,
     UploadCompleteParams,
     UploadCreateParams,
 )
@@ -78,6 +79,7 @@ OFFICIAL: dict[str, Any] = {
     "POST /v1/conversations/{}/items": ItemCreateParams,
     "GET /v1/conversations/{}/items/{}": ItemRetrieveParams,
     "POST /v1/embeddings": EmbeddingCreateParams,
+    "POST /v1/moderations": ModerationCreateParams,
     "GET /v1/files": FileListParams,
     "POST /v1/files": FileCreateParams,
     "POST /v1/uploads": UploadCreateParams,
@@ -102,6 +104,7 @@ OFFICIAL: dict[str, Any] = {
     "POST /v1/messages/count_tokens": MessageCountTokensParams,
     "POST /v1/tokenize": None,
     "POST /v1/detokenize": None,
+    "GET /v1/tokenizer_info": None,
     "POST /v1/classify": None,
     "POST /v1/rerank": None,
     "POST /v1/load_lora_adapter": None,

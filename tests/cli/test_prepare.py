@@ -83,7 +83,7 @@ def test_chinese_users_read_chinese(
     assert "读取与清洗" in result.err
     assert "数据集报告" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
     result = command("prepare", str(corpus), "--out", str(tmp_path / "data"))
-    assert (result.code, "已存在" in result.err) == (1, True)
+    assert (result.code, "已存在" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -31,4 +31,5 @@ def test_a_server_looks_inside_without_torch_and_takes_the_process_along(served:
     assert any("libtorch" in region.path for region in looker.memory_maps())
     assert server.complete(tiny).status_code == 200
     server.process.kill()
+    server.process.wait()
     until(lambda: not looker.is_running() or looker.status() == psutil.STATUS_ZOMBIE)

@@ -184,7 +184,7 @@ def test_an_adapter_is_merged(form: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = adapted(ids)
     found = logits(tmp_path / ("out.gguf" if form == "gguf" else "out"), ids)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)  # merged, the sums have another order
     assert (found - logits(folder, ids)).abs().max() > 0.01
 
 

@@ -78,7 +78,7 @@ def test_a_tokenizer_that_fails_leaves_no_model(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="is there already"):
         save_model(tiny("gpt2"), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 

@@ -41,6 +41,8 @@ OURS = {
     "Model": {"context_length", "languages", "chat", "labels", "parent"},
     # As in the examples of OpenAI's reference; the client has no name for it.
     "Response": {"store"},
+    # OpenAI's service tells it too.
+    "FineTuningJob": {"user_provided_suffix"},
 }
 # Endpoints (scripts/api_surface.toml) that this client does not know, or other tests go through.
 ELSEWHERE = re.compile(
@@ -317,7 +319,7 @@ def test_anthropics_client(server: RunningServer, people: People) -> None:
         )
         assert pure(list(claude.messages.create(**asked, stream=True)))
         with claude.messages.stream(**asked) as stream:
-            assert pure(stream.get_final_message()).usage.output_tokens
+            assert pure(stream.get_final_message()).stop_reason  # it may have nothing to say
         tool: Any = {"name": "get_weather", "input_schema": WEATHER}
         calling: dict[str, Any] = {"model": MODEL, "max_tokens": 60, "messages": MESSAGES, "tools": [tool]}
         called = pure(claude.messages.create(**calling, tool_choice={"type": "any", "disable_parallel_tool_use": True}))

@@ -29,8 +29,9 @@ from chatwright.server.permission import route_policies
 from chatwright.store.database import Database
 from chatwright.store.url import parse_url
 from tests.server.conftest import StartServer
-from tests.server.harness import MODEL, RunningServer
+from tests.server.harness import MODEL, RunningServer, wait_until
 from tests.server.people import ADMIN_TOKEN, People, bearer, browser, settle
+from tests.server.test_evals import CUSTOM, SAME
 from tests.server.test_openapi import TWINS
 from tests.store.people import quick_accounts
 
@@ -108,8 +109,8 @@ def theirs(http: httpx.Client, people: People) -> dict[str, str]:
     def made(path: str, body: Any = None, method: str = "POST", **options: Any) -> dict[str, Any]:
         answer = http.request(method, path, json=body, **options)
         found: dict[str, Any] = answer.json()
-        assert answer.status_code in (200, 403), (path, answer.text)
-        return found if answer.status_code == 200 else {}
+        assert answer.status_code in (200, 201, 403), (path, answer.text)
+        return found if answer.status_code != 403 else {}
 
     def uploaded(purpose: str, content: bytes) -> str:
         form = {"files": {"file": ("x.jsonl", content)}, "data": {"purpose": purpose}}
@@ -123,6 +124,15 @@ def theirs(http: httpx.Client, people: People) -> dict[str, str]:
     asked = {"input_file_id": batch, "endpoint": "/v1/completions", "completion_window": "24h"}
     own = made("/api/conversations", {})
     message = made(f"/api/conversations/{own['id']}/messages", {"content": "x"}) if own else {}
+    evaluation = made("/v1/evals", {"data_source_config": CUSTOM, "testing_criteria": [SAME]}).get("id", "eval-none")
+    source = {"type": "file_content", "content": [{"item": {"ask": "x", "want": "y"}, "sample": {"output_text": "y"}}]}
+    run = {"data_source": {"type": "jsonl", "source": source}}
+    run_id = (
+        made(f"/v1/evals/{evaluation}/runs", run).get("id", "evalrun-none") if evaluation != "eval-none" else "none"
+    )
+    graded = f"/v1/evals/{evaluation}/runs/{run_id}/output_items"
+    if run_id != "none":
+        wait_until(lambda: bool(http.get(graded).json()["data"]))
     limit = {"user_id": people.ids["other"], "tokens_per_month": 10**9}
     return {
         "file_id": training,
@@ -135,6 +145,9 @@ def theirs(http: httpx.Client, people: People) -> dict[str, str]:
         "completion_id": made("/v1/chat/completions", {**chat, "store": True}).get("id", "no"),
         "conversation_id": conversation,
         "item_id": items[0]["id"],
+        "eval_id": evaluation,
+        "run_id": run_id,
+        "output_item_id": http.get(graded).json()["data"][0]["id"] if run_id != "none" else "none",
         "own_conversation_id": own.get("id", "conv-none"),
         "message_id": message.get("id", "msg-none"),
         "user_id": people.ids["other"],

@@ -304,7 +304,7 @@ LEAST = {
     "/responses": {"input": "x"},
 }
 # They count or look, and make no model work; labels need a model of another kind.
-UNCOUNTED = ("/tokenize", "/detokenize", "/count_tokens", "/input_tokens", "/explain", "/classify")
+UNCOUNTED = ("/tokenize", "/detokenize", "/count_tokens", "/input_tokens", "/explain", "/classify", "/moderations")
 
 
 def test_no_route_generates_past_a_limit(own: Server) -> None:
@@ -459,7 +459,7 @@ def test_nothing_is_written_before_the_first_token_where_nothing_is_limited(star
     asyncio.run(_upgraded(url))
     server = start(database=Database(url))
     server.complete(prompt="The", max_tokens=1)
-    body = {"model": MODEL, "prompt": "The", "max_tokens": 3, "logit_bias": NO_END}
+    body = {"model": MODEL, "prompt": "The", "max_tokens": 3, "temperature": 0, "logit_bias": NO_END}
     with closing(sqlite3.connect(tmp_path / "chatwright.db", isolation_level=None)) as other, server.http() as http:
         wait_until(lambda: other.execute("SELECT count(*) FROM usage").fetchone()[0] == 1)
         other.execute("BEGIN IMMEDIATE")

@@ -101,7 +101,7 @@ def evaluate(
         bool,
         typer.Option(
             "--card",
-            help="Write figures of your own tasks into the cards of the models folder too; without it those of shipped tasks only.",
+            help="Write figures of your own tasks into cards of the models folder too, not of shipped tasks only.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

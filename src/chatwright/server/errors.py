@@ -349,6 +349,9 @@ def _param(path: list[str]) -> str | None:
 
 
 def _field_path(loc: Sequence[str | int]) -> list[str]:
-    """Names and positions of a place in the body, without the names that Pydantic gives the members of a union."""
+    """Names and positions of a place in the body, without the names that Pydantic gives the members of a union, and without the
+    keys of metadata, which are the client's own."""
     parts = [str(part) for part in (loc[1:] if loc[:1] and loc[0] in ("body", "query", "path") else loc)]
+    if "metadata" in parts:
+        parts = parts[: parts.index("metadata") + 1]
     return [part for part in parts if not UNION_MEMBER.fullmatch(part)]
