@@ -286,7 +286,7 @@ def test_what_cannot_be_a_batch_is_refused(client: openai.OpenAI, shared: Runnin
             ({"metadata": {"x" * 65: "x"}}, 400, "metadata"),
             ({"metadata": {"x": "x" * 513}}, 400, "metadata"),
             ({"metadata": {"x": "\0"}}, 400, "metadata"),
-            ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after"),
+            ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, 400, "output_expires_after.seconds"),
         ):
             assert_error(http.post("/v1/batches", json={**good, **wrong}), status, param=param)
         for query in ({"limit": 0}, {"limit": 101}):

@@ -26,6 +26,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "POST /v1/responses/input_tokens": {"input": "x"},
     "POST /v1/conversations/{}/items": {"items": MESSAGES},
     "POST /v1/embeddings": {"input": "x"},
+    "POST /v1/moderations": {"input": "x"},
     "POST /v1/messages": {"messages": MESSAGES, "max_tokens": 1},
     "POST /v1/messages/count_tokens": {"messages": MESSAGES},
     "POST /v1/tokenize": {"prompt": "x"},

@@ -421,10 +421,10 @@ BAD_EVALS: dict[str, tuple[dict[str, Any], str, str | None]] = {
         "invalid_template",
     ),
     "another source": ({"data_source_config": {"type": "web"}}, "data_source_config", None),
-    "no schema": ({"data_source_config": {"type": "custom"}}, "data_source_config", None),
+    "no schema": ({"data_source_config": {"type": "custom"}}, "data_source_config.item_schema", None),
     "a deep schema": (
         {"data_source_config": {"type": "custom", "item_schema": json.loads('{"a":' * 40 + "{}" + "}" * 40)}},
-        "data_source_config",
+        "data_source_config.item_schema",
         None,
     ),
     "much metadata": ({"metadata": {str(n): "x" for n in range(17)}}, "metadata", None),

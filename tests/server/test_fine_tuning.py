@@ -319,12 +319,12 @@ def test_what_can_not_be_made(client: openai.OpenAI, other: openai.OpenAI, http:
         ({"metadata": {"a": "x" * 513}}, 400, "metadata"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, 400, "integrations"),
         ({"method": {"type": "reinforcement"}}, 400, "method"),
-        ({"method": {"type": "magic"}}, 400, "method"),
-        ({"hyperparameters": {"n_epochs": 0}}, 400, "hyperparameters"),
-        ({"hyperparameters": {"n_epochs": "many"}}, 400, "hyperparameters"),
-        ({"hyperparameters": {"batch_size": 257}}, 400, "hyperparameters"),
-        ({"hyperparameters": {"learning_rate_multiplier": 0}}, 400, "hyperparameters"),
-        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, 400, "method"),
+        ({"method": {"type": "magic"}}, 400, "method.type"),
+        ({"hyperparameters": {"n_epochs": 0}}, 400, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"n_epochs": "many"}}, 400, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"batch_size": 257}}, 400, "hyperparameters.batch_size"),
+        ({"hyperparameters": {"learning_rate_multiplier": 0}}, 400, "hyperparameters.learning_rate_multiplier"),
+        ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, 400, "method.dpo.hyperparameters.beta"),
     ):
         response = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": good} | change)
         assert_error(response, status, param=param)

@@ -60,10 +60,10 @@ def test_a_server_that_is_killed_finds_its_jobs_again(model_folder: Path, tmp_pa
     home = tmp_path / "home"
     jobs = JobsFolder(home)
     with serving(model_folder, home) as (process, client):
-        file = client.files.create(file=("x.jsonl", lines(*CATS)), purpose="fine-tune")
+        file = client.files.create(file=("x.jsonl", lines(*CATS, *CATS)), purpose="fine-tune")
         made = [
             client.fine_tuning.jobs.create(
-                model=model_folder.name, training_file=file.id, hyperparameters={"n_epochs": 500, "batch_size": 1}
+                model=model_folder.name, training_file=file.id, hyperparameters={"n_epochs": 100, "batch_size": 1}
             )
             for _ in range(2)
         ]

@@ -262,7 +262,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         language = language_of(request) if request.scope["path"].startswith("/api/") else "en"
-        message, param = describe_validation(error.errors(), language)
+        message, param = describe_validation(error.errors(), language, error.body)
         return error_response(400, message, param, "invalid_value")
 
     async def on_http_error(request: Request, error: Exception) -> Response:
@@ -316,11 +316,13 @@ def _shown_path(request: Request) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "…")
 
 
-def describe_validation(errors: Any, language: Language = "en") -> tuple[str, str | None]:
-    """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge."""
+def describe_validation(errors: Any, language: Language = "en", body: Any = None) -> tuple[str, str | None]:
+    """One sentence for what Pydantic found, and the field it names. The input is not repeated: it may be private or huge.
+    `body`: what was validated; without it the tags of unions stand among the names."""
     path = _field_path(errors[0]["loc"])
     # A union reports one error for each of its members; the reader wants to know what would have been right.
     reasons = list(dict.fromkeys(_reason(e, language) for e in errors if _on_one_way(path, _field_path(e["loc"]))))
+    path = _without_tags(path, body)
     place = ".".join(path) or translate("the request body", language)
     between = translate("; or: ", language)
     message = translate(
@@ -340,6 +342,22 @@ def _on_one_way(path: list[str], other: list[str]) -> bool:
     """Whether one of two places lies in the other, or they are the same."""
     n_shared = min(len(path), len(other))
     return path[:n_shared] == other[:n_shared]
+
+
+def _without_tags(path: list[str], body: Any) -> list[str]:
+    """A place without what Pydantic puts in for a union whose members a field tells apart: no such name is in the body there."""
+    names, inner = [], body
+    for number, part in enumerate(path):
+        if isinstance(inner, Mapping):
+            if part not in inner and number < len(path) - 1:
+                continue
+            inner = inner.get(part)
+        elif isinstance(inner, Sequence) and not isinstance(inner, str) and part.isdigit() and int(part) < len(inner):
+            inner = inner[int(part)]
+        else:
+            inner = None
+        names.append(part)
+    return names
 
 
 def _param(path: list[str]) -> str | None:
