@@ -25,6 +25,7 @@ function showDocs(): void {
     dom_id: "#docs",
     validatorUrl: null, // the default sends the address of every page to swagger.io
     queryConfigEnabled: false,
+    defaultModelsExpandDepth: -1, // hundreds of types, which stand with their operations too: drawing them took the page many seconds
     persistAuthorization: false,
     requestInterceptor: (request: Exchange) => {
       request.headers = { ...request.headers, ...authorization() };
