@@ -335,6 +335,36 @@ def test_owners_take_turns() -> None:
     assert [s for s in simulation.finished if s in flood] == flood, "an owner's requests are served in their order"
 
 
+def test_a_turn_is_remembered_while_nothing_waits() -> None:
+    """Whose first request found everything free has had a turn: those that came behind it wait for another's first."""
+    simulation = Simulation(cache_tokens=1600, max_batch=1)
+    [running] = simulation.add([0], n_answer=50, owner="ann")
+    simulation.step()
+    more = [simulation.add([i], n_answer=3, owner="ann")[0] for i in range(1, 4)]
+    [single] = simulation.add([1, 2, 3], n_answer=3, owner="bob")
+    simulation.step()
+    simulation.end(running)
+    while single in simulation.living:
+        simulation.step()
+    assert not [s for s in simulation.finished if s in more]
+    simulation.run()
+    assert [s for s in simulation.finished if s in more] == more
+
+
+def test_owners_nobody_has_seen_before_do_not_overtake_for_ever() -> None:
+    """Owners may be names that clients make up."""
+    simulation = Simulation(cache_tokens=1600, max_batch=1)
+    simulation.add([0], n_answer=3, owner="ann")
+    simulation.step()
+    [second] = simulation.add([1], n_answer=3, owner="ann")
+    n = 0
+    while second in simulation.living and n < 1000:
+        simulation.add([2, n], n_answer=1, owner=f"stranger {n}")
+        simulation.step()
+        n += 1
+    assert n < 100
+
+
 def test_aborted_streams_leave_no_block_in_use() -> None:
     simulation = Simulation(cache_tokens=3200, max_batch=32)
     generator = random.Random(1)

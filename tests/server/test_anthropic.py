@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -462,17 +463,20 @@ def test_a_server_on_its_way_out_is_overloaded(start: StartServer) -> None:
 def test_what_fails_in_the_middle_is_an_event(start: StartServer) -> None:
     server = start(slow_step_s=0.02)
     runner: Any = server.model.engine._runner  # type: ignore[attr-defined]
-    step, n = runner.step, 0
+    step, begun = runner.step, threading.Event()
 
     def failing(chunks: Any) -> Any:
-        nonlocal n
-        n += 1
-        if n > 4:
+        if begun.is_set():
             raise RuntimeError("out of memory")
         return step(chunks)
 
     runner.step = failing
-    text = send(server, stream=True, max_tokens=100).text
+    body = {"model": MODEL, "messages": HELLO, "stream": True, "max_tokens": 100}
+    text = ""
+    with server.http() as http, http.stream("POST", "/v1/messages", json=body) as response:
+        for piece in response.iter_text():
+            begun.set()  # not before the client has seen the beginning
+            text += piece
     assert text.startswith("event: message_start\n")
     last = text.removesuffix("\n\n").split("\n\n")[-1]
     assert last.startswith("event: error\n")

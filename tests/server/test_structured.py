@@ -266,11 +266,11 @@ for _ in range(20):
     DEEP = {"type": "object", "properties": {"a": DEEP}}
 
 REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "no type": ("response_format", "type", {"response_format": {}}),
-    "another type": ("response_format", "json_object", {"response_format": {"type": "xml"}}),
+    "no type": ("response_format.type", "type", {"response_format": {}}),
+    "another type": ("response_format.type", "json_object", {"response_format": {"type": "xml"}}),
     "no schema": ("response_format", "missing", {"response_format": {"type": "json_schema"}}),
     "a name with blanks": (
-        "response_format",
+        "response_format.json_schema.name",
         "name",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}},
     ),
@@ -280,17 +280,17 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"uniqueItems": True}}}},
     ),
     "no schema at all": (
-        "response_format",
+        "response_format.json_schema.schema",
         "dictionary",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": "object"}}},
     ),
     "a deep schema": (
-        "response_format",
+        "response_format.json_schema.schema",
         "deep",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}},
     ),
     "a large schema": (
-        "response_format",
+        "response_format.json_schema.schema",
         "KiB",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["x" * 70000]}}}},
     ),
