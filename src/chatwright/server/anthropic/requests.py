@@ -49,7 +49,7 @@ TOOL_KINDS = (None, "custom")
 
 def _refuse(sentence_of: str, kind: object) -> InvalidRequestError:
     return InvalidRequestError(
-        "This server does not support {name} yet. Leave it out.",
+        "This server does not support {name}. Leave it out.",
         name=f"{sentence_of} {str(kind)[:60]}",
         param=sentence_of.partition(" ")[0],
         code="unsupported_parameter",

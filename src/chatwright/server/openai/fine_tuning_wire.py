@@ -98,7 +98,7 @@ class CreateJobBody(_Body):
     def _refuse_unsupported(self) -> CreateJobBody:
         if self.integrations:
             raise InvalidRequestError(
-                "This server does not support {name} yet. Leave it out.",
+                "This server does not support {name}. Leave it out.",
                 name="integrations",
                 param="integrations",
                 code="unsupported_parameter",

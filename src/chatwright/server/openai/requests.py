@@ -63,7 +63,7 @@ def refuse_unsupported(body: Any, unsupported: Mapping[str, tuple[Any, ...]]) ->
     for name, harmless in unsupported.items() if isinstance(body, dict) else ():
         if body.get(name) is not None and body[name] not in harmless:
             raise InvalidRequestError(
-                "This server does not support {name} yet. Leave it out.",
+                "This server does not support {name}. Leave it out.",
                 name=name,
                 param=name,
                 code="unsupported_parameter",

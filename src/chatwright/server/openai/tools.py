@@ -41,7 +41,7 @@ def _refuse_other_kinds(tool: Any) -> Any:
     """By name, as this server could have them one day."""
     if isinstance(tool, dict) and tool.get("type") == "custom":
         raise InvalidRequestError(
-            "This server does not support {name} yet. Leave it out.",
+            "This server does not support {name}. Leave it out.",
             name="custom tools",
             param="tools",
             code="unsupported_parameter",

@@ -47,7 +47,7 @@ def _only_functions(value: Any, info: ValidationInfo) -> Any:
     kind = value.get("type") if isinstance(value, dict) else None
     if isinstance(kind, str) and kind not in ("function", "allowed_tools"):
         raise InvalidRequestError(
-            "This server does not support {name} yet. Leave it out.",
+            "This server does not support {name}. Leave it out.",
             name=f"tools of the type {kind[:60]}",
             param=info.field_name,
             code="unsupported_parameter",
@@ -106,7 +106,7 @@ class TextConfig(_Body):
     def _check(self) -> TextConfig:
         if self.verbosity not in (None, "medium"):
             raise InvalidRequestError(
-                "This server does not support {name} yet. Leave it out.",
+                "This server does not support {name}. Leave it out.",
                 name="text.verbosity",
                 param="text",
                 code="unsupported_parameter",
@@ -124,7 +124,7 @@ class Reasoning(_Body):
     def _check(self) -> Reasoning:
         if self.effort not in (None, "none") or self.summary is not None:
             raise InvalidRequestError(
-                "This server does not support {name} yet. Leave it out.",
+                "This server does not support {name}. Leave it out.",
                 name="reasoning",
                 param="reasoning",
                 code="unsupported_parameter",
