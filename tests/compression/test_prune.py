@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from chatwright.cli.edge import run as command
 from chatwright.compression.importance import measure_importance
 from chatwright.compression.prune import prune, pruned_shape
 from chatwright.compression.pruning import PruneOptions, prune_model
@@ -105,6 +110,48 @@ def test_a_healed_model_is_a_smaller_ordinary_one(source: Path, data: Path, tmp_
     unhealed = float(note.split()[2])
     assert bill.after.scores.bits_per_byte < unhealed
     assert not [entry for entry in (tmp_path / "out").iterdir() if "heal" in entry.name]
+
+
+class Interrupting(Silent):
+    """Ctrl-C after some steps; counts the steps that were done, and keeps what was said."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.steps, self.said = after, list[int](), list[str]()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def step(self, step: int, figures: Mapping[str, float]) -> None:
+        self.steps.append(step)
+        if len(self.steps) == self.after:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_healing_goes_on_with_the_same_command(
+    source: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def heal(progress: Interrupting, **changes: Any) -> Any:
+        options = PruneOptions(**{"ratio": 0.25, "heal": data, "minutes": 0.05, **changes})
+        return prune_model(BaseModel.open(source, ""), options, tmp_path / "out", n_threads=1, progress=progress)
+
+    first = Interrupting(3)
+    with pytest.raises(KeyboardInterrupt):
+        heal(first)
+    kept = tmp_path / "out-healing"
+    assert str(kept) in first.said[-1]
+    assert not (tmp_path / "out").exists()
+    n_steps = json.loads((kept / "steps.json").read_text())["n_steps"]
+    for changes in ({"minutes": 1.0}, {"ratio": 0.5}, {"heal": make_dataset(tmp_path / "other", 120, 9).path}):
+        with pytest.raises(UsageError, match="healing that was interrupted, with another"):
+            heal(Interrupting(0), **changes)
+    assert command(["runs", "resume", str(kept)]) == 1
+    assert "repeat the `chatwright prune` command" in capsys.readouterr().err
+    second = Interrupting(0)
+    bill = heal(second)
+    assert first.steps + second.steps == list(range(1, n_steps + 1))
+    assert not kept.exists()
+    assert re.search(rf"steps of healing\W+{n_steps}\b", (tmp_path / "out" / "README.md").read_text())
+    assert bill.after.scores.bits_per_byte < float(bill.notes[0].split()[2])
 
 
 def test_a_part_that_cannot_give_so_little_stays_and_is_said(data: Path, tmp_path: Path) -> None:

@@ -139,6 +139,11 @@ def resume(
 
             report_distilled(output, resume_distillation(opened, progress=progress))
             return
+        elif opened.verb == "heal":
+            raise TrainingError(
+                "{path} is the healing of a pruned model: repeat the `chatwright prune` command that began it, and it goes on.",
+                path=run,
+            )
         else:
             raise TrainingError(
                 "The run {path} is of a kind that cannot be continued ({verb}).", path=run, verb=opened.verb

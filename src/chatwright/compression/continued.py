@@ -103,6 +103,16 @@ def create_run(
     return run
 
 
+def described(model: BaseModel) -> dict[str, Any]:
+    """A model as config.toml says it, and as a resume knows it again."""
+    return {
+        "path": model.path.resolve(),
+        "name": model.name,
+        "weights": model.fingerprint(),
+        "text_side": model.text_fingerprint(),
+    }
+
+
 def build_objective(
     run: Run,
     model: GPT,
@@ -111,12 +121,12 @@ def build_objective(
     write_model: Callable[[nn.Module, Path], None],
 ) -> Pretraining:
     """What the run trains. Raises TrainingError where its text has changed."""
-    described, text = run.section("dataset"), run.section("text")
-    dataset = Dataset.open(Path(described["path"]))
-    if dataset.fingerprint != described["fingerprint"]:
+    found, text = run.section("dataset"), run.section("text")
+    dataset = Dataset.open(Path(found["path"]))
+    if dataset.fingerprint != found["fingerprint"]:
         raise TrainingError(
             "The dataset {dataset} has changed since the run {path} began. Start a new run on it, or put the old dataset back.",
-            dataset=described["path"],
+            dataset=found["path"],
             path=run.path,
         )
     kinds = cast(tuple[Kind, ...], tuple(text["kinds"]))
@@ -137,14 +147,16 @@ def build_objective(
     )
 
 
-def continue_training(run: Run, objective: Pretraining, minutes: float, progress: Progress) -> Result:
+def continue_training(
+    run: Run, objective: Pretraining, minutes: float, progress: Progress, *, force: bool = False
+) -> Result:
     """Trains for about so many minutes; the caller holds the run's lock. A run that was interrupted goes on with the steps
-    that were measured when it began."""
+    that were measured when it began; in another environment only with `force`."""
     plan = run.path / STEPS
     config = _planned(plan) or _measured(objective, minutes, int(run.section("text")["seed"]), progress)
     if not plan.exists():
         write_json(plan, config.to_dict())
-    return train(objective, config, run, progress=progress)
+    return train(objective, config, run, progress=progress, force=force)
 
 
 def _planned(plan: Path) -> TrainingConfig | None:

@@ -19,6 +19,7 @@ from chatwright.compression.continued import (
     build_objective,
     continue_training,
     create_run,
+    described,
     trainable,
     write_decoder,
 )
@@ -106,8 +107,8 @@ def distill(
         options.seed,
         n_threads,
         {
-            "teacher": _described(teacher),
-            "student": _described(student),
+            "teacher": described(teacher),
+            "student": described(student),
             "distill": {
                 name: value for name, value in asdict(options).items() if name not in ("seed", "max_tokens", "epochs")
             },
@@ -126,8 +127,8 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
     progress = progress or Silent()
     n_threads = int(run.section("machine")["n_threads"])
     torch.set_num_threads(n_threads)
-    described = run.section("distill")
-    options = DistillOptions(**described | {"text": Path(described["text"]) if "text" in described else None})
+    found = run.section("distill")
+    options = DistillOptions(**found | {"text": Path(found["text"]) if "text" in found else None})
     teacher, student = (_opened(run, who) for who in ("teacher", "student"))
     check_same_vocabulary(teacher.tokenizer(), student.tokenizer())
     with run.locked():
@@ -158,21 +159,11 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
     return Distilled(run.path, run.result, bill)
 
 
-def _described(model: BaseModel) -> dict[str, Any]:
-    """A model as config.toml says it, and as a resume knows it again."""
-    return {
-        "path": model.path.resolve(),
-        "name": model.name,
-        "weights": model.fingerprint(),
-        "text_side": model.text_fingerprint(),
-    }
-
-
 def _opened(run: Run, who: str) -> BaseModel:
-    described = run.section(who)
-    model = BaseModel.open(Path(described["path"]), described["name"])
+    found = run.section(who)
+    model = BaseModel.open(Path(found["path"]), found["name"])
     # runs of earlier versions do not say it
-    model.check(described["weights"], described.get("text_side", model.text_fingerprint()))
+    model.check(found["weights"], found.get("text_side", model.text_fingerprint()))
     return model
 
 

@@ -1,11 +1,14 @@
-"""`prune` from a model to a folder: what matters is measured, the least of it taken out, the rest healed, and the bill made."""
+"""`prune` from a model to a folder: what matters is measured, the least of it taken out, the rest healed, and the bill made.
+
+Healing is a run beside the result's folder until it is done: what was interrupted goes on with the same command.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,10 +16,12 @@ from torch import Tensor, nn
 
 from chatwright.compression.bill import Bill, measured, score
 from chatwright.compression.continued import (
+    STEPS,
     build_objective,
     check_text,
     continue_training,
     create_run,
+    described,
     trainable,
     write_decoder,
 )
@@ -36,6 +41,7 @@ from chatwright.text.dataset import Dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.pretraining import Pretraining
 from chatwright.training.progress import Progress, Silent
+from chatwright.training.run import Run
 
 WINDOW_SHARE = 4  # importance needs a backward pass, and less text than GPTQ
 
@@ -89,14 +95,17 @@ class PruneOptions:
 def prune_model(
     base: BaseModel, options: PruneOptions, out: Path, *, n_threads: int, progress: Progress | None = None
 ) -> Bill:
-    """Writes the folder `out`, whole or not at all. Raises as `quantize`; KeyboardInterrupt where healing was stopped."""
+    """Writes the folder `out`, whole or not at all. Raises as `quantize`; KeyboardInterrupt where healing was stopped, which the
+    same call goes on with."""
     progress = progress or Silent()
     config = check_decoder(base, "prune")
     torch.set_num_threads(n_threads)
     study = bool(options.unstructured or options.low_rank)
     shape = None if study else pruned_shape(config, options.ratio, options.what)
+    healing = out.with_name(f"{out.name}-healing")
     if options.heal is not None:
         check_text(Dataset.open(options.heal), base)
+        _check_healing(healing, base, options)
     with new_folder(out) as whole:
         tokenizer = base.tokenizer()
         windows = _windows(base, options) if options.text_needed else None
@@ -116,7 +125,7 @@ def prune_model(
                 unhealed = score(model, documents)
                 assert unhealed is not None
                 notes.append(_("Before healing: {bpb:.4f} bits per byte.", bpb=unhealed.bits_per_byte))
-            recipe["steps of healing"] = _heal(model, base, options, whole.parent, n_threads, progress)
+            recipe["steps of healing"] = _heal(model, base, options, healing, n_threads, progress)
         progress.stage(_("Measuring the model after"), None)
         after = score(model, documents)
         title = f"{base.title}, " + ("for study" if study else "pruned")
@@ -127,6 +136,8 @@ def prune_model(
             notes,
         )
         write_card(whole, card(base, title, ["pruned"], recipe, bill))
+    if options.heal is not None:
+        shutil.rmtree(healing, ignore_errors=True)
     return bill
 
 
@@ -153,24 +164,71 @@ def _pruned(model: GPT, options: PruneOptions, shape: Shape | None, windows: Ten
     return prune(model, shape, importance, windows, progress)
 
 
-def _heal(model: GPT, base: BaseModel, options: PruneOptions, folder: Path, n_threads: int, progress: Progress) -> int:
-    """Trains the pruned model in place, in a run that is thrown away; returns the steps."""
+def _settings(base: BaseModel, options: PruneOptions) -> dict[str, dict[str, Any]]:
+    """What healing depends on, as its run says it."""
+    return {
+        "base": described(base),
+        "prune": {
+            "ratio": options.ratio,
+            "what": ",".join(options.what),
+            "calibration": str(options.calibration or options.heal),
+            "minutes": options.minutes,
+            "seed": options.seed,
+        },
+    }
+
+
+def _check_healing(path: Path, base: BaseModel, options: PruneOptions) -> None:
+    """What lies at `path` is nothing, or a healing of just this. Raises UsageError, TrainingError."""
+    if not path.exists():
+        return
+    run, wanted = Run.open(path), _settings(base, options)
+    wanted["base"]["path"] = str(wanted["base"]["path"])
+    wanted["dataset"] = {"fingerprint": Dataset.open(options.heal).fingerprint} if options.heal else {}
+    for section, values in wanted.items():
+        found = run.section(section)
+        if differing := [name for name, value in values.items() if found.get(name) != value]:
+            raise UsageError(
+                "{path} holds a healing that was interrupted, with another {section}.{name}. Repeat the command as it was to go on,"
+                " or remove the folder.",
+                path=path,
+                section=section,
+                name=differing[0],
+            )
+
+
+def _heal(model: GPT, base: BaseModel, options: PruneOptions, path: Path, n_threads: int, progress: Progress) -> int:
+    """Trains the pruned model in place, in a run at `path` that stays where it is interrupted; returns the steps."""
     assert options.heal is not None
 
     def write(trained: nn.Module, target: Path) -> None:
         target.mkdir()  # the result is the model in memory
 
-    with TemporaryDirectory(dir=folder, prefix="heal-") as temporary:
-        dataset = Dataset.open(options.heal)
-        run = create_run(Path(temporary) / "run", "heal", base, dataset, options.seed, n_threads, {})
+    dataset = Dataset.open(options.heal)
+    if path.exists():
+        run = Run.open(path)
+    else:
+        run = create_run(path, "heal", base, dataset, options.seed, n_threads, _settings(base, options))
+    try:
         with run.locked():
             objective = build_objective(run, trainable(model), Pretraining, progress, write)
-            result = continue_training(run, objective, options.minutes, progress)
+            result = continue_training(run, objective, options.minutes, progress, force=True)  # no bits are promised
+    except BaseException as error:
+        if not (path / STEPS).exists():  # before the first step: there is nothing to go on with
+            shutil.rmtree(path, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            _say_kept(path, progress)
+        raise
     if result.signal is not None:
+        _say_kept(path, progress)
         raise KeyboardInterrupt
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return result.step
+
+
+def _say_kept(path: Path, progress: Progress) -> None:
+    progress.say(_("Stopped; the healing is kept in {path}, and the same command goes on with it.", path=path))
 
 
 def _recipe(options: PruneOptions) -> dict[str, Any]:
