@@ -7,7 +7,9 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: kernels-test clients-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
+PROCESSES = --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: test-all kernels-test clients-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,8 +71,11 @@ run: install  ## install, fetch the default model, start the server, print its U
 	@$(BIN)/chatwright serve $(ARGS)
 
 # By file, as fixtures of a file are dear (a trained model, a server); each of the processes has a database server of its own.
-test: install-dev  ## the whole test suite but the browser tests
-	$(BIN)/pytest -m 'not e2e' --numprocesses auto --maxprocesses 4 --dist loadfile --durations=25 $(ARGS)
+test: install-dev  ## the tests but the slowest and those in a browser
+	$(BIN)/pytest -m 'not e2e and not slow' $(PROCESSES) --durations=25 $(ARGS)
+
+test-all: install-dev  ## the whole test suite but the browser tests
+	$(BIN)/pytest -m 'not e2e' $(PROCESSES) --durations=60 $(ARGS)
 
 clients-test: install-dev .venv/clients/.installed  ## LangChain, LlamaIndex, instructor, lm-evaluation-harness against a server
 	.venv/clients/bin/python -m pytest --confcutdir tests/clients tests/clients $(ARGS)

@@ -57,6 +57,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+@pytest.mark.slow
 def test_article_004_generates_with_a_model_trained_here(positions: str, dataset: Path, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     shape = ("--arch", "gpt2", "--positions", positions, "--size", "0.1m", "--context", "64", "--vocab-size", "320")

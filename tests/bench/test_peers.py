@@ -47,6 +47,7 @@ def expected(default_model: Path, windows: list[list[int]]) -> float:
 
 @pytest.mark.model
 @pytest.mark.parametrize(("peer", "package", "tolerance"), PEERS)
+@pytest.mark.slow
 def test_a_peer_measures_everything(
     peer: str, package: str, tolerance: float, default_model: Path, windows: list[list[int]], expected: float
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_server_that_is_killed_in_an_upload_keeps_nothing_of_it(process: Proce
         assert http.get(f"/v1/files/{done['file']['id']}/content").content == b"part"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_no_finished_line(process: Process, tiny: str, home: Path) -> None:
     server = started(process, tiny)
     body = {"model": tiny, "prompt": "The", "max_tokens": 8, "temperature": 0}

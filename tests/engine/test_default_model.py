@@ -32,6 +32,7 @@ TIE = 1e-3
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 async def test_greedy_continuations_equal_transformers(default_model: Path) -> None:
     model = load_text_model(default_model, "default", Settings(quantization="fp32"))
     tokenizer = AutoTokenizer.from_pretrained(default_model.parent, gguf_file=default_model.name)

@@ -31,6 +31,7 @@ def factors_of(folder: JobFolder) -> dict[str, torch.Tensor]:
     return {name: next(read_tensors([each.b])) for name, each in adapter.factors.items()}
 
 
+@pytest.mark.slow
 def test_a_job_from_its_files_to_its_result_and_on_from_there(tmp_path: Path, base: Path) -> None:
     first = make_job(tmp_path, base, CATS, DOGS, n_epochs=2, batch_size=4, learning_rate_multiplier=0.5)
     work(first, "check")
@@ -75,6 +76,7 @@ def test_preferences(tmp_path: Path, base: Path) -> None:
     assert open_adapter(folder.adapter).factors
 
 
+@pytest.mark.slow
 def test_one_that_is_stopped_saves_and_goes_on(tmp_path: Path, base: Path) -> None:
     folder = make_job(tmp_path, base, CATS, n_epochs=40, batch_size=1)
     child = Child.start(folder, "tune", BUDGET)

@@ -638,6 +638,7 @@ def program(model_folder: Path, tmp_path: Path) -> Iterator[Any]:
         server.process.wait()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_leaves_no_row_that_lies(program: Any) -> None:
     server = program()
     with browser(server, "member") as ann:
@@ -671,6 +672,7 @@ def test_a_server_that_is_killed_leaves_no_row_that_lies(program: Any) -> None:
     assert again.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_leaves_in_good_order_finishes_what_nobody_waits_for(program: Any, tmp_path: Path) -> None:
     server = program(step_s=0.03, grace_s=30)
     with browser(server, "member") as ann:

@@ -17,6 +17,7 @@ N = 400
 pytestmark = pytest.mark.timeout(900)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_kill(model_folder: Path, tmp_path: Path) -> None:
     criterion: Any = {
         "type": "string_check",

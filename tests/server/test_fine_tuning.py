@@ -115,6 +115,7 @@ def jobs_folder(server: RunningServer) -> JobsFolder:
     return JobsFolder(server.app.state.server.settings.home)
 
 
+@pytest.mark.slow
 def test_from_the_upload_to_the_answers_of_what_was_trained(
     client: openai.OpenAI, other: openai.OpenAI, http: httpx.Client, shared: RunningServer, people: People
 ) -> None:
@@ -257,6 +258,7 @@ def test_from_the_upload_to_the_answers_of_what_was_trained(
     client.models.delete(grown.fine_tuned_model)
 
 
+@pytest.mark.slow
 def test_preferences_are_learned_too(client: openai.OpenAI, http: httpx.Client) -> None:
     job = client.fine_tuning.jobs.create(
         model=MODEL,
@@ -346,6 +348,7 @@ def test_an_alias_stands_for_the_model_that_is_trained(client: openai.OpenAI) ->
         assert error.value.code == "invalid_job_state"
 
 
+@pytest.mark.slow
 def test_the_queue_and_what_comes_in_between(client: openai.OpenAI, shared: RunningServer) -> None:
     """One at a time, in order; paused and gone on with; cancelled while it saves."""
     numbers: Any = {"n_epochs": 100, "batch_size": 1}
@@ -411,6 +414,7 @@ pathlib.Path.rename = held_up
 
 
 @pytest.mark.parametrize("finishes", [True, False])
+@pytest.mark.slow
 def test_cancelled_exactly_while_it_saves(
     client: openai.OpenAI, shared: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finishes: bool
 ) -> None:
@@ -490,6 +494,7 @@ def test_a_user_who_is_removed_takes_their_jobs_along(start: StartServer, tmp_pa
     again.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_goes_on_later(start: StartServer, tmp_path: Path) -> None:
     people = settle(tmp_path)
     settings: dict[str, Any] = {"admin_token": ADMIN_TOKEN, "graceful_timeout_s": 30.0}
@@ -519,6 +524,7 @@ def test_a_server_that_stops_goes_on_later(start: StartServer, tmp_path: Path) -
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_server_without_accounts_trains_for_its_operator(start: StartServer, tmp_path: Path) -> None:
     database = Database(sqlite_url(tmp_path / "chatwright.db"))
     asyncio.run(upgrade(database.url))
@@ -579,6 +585,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_the_last_client_of_the_old_api(shared: RunningServer, people: People, tmp_path: Path) -> None:
     assert OLD_CLIENT.is_dir(), "openai 0.28.1 is not installed: run `make install-dev`"
     rows = [

@@ -56,6 +56,7 @@ def serving(model: Path, home: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
         process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_finds_its_jobs_again(model_folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     jobs = JobsFolder(home)

@@ -259,6 +259,7 @@ def test_batches(client: openai.OpenAI) -> None:
         assert client.batches.retrieve(other.id).status == "completed"
 
 
+@pytest.mark.slow
 def test_training(client: openai.OpenAI, tour: Tour) -> None:
     jobs = client.fine_tuning.jobs
     file = client.files.create(file=("cats.jsonl", lines(*CATS)), purpose="fine-tune").id
@@ -279,6 +280,7 @@ def test_training(client: openai.OpenAI, tour: Tour) -> None:
     until(lambda: jobs.retrieve(again.id), "cancelled")
 
 
+@pytest.mark.slow  # as what it counts
 def test_nothing_was_left_out(tour: Tour) -> None:
     """Behind the others: what the documentation calls there, and the client knows, was asked."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -417,6 +419,7 @@ LISTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_the_client_of_2023(server: RunningServer, people: People, tmp_path: Path) -> None:
     assert OLD_CLIENT.is_dir(), "openai 0.28.1 is not installed: run `make install-dev`"
     (tmp_path / "cats.jsonl").write_bytes(lines(*CATS))

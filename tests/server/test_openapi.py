@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
@@ -208,6 +209,7 @@ def test_every_operation_describes_bodies_answers_and_errors(server: RunningServ
     assert api["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
 
 
+@pytest.mark.slow
 def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(server: RunningServer) -> None:
     """schemathesis writes good and bad requests after the description; every answer must be one that it describes."""
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")

@@ -282,6 +282,7 @@ class Sender:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(callers: list[Caller]) -> None:
     """schemathesis writes each request once; it is sent by everybody, to a server on SQLite and to one on PostgreSQL."""
     api = description(callers[0].server.app)

@@ -718,6 +718,7 @@ def test_a_server_that_leaves_in_good_order_says_so(roomy_folder: Path, tmp_path
         assert "shut down" in head["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_killed_server_lies_about_nothing(roomy_folder: Path, tmp_path: Path) -> None:
     port = free_port()
     environment = {

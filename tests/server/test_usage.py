@@ -600,6 +600,7 @@ def test_postgresql_lost_in_the_middle_of_a_streamed_answer(
     server.running.stop()
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_no_answer_that_ended_and_finds_what_ran(model_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "chatwright.db"
     asyncio.run(_upgraded(sqlite_url(file)))
@@ -829,6 +830,7 @@ def test_administrators_see_everybodys_usage_by_users_keys_and_models_with_their
         assert_error(member.get("/api/usage/all"), 403)
 
 
+@pytest.mark.slow
 async def test_a_hundred_users_at_once_and_the_metrics_say_what_the_tables_say(own: Server) -> None:
     """Mixed requests on SQLite, most of them limited: no error of locks, no token lost."""
     people = own.people

@@ -392,6 +392,7 @@ def long_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(tmp_path: Path, long_corpus: Path) -> None:
     began = time.monotonic()
     undisturbed = prepare([long_corpus], tmp_path / "undisturbed" / "data", workers=1)

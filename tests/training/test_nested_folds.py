@@ -234,6 +234,7 @@ def test_every_method_has_seeds_a_figure_of_its_task_and_a_choice(
         assert inner.section("tune")["within"] == [[2, 1], [2, 1]]
 
 
+@pytest.mark.slow
 def test_the_model_itself_is_trained_with_what_all_rows_chose(base: Path, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(6)}})
     choose = Choose("strength", (0.01, 1.0), 2)
@@ -255,6 +256,7 @@ def test_rows_that_cannot_be_divided_twice_are_refused_before_anything_is_writte
 
 
 @pytest.mark.timeout(600)  # fourteen trainings
+@pytest.mark.slow
 def test_pretraining_is_cross_validated_with_a_tokenizer_of_each_fold_s_own_text(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset", 300, 12)
     request = Request(size=60_000, vocab_size=300, context=32, batch_tokens=256, precision="fp32", steps=6, seed=3)
@@ -298,6 +300,7 @@ def test_a_fold_of_pretraining_keeps_near_duplicates_together(tmp_path: Path) ->
 DIVERGING = Choose("lr", (10.0, 1e-3), 2)
 
 
+@pytest.mark.slow
 def test_a_value_that_diverges_in_pretraining_is_the_worst_and_stops_nothing(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "dataset", 300, 12)
     request = Request(
@@ -324,6 +327,7 @@ def test_a_value_that_diverges_in_pretraining_is_the_worst_and_stops_nothing(tmp
     assert (run.path / "recipe.json").read_bytes() == (tmp_path / "recipe.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_value_that_diverges_in_tuning_is_the_worst_and_stops_nothing(base: Path, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(6)}})
     options = {"choose": DIVERGING, "weight_decay": 100.0, "epochs": 16, "answers": 0, "patience": 0}

@@ -77,11 +77,20 @@ def test_a_text_of_one_word_or_none_survives() -> None:
             assert bool(augment(text, NAMES, (0, epoch, ""))[0].strip()) == bool(text.strip())
 
 
-def test_a_long_text_takes_time_in_proportion() -> None:
-    start = time.perf_counter()
-    for text in ("中" * 50_000, "a" * 50_000, "`" * 50_001, "a " * 25_000, "[A" * 25_000, "```" + "x" * 50_000):
-        augment(text, NAMES, (0, 0, ""))
-    assert time.perf_counter() - start < 5
+def seconds(text: str) -> float:
+    start = time.process_time()
+    augment(text, NAMES, (0, 0, ""))
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("unit", ["中", "a", "`", "a ", "[A", "```x", "`" * 3 + "x" * 50])
+def test_a_long_text_takes_time_in_proportion(unit: str) -> None:
+    short, long = unit * (6_000 // len(unit)), unit * (48_000 // len(unit))
+    # A machine that others use has its moments: the ratio counts only where it can be measured.
+    for _ in range(3):
+        if seconds(long) < max(24 * seconds(short), 0.05):
+            return
+    pytest.fail(f"{seconds(short):.4f} s for {len(short)} characters, {seconds(long):.4f} s for {len(long)}")
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:

@@ -25,6 +25,7 @@ SHORTER = {
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_page_runs(make_shell: Callable[[str], Shell]) -> None:
     shell = make_shell("zh")
     make_model_folder(shell.folder / "tiny")

@@ -20,6 +20,7 @@ SHORTER = {
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_the_page_runs(make_shell: Callable[[str], Shell]) -> None:
     shell = make_shell("en")
     fetch, *rest = commands(PAGES["en", "documents"])
