@@ -198,6 +198,8 @@ describe("failures", () => {
   test.each([
     [refusal(400, "context_length_exceeded", "8192 tokens at most"), "tooLong", "8192 tokens at most"],
     [refusal(503, null, "The queue is full.", { "Retry-After": "7" }), "busy", "Try again in 7 seconds."],
+    [refusal(429, "rate_limit_exceeded", "2 of 2", { "Retry-After": "49" }), "limit", "Try again in 49 seconds."],
+    [refusal(429, "insufficient_quota", "20 left", { "Retry-After": "53150" }), "quota", "An administrator can raise"],
     [refusal(404, "model_not_found", "No such model"), "notFound", "Choose another model"],
     [refusal(403, null, "Host not allowed"), "forbidden", "the address the server printed"],
   ])("are told with what to do (%#)", async (response, kind, words) => {

@@ -169,6 +169,8 @@ describe("failures", () => {
     [refusal(403, null, "host"), "forbidden", undefined],
     [refusal(404, "model_not_found", "gone"), "notFound", undefined],
     [refusal(503, null, "full", { "Retry-After": "7" }), "busy", 7],
+    [refusal(429, "rate_limit_exceeded", "2 of 2", { "Retry-After": "49" }), "limit", 49],
+    [refusal(429, "insufficient_quota", "20 left", { "Retry-After": "53150" }), "quota", 53150],
     [refusal(500, null, "oops"), "server", undefined],
     [new Response("<h1>Bad gateway</h1>", { status: 502 }), "server", undefined],
   ])("a refusal is told by what can be done about it (%#)", async (response, kind, retryAfter_s) => {

@@ -5,7 +5,9 @@ export type ErrorKind =
   | "notFound" // 404: the model went away
   | "tooLong" // 400 context_length_exceeded
   | "invalid" // any other 4xx
-  | "busy" // 429 and 503: try again later
+  | "busy" // 503, and 429 of too many wrong passwords: try again later
+  | "limit" // 429 rate_limit_exceeded: what one may ask in a minute, or at once, is used up
+  | "quota" // 429 insufficient_quota: so are the tokens of this month, and waiting for seconds is no help
   | "network" // nothing answered
   | "server" // 5xx
   | "stream"; // the answer broke off in the middle
@@ -40,6 +42,8 @@ function kindOf(status: number, code: unknown): ErrorKind {
   if (status === 401 || code === "csrf") return "key";
   if (status === 403) return "forbidden";
   if (status === 404) return "notFound";
+  if (status === 429 && code === "insufficient_quota") return "quota";
+  if (status === 429 && code === "rate_limit_exceeded") return "limit";
   if (status === 429 || status === 503) return "busy";
   if (code === "context_length_exceeded") return "tooLong";
   return status >= 500 ? "server" : "invalid";

@@ -17,7 +17,7 @@ export function ErrorNotice({ error, onRetry, onEnterKey }: Props) {
   const isOver = useSession().session.accounts && error.kind === "key";
   const help = isOver
     ? t("account.ended.help")
-    : error.kind === "busy" && error.retryAfter_s !== undefined
+    : (error.kind === "busy" || error.kind === "limit") && error.retryAfter_s !== undefined
       ? t("error.help.busyAfter", { count: error.retryAfter_s })
       : t(`error.help.${error.kind}`);
   return (
