@@ -54,7 +54,7 @@ def test_adapters_are_loaded_listed_and_unloaded_while_the_server_runs(
     server = served(tiny)
     note = home / "server.json"
     token = json.loads(note.read_text())["admin_token"]
-    assert f"Token for changing what is served, for you alone: {token}" in server.said
+    assert f"Admin token, for you alone: {token}" in server.said
     assert stat.S_IMODE(note.stat().st_mode) == 0o600
 
     assert command("adapters", "load", "shop").code == 0
@@ -219,7 +219,7 @@ def test_the_token_can_be_chosen_and_is_then_not_printed(
     monkeypatch.setenv("CHATWRIGHT_ADMIN_TOKEN", "a-token-of-my-own-choice")
     server = served(tiny)
     assert "a-token-of-my-own-choice" not in server.said
-    assert "Token for changing" not in server.said
+    assert "Admin token" not in server.said
     assert "a-token-of-my-own-choice" not in command("config").out
     monkeypatch.setenv("CHATWRIGHT_HOME", str(tmp_path / "another home"))
     assert command("adapters", "load", "shop", "--url", server.url).code == 0

@@ -17,7 +17,7 @@ import pytest
 
 from chatwright.cli.home import sole_server
 from chatwright.cli.output import Output
-from chatwright.cli.serve import bind, is_loopback, languages_sentence, open_database
+from chatwright.cli.serve import announce, bind, is_loopback, languages_sentence, open_database
 from chatwright.errors import ChatwrightError, InUseError
 from chatwright.settings import Settings
 from tests.cli.conftest import Run
@@ -210,3 +210,9 @@ def test_less_than_a_core_is_told(
     assert ("The container is limited to 0.5 of a CPU core" in result.err) is said
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
     assert ("容器只能使用 0.5 个 CPU 核心" in command("serve", tiny, tiny, "--port", "0").err) is said
+
+
+def test_whether_requests_are_moderated_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for settings in (Settings(), Settings(moderate=True)):
+        announce("http://127.0.0.1:8000", [], settings, False, None, Output())
+        assert ("Moderation is on" in capsys.readouterr().err) == settings.moderate

@@ -58,6 +58,6 @@ def _shown(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    if value is None or value == []:
+    if value is None or value in ([], ""):
         return "-"
     return ", ".join(value) if isinstance(value, list) else str(value)

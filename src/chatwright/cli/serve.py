@@ -197,7 +197,7 @@ def _serve(
         create_app(settings, text_models, opened, accounts, database, budget),
         settings,
         sock,
-        on_started=lambda: _announce(url, text_models, settings, made_token, setup_token, output),
+        on_started=lambda: announce(url, text_models, settings, made_token, setup_token, output),
         on_draining=lambda n: _say_draining(n, settings, output),
     )
 
@@ -404,7 +404,7 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(
+def announce(
     url: str,
     models: Sequence[TextModel],
     settings: Settings,
@@ -421,6 +421,7 @@ def _announce(
         _("Models: {names}", names=", ".join(model.name for model in models)),
         *(sentence for model in models if (sentence := languages_sentence(model.name, model.languages))),
         _who_sentence(settings),
+        *_moderation_sentence(settings),
         *_setup_sentences(settings, url, setup_token),
         _("API: {url}/v1   documentation: {url}/docs", url=url),
         *_token_sentence(settings, made_token),
@@ -438,6 +439,13 @@ def _who_sentence(settings: Settings) -> str:
     if settings.api_key is not None:
         return _("Clients must send the API key.")
     return _("No key is needed; only this machine can connect.")
+
+
+def _moderation_sentence(settings: Settings) -> Sequence[str]:
+    """That some requests will be refused, which nobody sees otherwise until one is."""
+    if not settings.moderate:
+        return ()
+    return (_("Moderation is on: requests that it classifies as harmful are refused, answers end there."),)
 
 
 def _setup_sentences(settings: Settings, url: str, setup_token: str | None) -> Sequence[str]:
@@ -468,7 +476,7 @@ def _token_sentence(settings: Settings, made_token: bool) -> Sequence[str]:
     if not made_token or settings.admin_token is None:
         return ()
     return (
-        _("Token for changing what is served, for you alone: {token}", token=settings.admin_token.get_secret_value()),
+        _("Admin token, for you alone: {token}", token=settings.admin_token.get_secret_value()),
     )
 
 

@@ -141,6 +141,11 @@ class WireError(HTTPException):
         self.kind = kind
 
 
+def no_such_file(param: str) -> WireError:
+    """For a field of a body that names a file, beside whose name the sentence of an id in a path would not say which it is."""
+    return WireError(404, f"There is no file of that id: {param}.", param=param, code="not_found")
+
+
 def error_object(
     status: int, message: str, param: str | None = None, code: str | None = None, kind: str | None = None
 ) -> dict[str, Any]:
@@ -333,7 +338,7 @@ def describe_validation(errors: Any, language: Language = "en", body: Any = None
 
 def _reason(error: Mapping[str, Any], language: Language) -> str:
     """What Pydantic says of one member, in the language as far as there is a translation."""
-    said: str = error["msg"].removeprefix("Value error, ")
+    said: str = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     template = PYDANTIC.get(error["type"])
     return translate(template, language, **error.get("ctx", {})) if template and language != "en" else said
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from chatwright.engine.text import Watch
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import Detail, InvalidRequestError
 from chatwright.moderation.classifier import Classifier, Verdict, shipped
 from chatwright.moderation.watch import TextWatch
 
@@ -42,7 +42,7 @@ class Guard:
         if categories:
             raise InvalidRequestError(
                 "The request was refused: its text was classified as {categories}. If that is wrong, say it in other words.",
-                categories=", ".join(categories),
+                categories=_listed(categories),
                 param=param,
                 code="content_policy_violation",
             )
@@ -50,6 +50,15 @@ class Guard:
     def watch(self) -> TextWatch:
         """For one answer."""
         return TextWatch(self.moderator.classifier)
+
+
+def _listed(categories: Sequence[str]) -> Detail:
+    """Names that people read: each in their language, with its comma between them."""
+    first, *others = categories
+    listed = Detail(first)
+    for name in others:
+        listed = Detail("{some}, {more}", some=listed, more=Detail(name))
+    return listed
 
 
 def watch_of(guard: Guard | None) -> Callable[[], Watch] | None:

@@ -13,9 +13,10 @@ from openai.types.batch import Errors
 from openai.types.batch_usage import BatchUsage, InputTokensDetails, OutputTokensDetails
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.server.batches.lines import MOST_BYTES
 from chatwright.server.batches.runner import BatchRunner
+from chatwright.server.errors import no_such_file
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.metadata import Metadata
 from chatwright.server.openai.uploads import ExpiresAfter
@@ -68,7 +69,10 @@ async def create_batch(body: CreateBatchBody, actor: Owner, files: NeedFiles, ba
             param="endpoint",
             code="invalid_value",
         )
-    file, content = await files.content(actor, body.input_file_id)
+    try:
+        file, content = await files.content(actor, body.input_file_id)
+    except NotFoundError:
+        raise no_such_file("input_file_id") from None
     if file.purpose != "batch":
         raise InvalidRequestError(
             "The file {name} was not uploaded for a batch: its purpose is {purpose}.",

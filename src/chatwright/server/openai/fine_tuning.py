@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from chatwright.jobs.reading import checkpoints_of
 from chatwright.jobs.service import Jobs, UnknownFileError
-from chatwright.server.errors import WireError
+from chatwright.server.errors import no_such_file
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.fine_tuning_wire import (
     CheckpointList,
@@ -63,9 +63,7 @@ async def make_job(body: CreateJobBody, actor: Actor, jobs: Jobs, state: ServerS
     try:
         return await jobs.create(actor, body.asked(), origin)
     except UnknownFileError as error:
-        raise WireError(
-            404, f"There is no file of that id: {error.param}.", param=error.param, code="not_found"
-        ) from None
+        raise no_such_file(error.param) from None
 
 
 @router.get("/fine_tuning/jobs", openapi_extra=LOOKED_FOR)

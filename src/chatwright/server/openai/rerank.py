@@ -158,6 +158,6 @@ async def _scores(
 
 
 def _cosines(vectors: Sequence[Sequence[float]]) -> list[float]:
-    """Of the first vector with each of the others."""
+    """Of the first vector with each of the others; rounding takes none beyond 1."""
     asked, *others = (unit_vector(vector, len(vector)) for vector in vectors)
-    return [sum(a * b for a, b in zip(asked, other, strict=True)) for other in others]
+    return [max(-1.0, min(1.0, sum(a * b for a, b in zip(asked, other, strict=True)))) for other in others]

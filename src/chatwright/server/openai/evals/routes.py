@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from chatwright.errors import InvalidRequestError
+from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.server.address import own_address
+from chatwright.server.errors import no_such_file
 from chatwright.server.evals.criteria import Criterion, named
 from chatwright.server.evals.items import Collected, add_completions, add_lines, add_rows
 from chatwright.server.evals.runner import EvalRunner
@@ -242,7 +243,10 @@ async def _items(body: CreateRunBody, its_eval: Eval, actor: Actor, files: Files
     if isinstance(source, FileContentBody):
         await asyncio.to_thread(add_rows, collected, source)
     elif isinstance(source, FileIdBody):
-        file, path = await files.content(actor, source.id)
+        try:
+            file, path = await files.content(actor, source.id)
+        except NotFoundError:
+            raise no_such_file("data_source") from None
         if file.purpose != "evals":
             raise InvalidRequestError(
                 "The file {name} was not uploaded for evals: its purpose is {purpose}.",
