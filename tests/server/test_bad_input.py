@@ -441,6 +441,7 @@ def _choices() -> type[BaseModel]:
     class Body(BaseModel):
         tuning: Tuning | None = None
         content: str | list[Part] = ""
+        messages: Annotated[list[str], Field(min_length=1)] = ["x"]
 
     return Body
 
@@ -462,6 +463,11 @@ def _choices() -> type[BaseModel]:
             {"content": [{"text": 1}]},
             "Invalid value for 'content': Input should be a valid string.",
             "content",
+        ),
+        (
+            {"messages": []},
+            "Invalid value for 'messages': List should have at least 1 item, not 0.",
+            "messages",
         ),
     ],
 )

@@ -481,8 +481,8 @@ BAD_RUNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "a field of another type": (asking(source=rows({"ask": 7})), 400, "invalid_item"),
     "a row that is too large": (asking(source=rows({"ask": "x" * 300_000})), 400, "invalid_item"),
     "no sample and nobody to ask": ({"type": "jsonl", "source": rows(dict(ONE))}, 400, "missing_sample"),
-    "no file": ({"type": "jsonl", "source": {"type": "file_id", "id": "file-none"}}, 404, "data_source"),
-    "no file, by a path": ({"type": "jsonl", "source": {"type": "file_id", "id": "../x"}}, 404, "data_source"),
+    "no file": ({"type": "jsonl", "source": {"type": "file_id", "id": "file-none"}}, 404, "not_found"),
+    "no file, by a path": ({"type": "jsonl", "source": {"type": "file_id", "id": "../x"}}, 404, "not_found"),
 }
 
 
