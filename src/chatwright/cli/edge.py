@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -58,8 +59,11 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 — the error itself, on standard error
 
 
+_EXTRA_ARGUMENTS = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
+
+
 def _wrong_usage(error: Any) -> int:
-    from typer._click.exceptions import MissingParameter, NoArgsIsHelpError, NoSuchOption
+    from typer._click.exceptions import BadOptionUsage, MissingParameter, NoArgsIsHelpError, NoSuchOption
 
     if isinstance(error, NoArgsIsHelpError):
         _say(error.message)
@@ -79,6 +83,12 @@ def _wrong_usage(error: Any) -> int:
         sentence = _("There is no command {name}.", name=given)
         if nearest := get_close_matches(given, context.command.list_commands(context), n=1):
             sentence += " " + _("Did you mean {nearest}?", nearest=nearest[0])
+    elif extra := _EXTRA_ARGUMENTS.match(error.message):
+        sentence = _("Too many arguments: {arguments}.", arguments=extra[1])
+    elif isinstance(error, BadOptionUsage) and "requires" in error.message:
+        sentence = _("{option} needs a value behind it.", option=error.option_name)
+    elif isinstance(error, BadOptionUsage):
+        sentence = _("{option} takes no value.", option=error.option_name)
     else:
         sentence = error.format_message()
     _say(sentence)

@@ -475,9 +475,7 @@ def _token_sentence(settings: Settings, made_token: bool) -> Sequence[str]:
     """The token for changes, where the user does not know it yet."""
     if not made_token or settings.admin_token is None:
         return ()
-    return (
-        _("Admin token, for you alone: {token}", token=settings.admin_token.get_secret_value()),
-    )
+    return (_("Admin token, for you alone: {token}", token=settings.admin_token.get_secret_value()),)
 
 
 def _example(url: str, models: Sequence[TextModel], header: str) -> Sequence[str]:

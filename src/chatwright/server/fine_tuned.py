@@ -89,15 +89,19 @@ class FineTunedModels:
         return listed
 
     async def delete(self, name: str, actor: Actor) -> None:
-        """It takes no new requests; answers under way end with it, and its files are gone. Raises NotFoundError, StorageError."""
+        """It takes no new requests; answers under way end with it, and its files are gone. Raises ModelNotFoundError,
+        StorageError."""
         result, step = split_checkpoint(name)
         if step is None:
-            await self._jobs.delete_model(actor, name)
+            try:
+                await self._jobs.delete_model(actor, name)
+            except NotFoundError:
+                raise _no_model(name) from None
             gone = [loaded for loaded in self._loaded if split_checkpoint(loaded)[0] == name]
         else:
             job = await self._jobs.model(actor, result, to_use=True)
             if job is None or not await asyncio.to_thread(self._jobs.of(job).remove_checkpoint, step):
-                raise NotFoundError("There is nothing of that id.")
+                raise _no_model(name)
             gone = [name]
         async with self._changing:
             for each in gone:

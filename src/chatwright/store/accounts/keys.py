@@ -102,7 +102,9 @@ async def _make(
     user = await _find_user(session, user_id)
     if user.status != "active":
         raise InvalidRequestError(
-            "{email} has not chosen a password yet, or is suspended: only who can sign in can have keys.", email=user.email, code="not_active"
+            "{email} has not chosen a password yet, or is suspended: only who can sign in can have keys.",
+            email=user.email,
+            code="not_active",
         )
     wanted = frozenset(scopes)
     if not wanted:
