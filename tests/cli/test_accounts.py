@@ -127,7 +127,9 @@ def test_keys_come_and_go(home: Path, say: Say) -> None:
     assert say("keys", "add", "")[0] == 1
     say("users", "add", "li@example.org")
     assert say("keys", "add", "x")[0] == 2, "whose?"
-    assert say("keys", "add", "x", "--user", "li@example.org")[0] == 1, "who was only invited has no keys"
+    code, _out, err = say("keys", "add", "x", "--user", "li@example.org")
+    assert code == 1, "who was only invited has no keys"
+    assert "li@example.org has not chosen a password yet" in err
     code, second, _ = say("keys", "add", "x", "--user", "ann@example.org", "--json")
     assert actor_of(home, json.loads(second)["key"]).user_id is not None
     assert say("users", "add", "bob@example.org", "--password", stdin=PASSWORD + "\n")[0] == 0
