@@ -19,6 +19,7 @@ import pytest
 
 from chatwright.server.form import MAX_FIELD_BYTES, MAX_PARTS
 from chatwright.server.permission import route_policies
+from chatwright.store import sqlite_file
 from chatwright.store.database import Database
 from chatwright.store.migrate import upgrade
 from chatwright.store.policy import Action
@@ -75,7 +76,11 @@ def http(shared: RunningServer, people: People) -> Iterator[httpx.Client]:
 
 
 def on_disk(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "files").rglob("*") if path.is_file() and path.name != ".database")
+    return sorted(
+        path.name
+        for path in (home / "files").rglob("*")
+        if path.is_file() and path.name not in (".database", ".moment")
+    )
 
 
 def test_the_official_client_sends_lists_reads_and_deletes(files: openai.OpenAI, home: Path, tmp_path: Path) -> None:
@@ -528,6 +533,43 @@ async def test_without_accounts_files_want_the_admin_token(start: StartServer, d
 def test_the_key_of_a_server_opens_no_files(keyed: RunningServer) -> None:
     with keyed.http(headers={"api-key": KEY.encode()}) as http:
         assert_error(http.get("/v1/files"), 403)
+
+
+def test_a_database_of_earlier_in_its_place_costs_no_content(start: StartServer, tmp_path: Path) -> None:
+    """Copied over by hand, without `db restore`. Put back the same way, it has everything again."""
+    people = settle(tmp_path / "home")
+    here, earlier, later = (tmp_path / each for each in ("home/chatwright.db", "earlier.db", "later.db"))
+
+    def serve() -> tuple[RunningServer, openai.OpenAI]:
+        server = start(accounts=quick_accounts(Database(people.url)), admin_token=ADMIN_TOKEN)
+        return server, openai.OpenAI(base_url=f"{server.url}/v1", api_key=people.keys["files key"], max_retries=0)
+
+    def put(source: Path) -> None:
+        for ending in ("-wal", "-shm"):
+            here.with_name(here.name + ending).unlink(missing_ok=True)
+        shutil.copyfile(source, here)
+
+    server, client = serve()
+    old = client.files.create(file=("old.jsonl", LINES), purpose="fine-tune")
+    sqlite_file.copy(here, earlier)
+    new = client.files.create(file=("new.jsonl", LINES * 2), purpose="fine-tune")
+    server.stop()
+    shutil.copyfile(here, later)
+
+    put(earlier)
+    server, client = serve()
+    assert [file.id for file in client.files.list()] == [old.id]
+    assert client.files.content(old.id).read() == LINES
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(new.id)
+    [kept] = (tmp_path / "home" / "backups").glob(f"replaced-*/files/{new.id}")
+    assert kept.read_bytes() == LINES * 2
+    server.stop()
+
+    put(later)
+    server, client = serve()
+    assert client.files.content(new.id).read() == LINES * 2
+    server.stop()
 
 
 def test_a_server_without_a_database_says_so(start: StartServer) -> None:

@@ -158,7 +158,19 @@ def rm(
     """Remove a user and all that is theirs."""
     if not yes and not typer.confirm(_("Remove {email} and all that is theirs?", email=email)):
         return
-    _change(context, email, "remove_user")
+    from chatwright.store.accounts import users
+    from chatwright.store.accounts.service import Accounts
+    from chatwright.store.actor import OPERATOR
+    from chatwright.store.files import Files
+
+    async def work(accounts: Accounts) -> None:
+        async with accounts.database.read() as session:
+            user = await users.find_user(session, OPERATOR, email)
+        async with Files(accounts.database, read_settings()).leaving_with(user.id):
+            async with accounts.database.write() as session:
+                await users.remove_user(session, OPERATOR, user.id)
+
+    with_accounts(context.obj, work)
     context.obj.say(_("{email} is removed.", email=email))
 
 

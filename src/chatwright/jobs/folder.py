@@ -29,11 +29,11 @@ from filelock import FileLock, Timeout
 
 from chatwright.errors import InUseError, StorageError
 from chatwright.settings import make_private_folder
+from chatwright.store.files.aside import JOBS, RUN
 from chatwright.store.ids import new_id
 from chatwright.text.work import sync_folder, write_atomically
 
-JOBS = "jobs"
-TRAINING, VALIDATION, PARENT, DATASET, RUN = "training.jsonl", "validation.jsonl", "parent", "dataset", "run"
+TRAINING, VALIDATION, PARENT, DATASET = "training.jsonl", "validation.jsonl", "parent", "dataset"
 REQUEST, CHECKED, OUTCOME = "request.json", "checked.json", "outcome.json"
 LOCK, WORKER, LOG = "lock", "worker.json", "worker.log"
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"

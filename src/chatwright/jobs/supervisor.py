@@ -61,6 +61,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
         self._stopping = False
+        self._user_went = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -79,6 +80,11 @@ class Supervisor:
         """Something was asked for: do not wait for the next turn."""
         self._wake.set()
 
+    def forget_user(self) -> None:
+        """A user was removed: their jobs go now, and not with some later sweep."""
+        self._user_went = True
+        self.wake()
+
     async def news(self, timeout_s: float) -> None:
         """Until something has happened to any job, at most so long."""
         with suppress(TimeoutError):
@@ -95,8 +101,8 @@ class Supervisor:
             self._wake.clear()
             pause_s = TROUBLE_S
             try:
-                if loop.time() - swept_at > SWEEP_EVERY_S:
-                    swept_at = loop.time()
+                if self._user_went or loop.time() - swept_at > SWEEP_EVERY_S:
+                    self._user_went, swept_at = False, loop.time()
                     await self._sweep()
                 pause_s = BUSY_S if await self.turn() else IDLE_S
             except ChatwrightError as error:
@@ -317,7 +323,7 @@ class Supervisor:
 
     async def _sweep(self, *, at_start: bool = False) -> None:
         """Folders of users who are no more; at the start also those that never got a row, and what ended jobs do not need."""
-        if not await self._is_ours():
+        if not (self.files.home_is_ours and await self._is_ours()):
             return
         folders = {folder.id: folder for folder in await asyncio.to_thread(self.folder.jobs)}
         async with self.database.read() as session:

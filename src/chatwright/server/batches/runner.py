@@ -98,7 +98,7 @@ class BatchRunner:
                 self._work[batch_id] = work
                 self._tasks[batch_id] = asyncio.create_task(work.run())
                 self._tasks[batch_id].add_done_callback(lambda _: self.wake())
-            else:
+            elif self._files.home_is_ours:
                 await self._forget(batch_id)
 
         for batch in found.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
@@ -110,10 +111,13 @@ async def change_user(user_id: str, body: ChangeUserBody, actor: Changer, accoun
 
 
 @router.delete("/users/{user_id}")
-async def remove_user(user_id: str, actor: Changer, accounts: NeedAccounts) -> Deleted:
+async def remove_user(user_id: str, actor: Changer, state: State, accounts: NeedAccounts) -> Deleted:
     """Remove a user and all that is theirs."""
-    async with accounts.database.write() as session:
-        await users.remove_user(session, actor, user_id)
+    async with state.files.leaving_with(user_id) if state.files is not None else nullcontext():
+        async with accounts.database.write() as session:
+            await users.remove_user(session, actor, user_id)
+    if state.jobs is not None:
+        state.jobs.supervisor.forget_user()
     return Deleted(id=user_id)
 
 

@@ -1,7 +1,8 @@
 """Where contents lie: `files/` in the home folder, each under the id of its row; what is still arriving lies apart.
 
 A content has its final name only when it is whole and on the disk. What a kill leaves behind are files without a row, which
-`sweep` takes away.
+`sweep` takes away. Until a content has its row, and while that is being deleted, it has a second name among what is arriving: it
+is left over then, and not of another moment of the database (`moment`).
 """
 
 from __future__ import annotations
@@ -134,14 +135,33 @@ class FilesFolder:
             path.unlink(missing_ok=True)
 
     async def take(self, incoming: Incoming, place: Path) -> None:
-        """Give a finished content its name, for good. Raises StorageError."""
+        """Give a finished content its name, for good. It keeps the one that it had while it arrived until the block of `incoming`
+        ends. Raises StorageError."""
 
-        def rename() -> None:
-            incoming.path.rename(place)
+        def name() -> None:
+            try:
+                os.link(incoming.path, place)
+            except OSError:  # a file system without links
+                incoming.path.rename(place)
             _sync_folder(place.parent)
 
         with explained(place):
-            await asyncio.to_thread(rename)
+            await asyncio.to_thread(name)
+
+    @asynccontextmanager
+    async def leaving(self, place: Path) -> AsyncIterator[None]:
+        """While the block deletes a content and its row: should it be killed in between, what is left belongs to nobody."""
+        second = self.path / INCOMING / new_id("out")
+
+        def link() -> None:
+            with suppress(OSError):
+                os.link(place, second)
+
+        await asyncio.to_thread(link)
+        try:
+            yield
+        finally:
+            second.unlink(missing_ok=True)
 
     async def remove(self, *places: Path) -> None:
         """Delete contents; those that are gone already are no mistake."""
@@ -166,6 +186,23 @@ class FilesFolder:
                         path.unlink(missing_ok=True)
                         n_removed += 1
         return n_removed
+
+    def left_over(self) -> set[int]:
+        """Contents, by the numbers that the file system has for them, that were on their way in or out when a server ended."""
+        numbers = set()
+        for path in _files_in(self.path / INCOMING):
+            with suppress(OSError):
+                numbers.add(path.stat().st_ino)
+        return numbers
+
+    def has_news_since(self, at: float) -> bool:
+        """Whether anything came after that time, or just before it."""
+        for folder in (self.path, self.path / PARTS):
+            for path in _files_in(folder):
+                with suppress(OSError):
+                    if is_id(path.name) and path.stat().st_mtime >= at:
+                        return True
+        return False
 
     def is_ours(self, file_ids: Iterable[str]) -> bool:
         """Whether this folder goes with our database: it was made for it, or has contents of its rows (the database has moved).

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,10 +23,13 @@ from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.database import Database
 from chatwright.store.files import rows
-from chatwright.store.files.aside import known_files, take_back
+from chatwright.store.files.aside import FILES, JOBS, Known, put_aside, take_back
 from chatwright.store.files.describe import Description, check_is_text
-from chatwright.store.files.folder import CHUNK_BYTES, START_BYTES, FilesFolder, Incoming, explained
+from chatwright.store.files.folder import CHUNK_BYTES, PARTS, START_BYTES, FilesFolder, Incoming, explained
+from chatwright.store.files.moment import MARGIN_S, Moment, draw_anew, mark_of
+from chatwright.store.ids import is_id
 from chatwright.store.policy import Action, authorize
+from chatwright.store.sqlite_file import replaced_folder
 from chatwright.store.tables import File, Upload, UploadPart
 from chatwright.store.url import shown
 
@@ -44,6 +49,8 @@ class Files:
         self.limit_bytes = settings.file_limit
         self.upload_limit_bytes = settings.upload_limit
         self.quota_bytes = settings.file_quota
+        # Whether the last sweep found that what lies in the home folder goes with this database: nobody deletes any of it before.
+        self.home_is_ours = False
         self._arriving: Counter[str | None] = Counter()
 
     @asynccontextmanager
@@ -125,14 +132,30 @@ class Files:
 
     async def delete(self, actor: Actor, file_id: str) -> None:
         """Delete a file and its content. Raises NotFoundError."""
-        async with self.database.write() as session:
-            file = await rows.delete_file(session, actor, file_id)
-        await self.folder.remove(self.folder.content(file.id))
+        place = self.folder.content((await self.get(actor, file_id)).id)
+        async with self.folder.leaving(place):
+            async with self.database.write() as session:
+                await rows.delete_file(session, actor, file_id)
+            await self.folder.remove(place)
+
+    @asynccontextmanager
+    async def leaving_with(self, user_id: str) -> AsyncIterator[None]:
+        """While the block removes a user: their contents are deleted when it ends well, not by some later sweep."""
+        if not is_id(user_id):  # whoever removes says that there is nobody of that name
+            yield
+            return
+        async with self.database.read() as session:
+            file_ids = (await session.scalars(select(File.id).where(File.user_id == user_id))).all()
+            theirs = select(UploadPart.id).join(Upload, Upload.id == UploadPart.upload_id)
+            part_ids = (await session.scalars(theirs.where(Upload.user_id == user_id))).all()
+        yield
+        await self.folder.remove(*map(self.folder.content, file_ids), *map(self.folder.part, part_ids))
 
     async def sweep(self, *, at_start: bool = False) -> int:
         """Delete what has expired, and contents without a row: of users who were removed, and what a kill left behind.
 
-        Returns how many contents were deleted. `at_start`: nothing arrives yet, so nothing is spared for being young.
+        Not those that another moment of the database may know: they are put aside. Returns how many contents were deleted.
+        `at_start`: nothing arrives yet, so nothing is spared for being young.
         """
         now = clock.now()
         async with self.database.write() as session:
@@ -141,19 +164,51 @@ class Files:
             await session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(dead)))
             await session.execute(delete(Upload).where(Upload.expires_at <= now - UPLOADS_KEPT_S))
         if not self.folder.path.is_dir():
+            self.home_is_ours = True
             return 0
         async with self.database.read() as session:
-            file_ids: set[str] = set(await session.scalars(select(File.id)))
-            part_ids: set[str] = set(await session.scalars(select(UploadPart.id)))
+            known = await Known.read(session)
         if at_start:  # of a restore that was killed, or of a database that was put back by hand
-            await asyncio.to_thread(take_back, self.folder.path.parent, known_files(file_ids, part_ids))
-        if not await asyncio.to_thread(self.folder.is_ours, file_ids):
+            await asyncio.to_thread(take_back, self.folder.path.parent, known)
+        is_first, self.home_is_ours = not self.home_is_ours, False
+        if not await asyncio.to_thread(self.folder.is_ours, known.names[FILES]):
             log.warning(
                 "the contents in %s go with another database: those without a row here are left alone", self.folder.path
             )
             return 0
         age = 0.0 if at_start else SETTLED_AFTER_S
-        return await asyncio.to_thread(self.folder.sweep, file_ids, part_ids, age)
+        noted = await asyncio.to_thread(Moment.noted_in, self.folder.path)
+        await self._put_aside(known, noted, is_first=is_first, until=math.inf if at_start else time.time() - age)
+        n_removed = await asyncio.to_thread(self.folder.sweep, known.names[FILES], known.names[f"{FILES}/{PARTS}"], age)
+        if is_first or noted is None or await asyncio.to_thread(self.folder.has_news_since, noted.at - MARGIN_S):
+            await asyncio.to_thread((await draw_anew(self.database)).note, self.folder.path)
+        self.home_is_ours = True
+        return n_removed
+
+    async def _put_aside(self, known: Known, noted: Moment | None, *, is_first: bool, until: float) -> None:
+        """Put aside what this database does not know, and another moment of it may. Raises StorageError."""
+        if noted is None and not is_first:
+            return  # the folder is younger than this server
+        if noted is None or noted.mark != await mark_of(self.database):
+            since = -math.inf  # another moment, or nobody knows
+        elif is_first and self.database.is_sqlite:
+            # A copy of after that moment, and before these came, has the same mark. Jobs of users who are not there are much
+            # more likely those of users who were removed.
+            since, known = noted.at - MARGIN_S, known.but(JOBS)
+        else:
+            return
+        home = self.folder.path.parent
+        aside = replaced_folder(home)
+        owner = shown(self.database.url)
+        n_aside = await asyncio.to_thread(put_aside, home, owner, known, aside, since=since, until=until)
+        if n_aside:
+            log.warning(
+                "the database %s is not at the moment at which it was left: %d contents that it has no rows of lie in %s now,"
+                " and come back with a database that has them. Delete them when nobody needs them",
+                owner,
+                n_aside,
+                aside,
+            )
 
     async def _place(self, actor: Actor, incoming: Incoming, about: Description) -> File:
         """Give the content its name. Returns the row, which is not in the database yet."""
