@@ -28,7 +28,10 @@ def quick_accounts(database: Database) -> Accounts:
 
 @dataclass
 class Clock:
+    """`elapsed_s`: what has passed, whatever the clock says."""
+
     now: int
+    elapsed_s: float = 0.0
 
     def __call__(self) -> int:
         return self.now
@@ -38,6 +41,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time stands still until a test moves it."""
     set_to = Clock(1_790_000_000)
     monkeypatch.setattr(clock, "now", set_to)
+    monkeypatch.setattr(clock, "monotonic", lambda: set_to.elapsed_s)
     return set_to
 
 

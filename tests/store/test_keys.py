@@ -15,7 +15,7 @@ from chatwright.store.accounts.service import Accounts
 from chatwright.store.actor import NOBODY, OPERATOR, Actor, Role, Scope, Via
 from chatwright.store.database import Database
 from chatwright.store.tables import ApiKey, User
-from tests.store.people import make_user, quick_accounts, set_clock, signed_in
+from tests.store.people import PASSWORD, make_user, quick_accounts, set_clock, signed_in
 
 
 @pytest.fixture
@@ -143,6 +143,32 @@ async def test_a_clock_that_is_set_back_opens_no_expired_key_again(
     now.now = start
     assert await accounts.actor_of_key(longer) is NOBODY
     assert await accounts.actor_of_key(endless) is not NOBODY
+
+
+async def test_a_clock_that_is_set_back_opens_nothing_that_expired_since_the_last_sweep(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sent the key in between, and no sweep came by: the time goes on all the same."""
+    now = set_clock(monkeypatch)
+    start, user = now.now, await make_user(accounts, "ann@example.org")
+    _, short = await make(accounts, user, expires_at=start + 60)
+    _, also_short = await make(accounts, user, expires_at=start + 60)
+    _, longer = await make(accounts, user, expires_at=start + 7200)
+    _, token = await accounts.sign_in(user.email, PASSWORD, "a")
+    await accounts.close_what_is_over()
+    now.elapsed_s = 100.0
+    now.now = start - 3600
+    assert await accounts.actor_of_key(short) is NOBODY
+    await accounts.close_what_is_over()
+    for key, opens in ((short, False), (also_short, False), (longer, True)):
+        assert (await accounts.actor_of_key(key) is not NOBODY) is opens
+    assert await accounts.actor_of_session(token) is not NOBODY
+    # What is made by the clock of now lives as long as it says.
+    _, fresh = await make(accounts, user, expires_at=now.now + 60)
+    now.elapsed_s, now.now = now.elapsed_s + 59, now.now + 59
+    assert await accounts.actor_of_key(fresh) is not NOBODY
+    now.elapsed_s, now.now = now.elapsed_s + 1, now.now + 1
+    assert await accounts.actor_of_key(fresh) is NOBODY
 
 
 async def test_a_database_that_can_not_note_that_a_key_is_over_refuses_it_all_the_same(

@@ -166,9 +166,9 @@ def rm(
     async def work(accounts: Accounts) -> None:
         async with accounts.database.read() as session:
             user = await users.find_user(session, OPERATOR, email)
-        async with Files(accounts.database, read_settings()).leaving_with(user.id):
-            async with accounts.database.write() as session:
-                await users.remove_user(session, OPERATOR, user.id)
+        leaving = Files(accounts.database, read_settings()).leaving_with(user.id)
+        async with leaving, accounts.database.write() as session:
+            await users.remove_user(session, OPERATOR, user.id)
 
     with_accounts(context.obj, work)
     context.obj.say(_("{email} is removed.", email=email))

@@ -113,9 +113,9 @@ async def change_user(user_id: str, body: ChangeUserBody, actor: Changer, accoun
 @router.delete("/users/{user_id}")
 async def remove_user(user_id: str, actor: Changer, state: State, accounts: NeedAccounts) -> Deleted:
     """Remove a user and all that is theirs."""
-    async with state.files.leaving_with(user_id) if state.files is not None else nullcontext():
-        async with accounts.database.write() as session:
-            await users.remove_user(session, actor, user_id)
+    leaving = state.files.leaving_with(user_id) if state.files is not None else nullcontext()
+    async with leaving, accounts.database.write() as session:
+        await users.remove_user(session, actor, user_id)
     if state.jobs is not None:
         state.jobs.supervisor.forget_user()
     return Deleted(id=user_id)

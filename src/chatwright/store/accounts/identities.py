@@ -68,7 +68,7 @@ async def begin_login(session: AsyncSession) -> Login:
     return login
 
 
-async def end_login(session: AsyncSession, state: str, browser: str) -> Login | None:
+async def end_login(session: AsyncSession, state: str, browser: str, now: int) -> Login | None:
     """Who comes back with this state, in the browser that was sent: once, as the state is used up whatever comes of it. None for
     any other."""
     if TOKEN.fullmatch(state) is None:
@@ -79,7 +79,7 @@ async def end_login(session: AsyncSession, state: str, browser: str) -> Login | 
             gone.returning(OidcLogin.browser_hash, OidcLogin.nonce, OidcLogin.verifier, OidcLogin.expires_at)
         )
     ).one_or_none()
-    if row is None or row.expires_at <= clock.now() or not same(row.browser_hash, digest(browser)):
+    if row is None or row.expires_at <= now or not same(row.browser_hash, digest(browser)):
         return None
     return Login(state, browser, row.nonce, row.verifier)
 

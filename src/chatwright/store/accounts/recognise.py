@@ -27,9 +27,9 @@ class Recognised:
     is_over: bool = False
 
 
-async def by_key(session: AsyncSession, text: str) -> Recognised:
-    """Who sends this key. What is no key never reaches the database, nor does a secret: the row is found by the prefix, and the
-    digests are compared in constant time, also where there is no row."""
+async def by_key(session: AsyncSession, text: str, now: int) -> Recognised:
+    """Who sends this key. `now`: of `Expiry`. What is no key never reaches the database, nor does a secret: the row is found by
+    the prefix, and the digests are compared in constant time, also where there is no row."""
     match = KEY.fullmatch(text)
     if match is None:
         return Recognised(NOBODY)
@@ -42,7 +42,6 @@ async def by_key(session: AsyncSession, text: str) -> Recognised:
     if found is None or not is_right:
         return Recognised(NOBODY)
     key, user = found
-    now = clock.now()
     if key.revoked_at is not None:
         return Recognised(NOBODY)
     if key.expires_at is not None and key.expires_at <= now:
@@ -51,11 +50,11 @@ async def by_key(session: AsyncSession, text: str) -> Recognised:
         return Recognised(NOBODY)
     role = Role.of(user.role)
     scopes = frozenset(Scope(word) for word in key.scopes.split()) & SCOPES_OF_ROLE[role]
-    is_stale = key.used_at is None or abs(now - key.used_at) >= NOTED_EVERY_S
+    is_stale = key.used_at is None or abs(clock.now() - key.used_at) >= NOTED_EVERY_S
     return Recognised(Actor(Via.KEY, user.id, role, scopes, key.id), is_stale)
 
 
-async def by_session(session: AsyncSession, token: str) -> Recognised:
+async def by_session(session: AsyncSession, token: str, now: int) -> Recognised:
     """Who has this session. Found by its digest: who could guess that could guess the token."""
     if TOKEN.fullmatch(token) is None:
         return Recognised(NOBODY)
@@ -67,24 +66,22 @@ async def by_session(session: AsyncSession, token: str) -> Recognised:
     if found is None:
         return Recognised(NOBODY)
     row, user = found
-    now = clock.now()
     if row.expires_at <= now or row.seen_at <= now - IDLE_S:
         return Recognised(NOBODY, is_over=True)
     if user.status != "active":
         return Recognised(NOBODY)
     role = Role.of(user.role)
     return Recognised(
-        Actor(Via.SESSION, user.id, role, SCOPES_OF_ROLE[role], row.id), abs(now - row.seen_at) >= NOTED_EVERY_S
+        Actor(Via.SESSION, user.id, role, SCOPES_OF_ROLE[role], row.id), abs(clock.now() - row.seen_at) >= NOTED_EVERY_S
     )
 
 
-async def close_what_is_over(session: AsyncSession) -> None:
+async def close_what_is_over(session: AsyncSession, now: int) -> None:
     """End for good what has expired by now: a clock that is set back later opens none of it again.
 
     That is noted with each credential, and not as the latest time that was ever seen: one wrong jump of a clock into the future
     would close every door until that time has come, here only what lived until then. A key is kept for its user's list.
     """
-    now = clock.now()
     await session.execute(
         update(ApiKey).where(ApiKey.revoked_at.is_(None), ApiKey.expires_at <= now).values(revoked_at=ApiKey.expires_at)
     )

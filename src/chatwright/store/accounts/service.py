@@ -9,6 +9,7 @@ from contextlib import suppress
 from sqlalchemy import delete, exists, select
 
 from chatwright.errors import InvalidRequestError, NotSignedInError, StorageError, StoreError, StoreUnavailableError
+from chatwright.store import clock
 from chatwright.store.accounts import identities, links, recognise, sessions, throttle, users
 from chatwright.store.accounts.emails import clean_email
 from chatwright.store.accounts.passwords import Passwords, check_password
@@ -27,19 +28,22 @@ class Accounts:
     def __init__(self, database: Database, passwords: Passwords | None = None) -> None:
         self.database = database
         self._passwords = passwords or Passwords()
+        self._expiry = clock.Expiry()
         # Credential → the note of its use that is on its way to the store.
         self._notes: dict[str | None, asyncio.Task[None]] = {}
 
     async def actor_of_key(self, text: str) -> Actor:
         """Who sends this key, or NOBODY."""
+        await self._look_at_clock()
         async with self.database.read() as session:
-            found = await recognise.by_key(session, text)
+            found = await recognise.by_key(session, text, self._expiry.now())
         return await self._noted(found)
 
     async def actor_of_session(self, token: str) -> Actor:
         """Who has this session, or NOBODY."""
+        await self._look_at_clock()
         async with self.database.read() as session:
-            found = await recognise.by_session(session, token)
+            found = await recognise.by_session(session, token, self._expiry.now())
         return await self._noted(found)
 
     async def written(self) -> None:
@@ -49,7 +53,8 @@ class Accounts:
     async def close_what_is_over(self) -> None:
         """End keys, sessions and links for good whose time is up, whatever the clock says later."""
         async with self.database.write() as session:
-            await recognise.close_what_is_over(session)
+            await recognise.close_what_is_over(session, self._expiry.now())
+        self._expiry.follow()
 
     async def has_users(self) -> bool:
         """Whether there is an account at all."""
@@ -68,6 +73,7 @@ class Accounts:
             account = clean_email(email)
         except InvalidRequestError:
             account = ""
+        await self._look_at_clock()
         async with self.database.write() as session:
             await throttle.count_try(session, ADDRESS, address, throttle.FREE_OF_ADDRESS)
             await throttle.count_try(session, ACCOUNT, account, throttle.FREE_OF_ACCOUNT)
@@ -95,9 +101,11 @@ class Accounts:
 
     async def look_at_link(self, token: str, address: str) -> links.LinkedUser:
         """Raises NotFoundError, ThrottledError."""
+        await self._look_at_clock()
         async with self.database.write() as session:
             await throttle.count_try(session, ADDRESS, address, throttle.FREE_OF_ADDRESS)
-            await recognise.close_what_is_over(session)  # here, as the next transaction leaves nothing where it refuses
+            # Here, as the next transaction leaves nothing where it refuses.
+            await recognise.close_what_is_over(session, self._expiry.now())
         async with self.database.write() as session:
             found = await links.look_at_link(session, token)
             await throttle.take_back(session, ADDRESS, address)
@@ -120,14 +128,16 @@ class Accounts:
 
     async def begin_login(self, address: str) -> identities.Login:
         """A browser is on its way to the identity provider. Raises ThrottledError: each takes a row."""
+        await self._look_at_clock()
         async with self.database.write() as session:
             await throttle.count_try(session, PROVIDER, address, throttle.FREE_OF_ADDRESS)
             return await identities.begin_login(session)
 
     async def end_login(self, state: str, browser: str) -> identities.Login | None:
         """It came back; None where it is not the one that was sent, or not for the first time."""
+        await self._look_at_clock()
         async with self.database.write() as session:
-            return await identities.end_login(session, state, browser)
+            return await identities.end_login(session, state, browser, self._expiry.now())
 
     async def sign_in_as(self, known: identities.KnownAs, address: str, *, new_users: bool) -> tuple[User, str]:
         """Let in whom the identity provider named: (user, token of a new session). Raises IdentityRefusedError."""
@@ -166,6 +176,13 @@ class Accounts:
             token = await links.make_link(session, actor, user_id)
             await session.flush()
             await links.use_link(session, token, hashed, None, None)
+
+    async def _look_at_clock(self) -> None:
+        """Before anything is made by a clock that was set back: close what was over before."""
+        if self._expiry.is_set_back:
+            # A database that takes no writes opens none of it either: `Expiry` does not follow the clock.
+            with suppress(StoreError, StoreUnavailableError, StorageError):
+                await self.close_what_is_over()
 
     async def _noted(self, found: Recognised) -> Actor:
         if found.is_over:
