@@ -154,7 +154,7 @@ class JobFolder:
         self._write(OUTCOME, asdict(outcome))
 
     def last_words(self, n_lines: int = 3) -> str:
-        """The end of what the worker wrote: for the log of the server, as it may say what is in the files."""
+        """The end of what the worker wrote. Not for the log of the server: it may say what is in the files."""
         try:
             with (self.path / LOG).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from chatwright.errors import ChatwrightError, InvalidModelError, ModelNotFoundError, NotFoundError, StorageError
 from chatwright.jobs.budget import CHECK, TUNE, Budget, Phase
 from chatwright.jobs.children import Child
-from chatwright.jobs.folder import JobFolder, JobsFolder, Outcome
+from chatwright.jobs.folder import LOG, JobFolder, JobsFolder, Outcome
 from chatwright.jobs.reading import read_run, results_csv, trained_tokens
 from chatwright.machine import available_memory_bytes
 from chatwright.model.adapter import open_adapter
@@ -249,7 +249,7 @@ class Supervisor:
                 f"The process of the job ended {job.tries} times without getting on, the last time like this: {how}."
             )
             await self._fail(job, folder, Failure("worker_died", message))
-            log.error("the job %s has failed: %s", job.id, await asyncio.to_thread(folder.last_words))
+            log.error("the job %s has failed: what its process wrote lies in %s", job.id, folder.path / LOG)
             return False
         child = await asyncio.to_thread(Child.found, folder)
         if child is None:
