@@ -1,5 +1,5 @@
-"""What broke the neighbours of this server, tried on its platform: files, jobs, keys. docs/en/threats.md says which test is for which
-threat; those here are the ones that no other file has."""
+"""What broke the neighbours of this server, tried on its platform: files, jobs, keys. docs/en/threats.md says which test is for
+which threat; those here are the ones that no other file has."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from chatwright.store.database import Database
 from chatwright.store.url import parse_url
 from tests.jobs.making import CATS, lines
 from tests.server.conftest import StartServer
-from tests.server.harness import MODEL, RunningServer, assert_error, wait_until
+from tests.server.harness import MODEL, RunningServer, assert_error
 from tests.server.people import ADMIN_TOKEN, People, bearer, browser, email, settle
 from tests.store.people import PASSWORD, quick_accounts
 
 CANARY = "kanarienvogel7391"
-JOB_PATIENCE_S = 250.0
 HUGE = (2**31, 2**63 - 1, 2**63, 2**64, 10**400)
 # As JSON has them, and as it should not.
 NO_NUMBERS = ("-1", *map(str, HUGE), "1e400", "-1e400", "NaN", "Infinity", "1.5", '"1"', "true", "[]", "{}")
@@ -39,7 +38,12 @@ def people(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def shared(start: StartServer, people: People) -> RunningServer:
-    return start(accounts=quick_accounts(Database(people.url)), admin_token=ADMIN_TOKEN, organization="acme")
+    return start(
+        accounts=quick_accounts(Database(people.url)),
+        admin_token=ADMIN_TOKEN,
+        organization="acme",
+        log_format="json",
+    )
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_ranges_are_not_counted(mine: httpx.Client, ranges: str) -> None:
         'multipart/form-data; !="' + "\\" * 30_000,
         "multipart/form-data; " + "a=b; " * 6000 + "boundary=XX",
         'multipart/form-data; boundary="' + "\\\\" * 10_000 + '"',
-        "multipart/form-data;" + " " * 30_000,
+        "multipart/form-data;" + " " * 30_000 + "x",
         "multipart/form-data; boundary*0*=utf-8''" + "%41" * 5000,
     ],
     ids=["backslashes", "parameters", "quoted", "spaces", "continued"],
@@ -229,6 +233,8 @@ def test_numbers_out_of_range_are_400s(shared: RunningServer, mine: httpx.Client
         for what, (method, path, body) in fields(training).items():
             http = mine if path.startswith("/v1") else admin if "limits" in path else member
             for number in NO_NUMBERS:
+                if what == "epochs of old" and number in ('"1"', "true"):  # its clients were not strict
+                    continue
                 if number in POSSIBLE.get(what, ()) or (path == "/api/limits" and number == str(2**31)):
                     continue
                 content = json.dumps(body).replace('"N"', number).encode()
@@ -250,7 +256,6 @@ def test_numbers_out_of_range_are_400s(shared: RunningServer, mine: httpx.Client
         assert admin.get("/api/limits").json() == limits
 
 
-@pytest.mark.timeout(600)
 def test_no_log_line_holds_what_people_keep_here(
     shared: RunningServer, people: People, mine: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,13 +281,7 @@ def test_no_log_line_holds_what_people_keep_here(
             http.get("/v1/models", headers=bearer(f"sk-cw-{CANARY}"))
             http.post("/api/welcome", json={"token": CANARY, "password": CANARY})
             http.get("/api/oidc/callback", params={"code": CANARY, "state": CANARY})
-        ended: list[str] = []
-
-        def is_over() -> bool:
-            ended.append(mine.get(f"/v1/fine_tuning/jobs/{job['id']}").json()["status"])
-            return ended[-1] == "failed"
-
-        wait_until(is_over, JOB_PATIENCE_S)
+        assert mine.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").status_code == 200
     ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
     assert len([record for record in ours if record.name == "chatwright.access"]) >= 10
     text = "\n".join(logging.Formatter("%(message)s").format(record) + str(record.__dict__) for record in ours)
