@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -196,6 +197,60 @@ def test_a_job_trains_what_is_served_and_fetches_nothing(mine: httpx.Client, nam
     body = {"model": name, "training_file": training}
     assert_error(mine.post("/v1/fine_tuning/jobs", json=body), 404, param="model")
     assert_error(mine.post("/v1/fine-tunes", json=body), 404, param="model")
+
+
+@pytest.mark.parametrize("text", ["\x00", "ft:\x00", "\ud800", "ft:\ud800", "\x7f\x1b[2J\u202e"])
+def test_texts_that_no_database_keeps_are_no_crash(
+    shared: RunningServer, mine: httpx.Client, people: People, text: str
+) -> None:
+    """PostgreSQL takes no NUL, and nothing takes half a character: in whatever field, the answer is no 5xx."""
+    training = send(mine, lines(*CATS), "fine-tune")["id"]
+    asked = {"prompt": "x", "max_tokens": 1}
+    job = {"model": MODEL, "training_file": training}
+    upload = {"filename": "a", "purpose": "user_data", "mime_type": "text/plain", "bytes": 1}
+    with browser(shared, "admin") as admin, browser(shared, "other") as other:
+        for http, method, path, body in (
+            (mine, "POST", "/v1/completions", {**asked, "model": text}),
+            (mine, "POST", "/v1/completions", {**asked, "model": MODEL, "user": text, "prompt": text}),
+            (mine, "POST", "/v1/fine_tuning/jobs", {**job, "model": text}),
+            (mine, "POST", "/v1/fine_tuning/jobs", {**job, "training_file": text}),
+            (mine, "POST", "/v1/fine_tuning/jobs", {**job, "metadata": {text: text}, "seed": -1}),
+            (mine, "POST", "/v1/uploads", {**upload, "filename": text}),
+            (mine, "POST", "/v1/uploads", {**upload, "mime_type": text}),
+            (admin, "PUT", "/api/limits", {"model": text, "requests_per_minute": 10**9}),
+            (admin, "PUT", "/api/limits", {"user_id": text, "requests_per_minute": 10**9}),
+            (admin, "PUT", "/api/limits", {"key_id": text, "requests_per_minute": 10**9}),
+            (admin, "POST", "/api/users", {"email": f"{text}@example.org"}),
+            (other, "POST", "/api/keys", {"name": text}),
+            (other, "PATCH", "/api/account", {"name": text}),
+            (other, "POST", "/api/conversations", {"title": text}),
+            (other, "POST", "/api/session", {"email": text, "password": text}),
+            (other, "POST", "/api/welcome", {"token": text, "password": text}),
+        ):
+            content = json.dumps(body).encode()
+            answer = http.request(method, path, content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code < 500, (path, body, answer.text)
+        quoted = quote(text, errors="surrogatepass")
+        for http, path in (
+            (mine, f"/v1/models/{quoted}"),
+            (mine, f"/v1/files?purpose={quoted}"),
+            (mine, f"/v1/files?after={quoted}"),
+            (mine, f"/v1/fine_tuning/jobs?after={quoted}"),
+            (mine, f"/v1/fine_tuning/jobs?metadata[{quoted}]={quoted}"),
+            (admin, f"/v1/organization/usage/completions?start_time=1&models={quoted}"),
+            (admin, f"/v1/organization/usage/completions?start_time=1&user_ids={quoted}"),
+            (admin, f"/v1/organization/usage/completions?start_time=1&api_key_ids={quoted}"),
+            (admin, f"/v1/organization/usage/completions?start_time=1&page={quoted}"),
+            (admin, f"/api/users/{quoted}"),
+            (admin, f"/api/users/{quoted}/keys"),
+            (other, f"/api/conversations/{quoted}"),
+            (other, f"/api/oidc/callback?state={quoted}&code={quoted}"),
+        ):
+            answer = http.get(path)
+            assert answer.status_code < 500, (path, answer.text)
+        assert admin.delete(f"/api/users/{quoted}").status_code in (400, 404)
+    for job_ in mine.get("/v1/fine_tuning/jobs").json()["data"]:
+        mine.post(f"/v1/fine_tuning/jobs/{job_['id']}/cancel")
 
 
 def fields(file_id: str) -> dict[str, tuple[str, str, dict[str, Any]]]:

@@ -34,7 +34,8 @@ def clean_suffix(text: str) -> str:
 
 def is_result_name(name: str) -> bool:
     """Whether it looks like the name of a result. Nothing is looked up."""
-    return name.startswith(PREFIX) and len(name) <= LONGEST_NAME
+    # PostgreSQL fails on some texts instead of finding nothing.
+    return name.startswith(PREFIX) and len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def split_checkpoint(name: str) -> tuple[str, int | None]:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from chatwright.errors import ChatwrightError, StorageError, StoreError, StoreUnavailableError
+from chatwright.errors import ChatwrightError, InvalidRequestError, StorageError, StoreError, StoreUnavailableError
 from chatwright.store.url import shown
 
 # PostgreSQL's codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -23,7 +23,8 @@ PG_WRONG_PASSWORD = ("28P01", "28000")
 
 @contextmanager
 def explained(url: URL) -> Iterator[None]:
-    """Raise what a driver raises as StorageError (full, read-only), StoreUnavailableError (busy, gone) or StoreError (damaged).
+    """Raise what a driver raises as StorageError (full, read-only), StoreUnavailableError (busy, gone), StoreError (damaged) or
+    InvalidRequestError (a text that PostgreSQL does not take).
 
     IntegrityError passes: whoever breaks a rule of a table knows which one.
     """
@@ -91,6 +92,8 @@ def _postgres(error: DBAPIError, cause: BaseException | None, url: URL) -> Chatw
         )
     # A connection that was refused brings no code, only what the server wrote.
     written = str(cause) if state is None else ""
+    if "cannot contain NUL" in written:  # found by the driver, in whatever a request had
+        return InvalidRequestError("A text has a NUL character: no name or id has one.", code="invalid_value")
     if state == PG_NO_DATABASE or ('database "' in written and "does not exist" in written):
         return StoreUnavailableError(
             "The database {path} does not exist: create it with PostgreSQL's createdb.", path=shown(url)

@@ -13,7 +13,7 @@ from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.store import clock
 from chatwright.store.actor import Actor, Role
 from chatwright.store.database import one_at_a_time
-from chatwright.store.ids import new_id
+from chatwright.store.ids import is_id, new_id
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import ApiKey, Limit, User
 
@@ -119,7 +119,11 @@ async def _check_subject(session: AsyncSession, actor: Actor, subject: Subject) 
     if subject.model is not None:
         if not 0 < len(subject.model) <= LONGEST_MODEL_NAME:
             raise InvalidRequestError("A model's name is not so long.", param="model", code="invalid_value")
+        if not subject.model.isprintable():  # of no model; and PostgreSQL fails on some texts
+            raise NotFoundError("There is nothing of that id.")
         return
+    if not is_id(subject.key_id or subject.user_id or ""):
+        raise NotFoundError("There is nothing of that id.")
     key = await session.get(ApiKey, subject.key_id) if subject.key_id is not None else None
     user_id = key.user_id if key is not None else subject.user_id
     user = await session.get(User, user_id) if user_id is not None else None
