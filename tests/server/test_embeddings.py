@@ -122,6 +122,25 @@ def test_dimensions_keep_the_beginning(served: RunningServer) -> None:
     assert "384" in assert_error(response, 400, "invalid_value", "dimensions")
 
 
+@pytest.mark.parametrize("name", ["minilm", MODEL])
+def test_more_dimensions_than_there_are_cost_nothing(
+    served: RunningServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [model] = [model for model in served.app.state.server.models if model.name == name]
+    width, embedded, asked = len(embed(served, "x", model=name).data[0].embedding), model.engine.embed, []
+
+    async def counted(ids: Any) -> Any:
+        asked.append(ids)
+        return await embedded(ids)
+
+    monkeypatch.setattr(model.engine, "embed", counted)
+    response = served.post("/v1/embeddings", {"model": name, "input": "x", "dimensions": width + 1})
+    assert str(width) in assert_error(response, 400, "invalid_value", "dimensions")
+    assert asked == []
+    assert len(embed(served, "x", model=name, dimensions=width).data[0].embedding) == width
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     "name",
     ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002", "text-similarity-davinci-001"],

@@ -25,8 +25,18 @@ class EmbeddingModel(TextModel):
         languages: tuple[str, ...] = (),
         created: int = 0,
         fingerprint: str = "",
+        vector_width: int = 0,
     ) -> None:
-        super().__init__(name, engine, tokenizer, None, languages=languages, created=created, fingerprint=fingerprint)
+        super().__init__(
+            name,
+            engine,
+            tokenizer,
+            None,
+            languages=languages,
+            created=created,
+            fingerprint=fingerprint,
+            vector_width=vector_width,
+        )
 
     def _as_encoded(self, ids: Sequence[int]) -> list[int]:
         assert isinstance(self.tokenizer, EncoderTokenizer)

@@ -69,6 +69,7 @@ class OpenedModel:
                 languages=self.info.languages,
                 created=self.created,
                 fingerprint=self.fingerprint,
+                vector_width=self.info.config.d_model,
             )
         return TextModel(
             self.name,
@@ -80,6 +81,7 @@ class OpenedModel:
             created=self.created,
             fingerprint=self.fingerprint,
             adapter=self.name if self.adapter is not None else None,
+            vector_width=self.info.config.d_model,
         )
 
 

@@ -160,7 +160,7 @@ class TextModel:
     adapter: the name of the engine's adapter that answers, or None for the model as it is.
     fim: the control tokens of fill-in-the-middle, for a model that was trained with them. writes_text: whether it does more than
     embed or label. embeds: whether its vectors are of any use. labels: those that it gives texts. takes_instructions: whether a
-    plain prompt is what a user says, and not a text to be continued.
+    plain prompt is what a user says, and not a text to be continued. vector_width: how many numbers its vectors have.
     """
 
     writes_text = True
@@ -180,6 +180,7 @@ class TextModel:
         fingerprint: str = "",
         fim: FimTokens | None = None,
         adapter: str | None = None,
+        vector_width: int = 0,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -190,6 +191,7 @@ class TextModel:
         self.fingerprint = fingerprint
         self.fim = fim
         self.adapter = adapter
+        self.vector_width = vector_width
         self._tool_format: ToolFormat | None = None
         self._end_ids = tokenizer.eos_ids | (fim.all if fim else frozenset())
 

@@ -110,20 +110,19 @@ async def embed(body: EmbeddingBody, model_name: str | None, request: Request, s
             param="input",
             code="invalid_value",
         )
-    work = model.embed(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
-    embedded = await computed(request, work, state.cut_off)
-    width = len(embedded.vectors[0])
-    if body.dimensions is not None and body.dimensions > width:
+    if body.dimensions is not None and model.embeds and body.dimensions > model.vector_width:
         raise InvalidRequestError(
             "The vectors of {name} have {width} dimensions; dimensions can be 1 to that.",
             name=model.name,
-            width=width,
+            width=model.vector_width,
             param="dimensions",
             code="invalid_value",
         )
+    work = model.embed(inputs, max_tokens=MAX_TOKENS, admitted=reading(bill_of(request), model))
+    embedded = await computed(request, work, state.cut_off)
     # Off the event loop: two thousand vectors are megabytes of digits.
     text = await asyncio.to_thread(
-        _written, embedded, model_name or model.name, body.dimensions or width, body.encoding_format == "base64"
+        _written, embedded, model_name or model.name, body.dimensions or model.vector_width, body.encoding_format == "base64"
     )
     return Response(text, media_type="application/json")
 
