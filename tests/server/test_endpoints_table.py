@@ -54,7 +54,7 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 # Paths with the fields of others, that are told there.
 OTHER_NAMES = re.compile(
-    r"POST /v1/(engines|openai/deployments)/|GET /v1/(organization/(costs|usage/embeddings)|fine-tunes/{}/events)$"
+    r"POST /v1/(engines|openai/deployments)/|GET /v1/(organization/(costs|usage/(embeddings|moderations))|fine-tunes/{}/events)$"
 )
 FORMS = ("POST /v1/files", "POST /v1/uploads/{}/parts")  # in test_files.py
 # Of no kind that any field has, and beyond every number's range.

@@ -92,6 +92,7 @@ ROUTES = {
     ("delete", "/api/limits/{limit_id}"),
     ("get", "/v1/organization/usage/completions"),
     ("get", "/v1/organization/usage/embeddings"),
+    ("get", "/v1/organization/usage/moderations"),
     ("get", "/v1/organization/costs"),
     ("get", "/v1/chat/completions"),
     ("get", "/v1/chat/completions/{completion_id}"),

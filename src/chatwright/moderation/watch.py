@@ -21,12 +21,18 @@ Look = Literal["send", "hold", "end"]
 
 class TextWatch:
     """Of one text. Each piece is judged with all of its sentence so far and with the sentence before, so that it makes no
-    difference where pieces are cut."""
+    difference where pieces are cut; nor where the text goes on from one that is there (`before`), which may end in a sentence that
+    only becomes harmful."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, before: str = "") -> None:
         self._classifier = classifier
         self._before: list[str] = []
-        self._open = ""
+        *closed, (self._open, is_closed) = _sentences(before[-2 * MAX_OPEN :])
+        if is_closed:
+            closed.append((self._open, True))
+            self._open = ""
+        for sentence, _ in closed:
+            self._before = words_of(sentence)[-MAX_WORDS:] or self._before
         self._n_held = 0
 
     def look(self, piece: str, *, is_last: bool = False) -> Look:

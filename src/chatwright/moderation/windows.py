@@ -11,6 +11,9 @@ from chatwright.moderation.words import words_of
 MAX_WORDS = 60
 # A sentence has an end, or no end yet.
 SENTENCE = re.compile(r"[^.!?。！？；;\n]*(?:[.!?。！？；;\n]+|$)")
+# What never ends is read in parts, lest one step take seconds. They overlap by more than a window, and lose the words that were cut.
+LONGEST_PART = 8000
+OVERLAP = 1000
 
 
 def windows(text: str) -> Iterator[list[str]]:
@@ -18,14 +21,27 @@ def windows(text: str) -> Iterator[list[str]]:
     before: list[str] = []
     is_empty = True
     for match in SENTENCE.finditer(text):
-        for words in _cut(words_of(match[0])):
-            is_empty = False
-            yield words
-            if before and len(before) + len(words) <= MAX_WORDS:
-                yield before + words
-            before = words
+        for part in _parts(match[0]):
+            for words in _cut(part):
+                is_empty = False
+                yield words
+                if before and len(before) + len(words) <= MAX_WORDS:
+                    yield before + words
+                before = words
     if is_empty:
         yield []
+
+
+def _parts(sentence: str) -> Iterator[list[str]]:
+    """The words of a sentence, those of a very long one in several parts."""
+    start = 0
+    while True:
+        words = words_of(sentence[start : start + LONGEST_PART])
+        is_last = start + LONGEST_PART >= len(sentence)
+        yield words[start > 0 : None if is_last else -1]
+        if is_last:
+            return
+        start += LONGEST_PART - OVERLAP
 
 
 def _cut(words: list[str]) -> Iterator[list[str]]:

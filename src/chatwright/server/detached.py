@@ -47,9 +47,13 @@ LAST_TRIES_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 SHUT_DOWN = Failure.of(
     OverloadedError("The server was shut down while it wrote this answer. What there was of it is kept."), "interrupted"
 )
+FILTERED = Failure.of(
+    InvalidRequestError("Moderation ended this answer: what would have come next was classified as harmful."),
+    "content_filter",
+)
 UNAVAILABLE = (StoreError, StoreUnavailableError, StorageError)
 
-EndReason = Literal["stop", "length", "cancelled", "interrupted", "error"]
+EndReason = Literal["stop", "length", "cancelled", "interrupted", "error", "content_filter"]
 
 
 @dataclass(frozen=True)
@@ -352,6 +356,8 @@ class DetachedAnswers:
         except Exception as error:  # noqa: BLE001  an edge: nobody awaits this task
             log_crash("an answer failed", error)
             failure = _failure(EngineError("The server failed while it wrote this answer. Its log says where."))
+        if reason == "content_filter":  # no error before this point: whatever was computed is paid for, shown or not
+            reason, failure = "error", FILTERED
         if reason == "interrupted" and failure is None:
             failure = generations.INTERRUPTED
         return Ended(writing.text, reason, failure, writing.n_prompt, writing.n_tokens)
@@ -366,11 +372,6 @@ class DetachedAnswers:
                     writing.add(storable(event.text))
                 elif isinstance(event, TextFinish):
                     end = wire_reason(event)
-        if end == "content_filter":
-            raise InvalidRequestError(
-                "Moderation ended this answer: what would have come next was classified as harmful.",
-                code="content_filter",
-            )
         return end
 
     async def _last_word(self, writing: Writing, ended: Ended) -> Finished | Failed:

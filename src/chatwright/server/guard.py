@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from chatwright.engine.text import Watch
-from chatwright.errors import Detail, InvalidRequestError
+from chatwright.errors import Detail, InvalidRequestError, OverloadedError
 from chatwright.moderation.classifier import Classifier, Verdict, shipped
 from chatwright.moderation.watch import TextWatch
+
+# A request's texts are judged for so long at a stretch; then it is the next one's turn. It is Python: in several threads at once it
+# would only keep the event loop waiting.
+TURN_S = 0.02
+MOST_WAITING = 64
 
 
 class Moderator:
@@ -19,6 +25,8 @@ class Moderator:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._turn = asyncio.Semaphore(1)  # first come, first served: long texts and short ones take turns
+        self._n_waiting = 0
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -26,8 +34,34 @@ class Moderator:
         return shipped() if self._folder is None else Classifier.load(self._folder)
 
     async def judge(self, texts: Sequence[str]) -> list[Verdict]:
-        """Of each text, off the event loop. Raises InvalidModelError."""
-        return await asyncio.to_thread(lambda: [self.classifier.judge(text) for text in texts])
+        """Of each text, off the event loop, beside others. Cancelling it ends the work. Raises InvalidModelError, OverloadedError."""
+        if self._n_waiting >= MOST_WAITING:
+            raise OverloadedError("Too many texts are being moderated. Try again in a moment.")
+        self._n_waiting += 1
+        try:
+            verdicts: list[Verdict] = []
+            work = self._judged(texts, verdicts)
+            is_over = False
+            while not is_over:
+                async with self._turn:
+                    is_over = await asyncio.to_thread(_go_on, work)
+            return verdicts
+        finally:
+            self._n_waiting -= 1
+
+    def _judged(self, texts: Sequence[str], verdicts: list[Verdict]) -> Iterator[None]:
+        """Puts their verdicts into the list, in small steps."""
+        for text in texts:
+            verdicts.append((yield from self.classifier.judging(text)))
+
+
+def _go_on(work: Iterator[None]) -> bool:
+    """Work for one turn. Whether it is over."""
+    end = time.monotonic() + TURN_S
+    while time.monotonic() < end:
+        if next(work, work) is work:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -47,9 +81,9 @@ class Guard:
                 code="content_policy_violation",
             )
 
-    def watch(self) -> TextWatch:
-        """For one answer."""
-        return TextWatch(self.moderator.classifier)
+    def watch(self, before: str = "") -> TextWatch:
+        """For one answer. `before`: the text that it continues, if it does."""
+        return TextWatch(self.moderator.classifier, before)
 
 
 def _listed(categories: Sequence[str]) -> Detail:
@@ -64,3 +98,8 @@ def _listed(categories: Sequence[str]) -> Detail:
 def watch_of(guard: Guard | None) -> Callable[[], Watch] | None:
     """For a `TextRequest`."""
     return None if guard is None else guard.watch
+
+
+def watch_of(guard: Guard | None, before: str = "") -> Callable[[], Watch] | None:
+    """For a `TextRequest`. `before`: the text that the answer continues, if it does."""
+    return None if guard is None else lambda: guard.watch(before)

@@ -97,9 +97,9 @@ async def generate(
     said = await _history(body, actor, conversation_id, accounts)
     model = await state.model_for_answer(body.model, actor)
     try:
-        if state.guard is not None:
-            await state.guard.check([turn["content"] for turn in said if turn["role"] != "system"], param="content")
         text_request = await _request(body, actor, said, model, state.guard)
+        if state.guard is not None:  # of what fits into the context only: a long history would take it many seconds
+            await state.guard.check([turn["content"] for turn in said if turn["role"] != "system"], param="content")
     except InvalidRequestError as error:
         error.param = "content" if error.param == "messages" else error.param
         raise

@@ -94,7 +94,8 @@ class _Answer:
 
 
 class _Job:
-    """The prompts of one request, tokenised and checked."""
+    """The prompts of one request, tokenised and checked. `continued`: of each the text that its answers go on from; "" where they
+    answer it."""
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class _Job:
         model: TextModel,
         prompts: list[list[int]],
         texts: list[str],
+        continued: list[str],
         cut_off: asyncio.Event,
         bill: Bill,
         guard: Guard | None,
@@ -130,9 +132,9 @@ class _Job:
                 n=self.best_of,
                 prompt_logprobs=body.logprobs if body.echo else None,
                 owner=owner_of(body),
-                watch=watch_of(guard),
+                watch=watch_of(guard, before),
             )
-            for prompt in prompts
+            for prompt, before in zip(prompts, continued, strict=True)
         ]
         for prompt in prompts:
             model.check_length(len(prompt), max_tokens, param="prompt")
@@ -175,7 +177,8 @@ class _Job:
             else:
                 ids.append(await model.encode(prompt))
         texts = [p if isinstance(p, str) else model.tokenizer.decode(p) for p in prompts]
-        return cls(body, name, model, ids, texts, cut_off, bill, guard)
+        continued = ["" if as_chat and isinstance(p, str) else text for p, text in zip(prompts, texts, strict=True)]
+        return cls(body, name, model, ids, texts, continued, cut_off, bill, guard)
 
     async def run(self) -> Completion:
         """The whole answer at once."""

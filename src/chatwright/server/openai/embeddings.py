@@ -122,7 +122,11 @@ async def embed(body: EmbeddingBody, model_name: str | None, request: Request, s
     embedded = await computed(request, work, state.cut_off)
     # Off the event loop: two thousand vectors are megabytes of digits.
     text = await asyncio.to_thread(
-        _written, embedded, model_name or model.name, body.dimensions or model.vector_width, body.encoding_format == "base64"
+        _written,
+        embedded,
+        model_name or model.name,
+        body.dimensions or model.vector_width,
+        body.encoding_format == "base64",
     )
     return Response(text, media_type="application/json")
 

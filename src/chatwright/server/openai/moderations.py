@@ -14,8 +14,10 @@ from chatwright.errors import InvalidRequestError, ModelNotFoundError
 from chatwright.moderation.categories import CATEGORIES
 from chatwright.moderation.classifier import Verdict
 from chatwright.server.json_body import JsonRoute
+from chatwright.server.metering import bill_of
 from chatwright.server.openai.generation import computed
 from chatwright.server.state import State
+from chatwright.store.usage.admission import Wanted
 
 LATEST = "omni-moderation-latest"
 MODELS = (
@@ -88,7 +90,7 @@ class ModerationBody(BaseModel):
 
 @router.post("/moderations", response_model=None, responses=ANSWERS)
 async def create_moderation(body: ModerationBody, request: Request, state: State) -> Response:
-    """Classify texts. Nobody is charged for it, as at OpenAI."""
+    """Classify texts. It costs no tokens, as at OpenAI; it is a request like others to those whose requests are limited."""
     state.check_open()
     name = body.model or LATEST
     if name not in MODELS:
@@ -106,7 +108,12 @@ async def create_moderation(body: ModerationBody, request: Request, state: State
             param="input",
             code="string_above_max_length",
         )
-    verdicts = await computed(request, state.moderator.judge(texts), state.cut_off)
+
+    async def judged() -> list[Verdict]:
+        async with bill_of(request).charge(LATEST, Wanted(0), "moderations"):
+            return await state.moderator.judge(texts)
+
+    verdicts = await computed(request, judged(), state.cut_off)
     answer = ModerationCreateResponse(
         id=f"modr-{uuid.uuid4().hex}", model=name, results=[_result(verdict) for verdict in verdicts]
     )

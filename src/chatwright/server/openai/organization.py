@@ -17,6 +17,7 @@ from openai.types.admin.organization.usage_completions_response import (
     DataResultOrganizationCostsResultAmount,
     DataResultOrganizationUsageCompletionsResult,
     DataResultOrganizationUsageEmbeddingsResult,
+    DataResultOrganizationUsageModerationsResult,
     UsageCompletionsResponse,
 )
 from pydantic import BaseModel
@@ -193,6 +194,21 @@ async def usage_of_embeddings(asked: Asked, actor: Reader, database: NeedDatabas
         )
 
     return await _usage(asked, actor, database, "embeddings", result)
+
+
+@router.get("/organization/usage/moderations", response_model=None, responses=ANSWERS)
+async def usage_of_moderations(asked: Asked, actor: Reader, database: NeedDatabase) -> Response:
+    """Requests of moderations. They have no tokens."""
+
+    def result(used: Used) -> Any:
+        return DataResultOrganizationUsageModerationsResult(
+            object="organization.usage.moderations.result",
+            num_model_requests=used.requests,
+            input_tokens=used.input_tokens,
+            **_names(used),
+        )
+
+    return await _usage(asked, actor, database, "moderations", result)
 
 
 @router.get("/organization/costs", response_model=None, responses=ANSWERS)

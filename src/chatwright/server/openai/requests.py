@@ -315,8 +315,15 @@ def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def said_by_others(messages: Sequence[Message]) -> list[str]:
-    """The texts of a conversation but for the instructions: those forbid, and so name, what moderation looks for."""
-    return [message.text for message in messages if message.role not in ("system", "developer")]
+    """The texts of a conversation, and what functions were called with, but for the instructions: those forbid, and so name, what
+    moderation looks for."""
+    texts = []
+    for message in messages:
+        if message.role not in ("system", "developer"):
+            texts.append(message.text)
+            texts += [call.function.arguments for call in message.tool_calls or ()]
+            texts += [message.function_call.arguments] if message.function_call is not None else []
+    return texts
 
 
 def _object_in(text: str) -> Any:

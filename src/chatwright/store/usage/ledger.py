@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -107,8 +107,7 @@ async def settle_dead(session: AsyncSession, is_dead: Callable[[str, int], bool]
     sums: dict[_Key, _Sums] = defaultdict(_Sums)
     taken = await _take(session, dead)
     for row in (rows[row_id] for row_id in taken):
-        kind: Kind = "embeddings" if row.kind == "embeddings" else "completions"
-        key = _Key(minute_of(row.started_at), Payer(row.user_id, row.key_id), row.model, kind)
+        key = _Key(minute_of(row.started_at), Payer(row.user_id, row.key_id), row.model, cast("Kind", row.kind))
         sums[key].add(1, Tokens(row.input_tokens, row.cached_tokens, row.output_tokens), Tokens())
     await _add(session, sums)
     return len(taken)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from chatwright.store.actor import Actor, Via
 
-Kind = Literal["completions", "embeddings"]
+Kind = Literal["completions", "embeddings", "moderations"]
 
 
 @dataclass(frozen=True)
