@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from openai.types.evals import (
 from openai.types.evals.runs import OutputItemListResponse, OutputItemRetrieveResponse
 
 from chatwright.engine.protocol import BACKGROUND
+from chatwright.server.evals import criteria, items
 from chatwright.server.permission import route_policies
 from chatwright.store.accounts import users
 from chatwright.store.accounts.service import Accounts
@@ -283,7 +286,7 @@ def test_a_file_gives_the_items(client: openai.OpenAI) -> None:
     assert done.to_dict()["data_source"] == {"type": "jsonl", "source": source}
 
 
-def test_kept_completions_are_graded_and_asked_again(client: openai.OpenAI) -> None:
+def test_kept_completions_are_graded_and_asked_again(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     for completion in client.chat.completions.list():
         client.chat.completions.delete(completion.id)
     said = []
@@ -324,6 +327,13 @@ def test_kept_completions_are_graded_and_asked_again(client: openai.OpenAI) -> N
     for wrong in ({"metadata": {"topic": "birds"}}, {"created_after": 2**40}, {"model": "other"}):
         with pytest.raises(openai.BadRequestError, match="no items"):
             begin(client, made.id, {"type": "completions", "source": {**kept_source, **wrong}})
+    monkeypatch.setattr(items, "MOST_ITEMS", 1)
+    with pytest.raises(openai.BadRequestError, match="set a limit"):
+        begin(client, made.id, {"type": "completions", "source": kept_source})
+    done = until_over(
+        client, made.id, begin(client, made.id, {"type": "completions", "source": {**kept_source, "limit": 1}}).id
+    )
+    assert done.result_counts.total == 1
 
 
 def test_what_a_run_uses_is_its_owners_usage(client: openai.OpenAI, server: RunningServer) -> None:
@@ -470,6 +480,18 @@ BAD_RUNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
         None,
     ),
     "a wrong temperature": (asking(sampling_params={"temperature": 9}), 400, "invalid_value"),
+    "a parameter of chat that runs do not have": (asking(sampling_params={"max_tokens": 5}), 400, "unsupported_parameter"),
+    "reasoning": (asking(sampling_params={"reasoning_effort": "high"}), 400, "unsupported_parameter"),
+    "a form in chat's words": (
+        asking("responses", sampling_params={"response_format": {"type": "json_object"}}),
+        400,
+        "unsupported_parameter",
+    ),
+    "a form in the words of responses": (
+        asking(sampling_params={"text": {"format": {"type": "json_object"}}}),
+        400,
+        "unsupported_parameter",
+    ),
     "an unknown tool": (asking(sampling_params={"tools": [{"type": "web_search"}]}), 400, None),
     "no rows": ({"type": "jsonl", "source": {"type": "file_content", "content": []}}, 400, "invalid_value"),
     "a row that is none": (
@@ -676,6 +698,50 @@ def test_a_run_takes_its_share_and_no_more(crawling: tuple[RunningServer, People
     assert 1 <= most <= 2
     assert len(set(owners)) == 2, "each run takes its turn"
     assert all(owner.startswith(BACKGROUND) for owner in owners)
+
+
+def test_who_has_many_runs_leaves_room_for_those_of_others(crawling: tuple[RunningServer, People]) -> None:
+    server, people = crawling
+    other = openai.OpenAI(base_url=f"{server.url}/v1", api_key=people.keys["full key of other"], max_retries=0)
+    with as_user(server, people) as client, other:
+        made, theirs = make(client), make(other)
+        runs = [begin(client, made.id, many()) for _ in range(6)]
+
+        def at_work() -> list[str]:
+            return [run.id for run in client.evals.runs.list(made.id, status="in_progress")]
+
+        wait_until(lambda: len(at_work()) == 4)
+        run = begin(other, theirs.id, many(1))
+        assert until_over(other, theirs.id, run.id).status == "completed"
+        assert at_work() == [run.id for run in runs[:4]]
+        client.evals.runs.cancel(runs[0].id, eval_id=made.id)
+        wait_until(lambda: at_work() == [run.id for run in runs[1:5]])
+        client.evals.delete(made.id)
+        wait_until(lambda: server.load() == (0, 0))
+
+
+def test_texts_of_all_runs_are_compared_one_after_the_other(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def watched(*_: Any) -> float:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+        return 1.0
+
+    monkeypatch.setattr(criteria, "similarity", watched)
+    made = make(client, near("rouge_l"))
+    source = {"type": "jsonl", "source": rows(*({**ONE, "answered": str(number)} for number in range(30)))}
+    runs = [begin(client, made.id, source) for _ in range(3)]
+    for run in runs:
+        assert until_over(client, made.id, run.id).result_counts.passed == 30
+    assert most == 1
 
 
 def test_a_run_goes_on_where_the_last_server_stopped(start: StartServer, tmp_path: Path) -> None:

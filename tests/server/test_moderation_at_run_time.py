@@ -4,6 +4,7 @@ what it costs whom; and the moderator's own work, which takes turns."""
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from chatwright.server import guard
 from chatwright.server.guard import Moderator
 from chatwright.store.database import Database
 from tests.server.conftest import StartServer
-from tests.server.harness import MODEL, RunningServer, assert_error, events_of
+from tests.server.harness import MODEL, RunningServer, assert_error, events_of, wait_until
 from tests.server.people import ADMIN_TOKEN, People, bearer, browser, settle
 from tests.server.talks import ask, begin, follow_to_end, look
 from tests.server.test_usage import Server
@@ -107,7 +108,7 @@ def test_a_text_that_becomes_harmful_only_with_its_prompt_is_ended(guarded: Serv
 
 @pytest.mark.parametrize("kind", ["tool_calls", "function_call", "input"])
 def test_what_was_called_with_harmful_words_is_refused(guarded: Server, kind: str) -> None:
-    called = {"name": "look", "arguments": '{"for": "%s"}' % FORBIDDEN}
+    called = {"name": "look", "arguments": json.dumps({"for": FORBIDDEN})}
     asked: dict[str, Any] = {"role": "user", "content": "Look."}
     with guarded.program() as http:
         if kind == "tool_calls":
@@ -129,6 +130,28 @@ def test_what_was_called_with_harmful_words_is_refused(guarded: Server, kind: st
         else:
             answer = http.post("/v1/chat/completions", json={"model": MODEL, "messages": messages, "max_tokens": 4})
     assert_error(answer, 400, "content_policy_violation", "input" if kind == "input" else "messages")
+
+
+@pytest.mark.parametrize("kind", ["completions", "responses"])
+def test_a_run_of_an_eval_says_why_an_answer_ended(
+    guarded: Server, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "TextWatch", EndsAtOnce)
+    check = {"type": "string_check", "operation": "eq", "input": "{{sample.finish_reason}}", "reference": "content_filter"}
+    source = {
+        "type": kind,
+        "model": MODEL,
+        "source": {"type": "file_content", "content": [{"item": {"say": "Hello"}}, {"item": {"say": FORBIDDEN}}]},
+        "input_messages": {"type": "template", "template": [{"role": "user", "content": "{{item.say}}"}]},
+    }
+    with guarded.client() as client:
+        config: Any = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
+        made = client.evals.create(data_source_config=config, testing_criteria=[check])  # type: ignore[list-item]
+        run = client.evals.runs.create(made.id, data_source=source)  # type: ignore[arg-type]
+        wait_until(lambda: client.evals.runs.retrieve(run.id, eval_id=made.id).status == "completed")
+        ended, refused = client.evals.runs.output_items.list(run.id, eval_id=made.id)
+    assert (ended.status, ended.sample.finish_reason) == ("pass", "content_filter")
+    assert (refused.status, refused.sample.error.code) == ("error", "content_policy_violation")
 
 
 def test_moderations_are_requests_to_those_whose_requests_are_limited(guarded: Server) -> None:

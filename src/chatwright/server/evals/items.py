@@ -45,7 +45,10 @@ class Collected:
         number = len(self.items) + 1
         if number > MOST_ITEMS:
             raise InvalidRequestError(
-                "A run has {n} items at most.", n=MOST_ITEMS, param="data_source", code="invalid_item"
+                "A run has {n} items at most: choose some, or set a limit.",
+                n=MOST_ITEMS,
+                param="data_source",
+                code="invalid_item",
             )
         if self._schema is not None:
             _check(self._schema, item, "item", number)
@@ -117,9 +120,10 @@ async def add_completions(
     config: Mapping[str, Any],
 ) -> None:
     """Chat completions that were kept, the oldest first: those with the metadata of both the eval and the run. What was said to
-    the model is `item.input`. Raises InvalidRequestError, ForbiddenError."""
+    the model is `item.input`. Raises InvalidRequestError, also where there are more than a run may have and no limit was set;
+    ForbiddenError."""
     metadata = {name: str(value) for name, value in (config.get("metadata") or {}).items()} | (source.metadata or {})
-    most = source.limit or MOST_ITEMS
+    most = source.limit or MOST_ITEMS + 1
     after = None
     while True:
         async with database.read() as session:

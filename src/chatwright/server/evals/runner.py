@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 ALIVE_EVERY_S = 10
 WINDOW_S = 24 * 3600
+# Runs that are worked on; the others wait. Each has some of its items in memory.
+RUNS_AT_ONCE = 16
+RUNS_OF_ONE = 4
 EXPIRED = CannotRunError("run_expired", "The run was not finished within 24 hours. What there was until then is kept.")
 SUSPENDED = CannotRunError("user_suspended", "The run was ended, as its user was suspended.")
 
@@ -36,7 +39,10 @@ class EvalRunner:
         self._database = database
         self._answering = answering
         self._wake = asyncio.Event()
+        # Comparing two long texts takes a good part of a second of Python: with one at a time the event loop waits for one thread.
+        self._grading = asyncio.Semaphore(1)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._owners: dict[str, str | None] = {}
         self._said_alive_at = 0
 
     @asynccontextmanager
@@ -73,13 +79,13 @@ class EvalRunner:
             found = {run.id: run for run in await store.open_runs(session)}
         for run_id, task in list(self._tasks.items()):
             if task.done():
-                del self._tasks[run_id]
+                del self._tasks[run_id], self._owners[run_id]
             elif run_id not in found or found[run_id].server != self.server:
                 task.cancel()  # over, gone, or taken by another server while this one was away
         for run in found.values():
             if (reason := _why_not(run)) is not None:
                 await self._give_up(run.id, reason)
-            elif run.id not in self._tasks and await self._is_ours(run):
+            elif run.id not in self._tasks and self._has_place(run) and await self._is_ours(run):
                 async with self._database.write() as session:
                     taken = await store.claim(session, run, self.server)
                 if taken:
@@ -90,9 +96,15 @@ class EvalRunner:
             self._said_alive_at = clock.now()
 
     def _begin(self, run: OpenRun) -> None:
-        work = Work(run, self._database, self._state, self._answering)
+        work = Work(run, self._database, self._state, self._answering, self._grading)
         task = self._tasks[run.id] = asyncio.create_task(work.run())
+        self._owners[run.id] = run.user_id
         task.add_done_callback(lambda _: self.wake())
+
+    def _has_place(self, run: OpenRun) -> bool:
+        """Whether it can be worked on now. Who has many runs leaves room for those of others."""
+        owners = list(self._owners.values())
+        return len(owners) < RUNS_AT_ONCE and owners.count(run.user_id) < RUNS_OF_ONE
 
     async def _is_ours(self, run: OpenRun) -> bool:
         """Whether this server shall work on it: it took it before, or who did is gone and the model is served here too."""

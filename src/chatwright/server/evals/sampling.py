@@ -21,6 +21,12 @@ from chatwright.store.evals.work import Use
 SEED = 42
 DEFAULT_MESSAGES = "item.input"
 COPIED = ("seed", "temperature", "top_p", "tools")
+TAKEN = {
+    "completions": {*COPIED, "max_completion_tokens", "response_format"},
+    "responses": {*COPIED, "max_completion_tokens", "text"},
+}
+# What a request of one's own could ask for: who sends one of these to a run shall not believe that it was heard.
+KNOWN_ELSEWHERE = {*ChatBody.model_fields, *ResponseBody.model_fields, "reasoning_effort", "verbosity"}
 NO_ERROR = {"code": "", "message": ""}
 
 
@@ -119,7 +125,18 @@ class Sampler:
         return {"model": self.model, **params, **{name: value for name, value in more.items() if value is not None}}
 
     def check(self) -> None:
-        """Raise InvalidRequestError for parameters that no route takes."""
+        """Raise InvalidRequestError for parameters that no route takes, or that a run does not hand on."""
+        for name, value in self.params.items():
+            harmless = value is None or (name == "reasoning_effort" and value == "none")
+            if name in KNOWN_ELSEWHERE - TAKEN[self.kind] and not harmless:
+                raise InvalidRequestError(
+                    "The sampling_params of a run of the type {kind} have no {name}. They can have: {names}.",
+                    kind=self.kind,
+                    name=name,
+                    names=", ".join(sorted(TAKEN[self.kind])),
+                    param="data_source",
+                    code="unsupported_parameter",
+                )
         body = self.body([{"role": "user", "content": "x"}])
         try:
             if self.kind == "completions":
@@ -240,7 +257,10 @@ def _read_response(answer: Mapping[str, Any]) -> _Read:
         elif item["type"] == "function_call":
             function = {"name": item["name"], "arguments": item["arguments"]}
             calls.append({"id": item["call_id"], "type": "function", "function": function})
-    reason = "length" if answer["status"] == "incomplete" else "tool_calls" if calls else "stop"
+    reason = "tool_calls" if calls else "stop"
+    if answer["status"] == "incomplete":
+        why = (answer.get("incomplete_details") or {}).get("reason")
+        reason = "content_filter" if why == "content_filter" else "length"
     usage = answer["usage"]
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
     return _Read("".join(texts), reason, usage["input_tokens"], cached, usage["output_tokens"], calls)

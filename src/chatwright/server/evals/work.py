@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S = 10.0
 EMBEDDINGS = "/v1/embeddings"
-READ_AT_ONCE = 64
+READ_AT_ONCE = 32
 # Items without a model are graded quickly: these are written down together.
 GRADED_AT_ONCE = 32
 
@@ -83,14 +83,17 @@ def encoder_of(models: Sequence[TextModel]) -> str | None:
 
 
 class Work:
-    """Run once; where it fails for a reason that may pass, it is begun again."""
+    """Run once; where it fails for a reason that may pass, it is begun again. `grading`: places of all runs for comparing texts."""
 
-    def __init__(self, run: OpenRun, database: Database, state: ServerState, answering: Answering) -> None:
+    def __init__(
+        self, run: OpenRun, database: Database, state: ServerState, answering: Answering, grading: asyncio.Semaphore
+    ) -> None:
         self._id = run.id
         self._actor: Actor = on_behalf_of_owner(run.user_id)
         self._database = database
         self._state = state
         self._answering = answering
+        self._grading = grading
 
     async def run(self) -> None:
         """Until the run is over."""
@@ -205,7 +208,8 @@ class Work:
         """What a criterion says. Raises ItemError, EvaluationError."""
         text, reference = criterion.texts(scope)
         if not criterion.wants_vectors:
-            return await asyncio.to_thread(criterion.grade, text, reference)
+            async with self._grading:
+                return await asyncio.to_thread(criterion.grade, text, reference)
         assert encoder is not None, "the plan was made with one"
         if text == reference or not (text and reference):  # nothing has no vector
             return criterion.verdict(float(text == reference))

@@ -165,7 +165,8 @@ async def retrieve_run(eval_id: str, run_id: str, actor: Owner, state: State, da
     """One of them, as far as it is."""
     async with database.read() as session:
         run = await runs.get_run(session, actor, eval_id, run_id)
-        return json_response(await _whole(session, run, actor, state))
+        values = await _whole(session, run, actor, state)
+    return await asyncio.to_thread(json_response, values)
 
 
 # The newest clients say /cancel, those before it did not.
@@ -177,9 +178,10 @@ async def cancel_run(
     """End one that is under way; what it found is kept."""
     async with database.write() as session:
         run = await runs.cancel_run(session, actor, eval_id, run_id)
-        values = await _whole(session, run, actor, state)
     evals.wake()
-    return json_response(values)
+    async with database.read() as session:
+        values = await _whole(session, run, actor, state)
+    return await asyncio.to_thread(json_response, values)
 
 
 @router.delete("/evals/{eval_id}/runs/{run_id}")
@@ -289,7 +291,8 @@ async def _whole(session: AsyncSession, run: EvalRun, actor: Actor, state: Serve
     """A run with the rows that came with its request."""
     its_eval = await definitions.get_eval(session, actor, run.eval_id)
     came_along = orjson.loads(run.source)["source"]["type"] == "file_content"
-    return _run_object(run, its_eval, state, await runs.given_items(session, run) if came_along else None)
+    items = await runs.given_items(session, run) if came_along else None
+    return await asyncio.to_thread(_run_object, run, its_eval, state, items)  # they may be megabytes
 
 
 def _run_object(run: EvalRun, its_eval: Eval, state: ServerState, items: list[NewItem] | None) -> dict[str, Any]:
