@@ -227,7 +227,18 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "an image": ("rerank", {"query": "x", "documents": [{"image": "y"}]}, "documents"),
     "1,001 documents": ("rerank", {"query": "x", "documents": ["x"] * 1001}, "documents"),
     "the best 0": ("rerank", {"query": "x", "documents": ["x"], "top_n": 0}, "top_n"),
-    "a document too long": ("rerank", {"query": "x", "documents": ["word " * 600]}, "input"),
+    "a document too long": ("rerank", {"query": "x", "documents": ["y", "word " * 600]}, "documents"),
+    "a document too long for vectors": (
+        "rerank",
+        {"model": "minilm", "query": "x", "documents": ["y", "word " * 600]},
+        "documents",
+    ),
+    "a query too long": ("rerank", {"query": "word " * 600, "documents": ["y"]}, "query"),
+    "a query too long for vectors": (
+        "rerank",
+        {"model": "minilm", "query": "word " * 600, "documents": ["y"]},
+        "query",
+    ),
 }
 
 

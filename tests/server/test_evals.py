@@ -480,7 +480,11 @@ BAD_RUNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
         None,
     ),
     "a wrong temperature": (asking(sampling_params={"temperature": 9}), 400, "invalid_value"),
-    "a parameter of chat that runs do not have": (asking(sampling_params={"max_tokens": 5}), 400, "unsupported_parameter"),
+    "a parameter of chat that runs do not have": (
+        asking(sampling_params={"max_tokens": 5}),
+        400,
+        "unsupported_parameter",
+    ),
     "reasoning": (asking(sampling_params={"reasoning_effort": "high"}), 400, "unsupported_parameter"),
     "a form in chat's words": (
         asking("responses", sampling_params={"response_format": {"type": "json_object"}}),

@@ -133,11 +133,14 @@ def test_what_was_called_with_harmful_words_is_refused(guarded: Server, kind: st
 
 
 @pytest.mark.parametrize("kind", ["completions", "responses"])
-def test_a_run_of_an_eval_says_why_an_answer_ended(
-    guarded: Server, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_an_eval_says_why_an_answer_ended(guarded: Server, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "TextWatch", EndsAtOnce)
-    check = {"type": "string_check", "operation": "eq", "input": "{{sample.finish_reason}}", "reference": "content_filter"}
+    check = {
+        "type": "string_check",
+        "operation": "eq",
+        "input": "{{sample.finish_reason}}",
+        "reference": "content_filter",
+    }
     source = {
         "type": kind,
         "model": MODEL,

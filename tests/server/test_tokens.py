@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -74,6 +75,28 @@ def test_a_control_token_has_an_id_to_ask_for(server: RunningServer) -> None:
     assert tokenize(server, prompt="<|im_end|>", add_special_tokens=False)["tokens"] == [special]
     assert special not in tokenize(server, prompt="<|im_end|>")["tokens"], "what completions would read is text"
     assert special not in tokenize(server, prompt="x<|im_end|>", add_special_tokens=False)["tokens"]
+
+
+def test_what_is_not_asked_for_is_not_there(server: RunningServer) -> None:
+    answer = server.post("/v1/tokenize", {"model": MODEL, "prompt": "The cat"})
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"count", "max_model_len", "tokens"}
+
+
+def test_texts_of_tokens_are_not_written_on_the_event_loop(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them would keep everybody waiting for a second."""
+    label, threads = server.model.token_label, set()
+
+    def noting(token_id: int) -> str:
+        threads.add(threading.current_thread())
+        return label(token_id)
+
+    monkeypatch.setattr(server.model, "token_label", noting)
+    assert tokenize(server, prompt="The cat", return_token_strs=True)["token_strs"]
+    assert len(threads) == 1
+    assert server.thread not in threads
 
 
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -119,7 +119,12 @@ async def rerank(body: RerankBody, request: Request, state: State) -> Reranked:
     """Order documents by how well they answer a query."""
     model = await state.model_for_answer(body.model, actor_of(request))
     work = _scores(model, body.query, body.documents, reading(bill_of(request), model))
-    scores, n_tokens = await computed(request, work, state.cut_off)
+    try:
+        scores, n_tokens = await computed(request, work, state.cut_off)
+    except InvalidRequestError as error:
+        if error.param == "input":  # as embeddings call it
+            error.param = "query" if await _is_too_long(model, body.query) else "documents"
+        raise
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
     return Reranked(
         id=f"rerank-{uuid.uuid4().hex}",
@@ -134,6 +139,10 @@ async def rerank(body: RerankBody, request: Request, state: State) -> Reranked:
             for index in order
         ],
     )
+
+
+async def _is_too_long(model: TextModel, query: str) -> bool:
+    return len(await asyncio.to_thread(model.tokenizer.encode, query)) > model.context_length
 
 
 async def _scores(
