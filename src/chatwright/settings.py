@@ -137,6 +137,8 @@ class Settings(BaseSettings):
     file_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=512 * _MIB, ge=1024)
     upload_limit: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=8192 * _MIB, ge=1024)
     file_quota: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=20_480 * _MIB, ge=0)
+    # Of what programs of one user leave on /v1: responses, conversations, stored completions, evals.
+    kept_quota: Annotated[int, BeforeValidator(_bytes_of)] = Field(default=4096 * _MIB, ge=0)
     header_timeout_s: float = Field(default=10.0, gt=0)
     read_timeout_s: float = Field(default=30.0, gt=0)
     write_timeout_s: float = Field(default=30.0, gt=0)

@@ -435,6 +435,34 @@ ROWS: dict[str, dict[str, list[dict[str, Any]]]] = {
             },
         ],
     },
+    "0011": {
+        "eval_runs": [
+            {
+                "id": "evalrun_2",
+                "eval_id": "eval_2",
+                "user_id": None,
+                "key_id": "key-1",
+                "position": 1_700_000_028_000_000_001,
+                "name": "",
+                "source": '{"type":"jsonl"}',
+                "model": None,
+                "user_metadata": None,
+                "size_bytes": 77,
+                "status": "queued",
+                "error_code": None,
+                "error_message": None,
+                "server": "e" * 64,
+                "seen_at": 1_700_000_028,
+                "n_total": 0,
+                "n_passed": 0,
+                "n_failed": 0,
+                "n_errored": 0,
+                "tallies": "{}",
+                "created_at": 1_700_000_028,
+                "finished_at": None,
+            }
+        ],
+    },
 }
 
 

@@ -45,7 +45,8 @@ def fill(revision: str) -> Any:
         rows = rows_until(revision)
         for table in tables.sorted_tables:
             if table.name in rows:
-                connection.execute(insert(table), rows[table.name])
+                for row in rows[table.name]:  # not all of them have the same columns
+                    connection.execute(insert(table), row)
 
     return work
 
@@ -95,6 +96,35 @@ async def test_an_upgrade_keeps_every_row(url: URL, revision: str) -> None:
             assert backup.execute("SELECT version_num FROM alembic_version").fetchone()[0] == revision
             assert backup.execute("SELECT count(*) FROM users").fetchone()[0] == len(rows_until(revision)["users"])
         assert done.backup.stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_was_kept_before_is_measured(url: URL) -> None:
+    await upgrade(url, to="0010")
+    await on(url, fill("0010"))
+    await upgrade(url)
+
+    def sizes(connection: Connection) -> dict[str, int]:
+        tables = ("responses", "api_conversations", "stored_completions", "evals", "eval_runs")
+        rows = [connection.execute(select(Base.metadata.tables[name])).mappings().all() for name in tables]
+        return {row["id"]: row["size_bytes"] for found in rows for row in found}
+
+    found, kept = await on(url, sizes), rows_until("0010")
+
+    def size(table: str, names: tuple[str, ...], **where: str) -> int:
+        rows = [row for row in kept[table] if where.items() <= row.items()]
+        assert rows
+        return sum(len((row[name] or "").encode()) for row in rows for name in names)
+
+    assert found["resp_1"] == size("responses", ("head", "pieces"), id="resp_1") + size(
+        "response_items", ("content",), response_id="resp_1"
+    )
+    assert found["resp_2"] == size("responses", ("head", "pieces"), id="resp_2")
+    assert found["conv_1"] == size("api_conversation_items", ("content",))
+    assert found["chatcmpl-" + "0" * 32] == size("stored_completions", ("body",)) + size("stored_messages", ("content",))
+    assert found["eval_1"] == size("evals", ("source", "criteria", "user_metadata"), id="eval_1")
+    assert found["evalrun_1"] == size("eval_runs", ("source", "user_metadata")) + size(
+        "eval_items", ("content", "given", "results", "sample")
+    )
 
 
 def upgrade_in_processes(url: URL, n: int) -> list[subprocess.Popen[str]]:

@@ -70,12 +70,13 @@ SERVER_KEY = Actor(Via.SERVER_KEY, scopes=frozenset({Scope.INFERENCE}))
 OPERATOR = Actor(Via.OPERATOR, role=Role.OWNER, scopes=EVERYTHING)
 
 
-def on_behalf_of_owner(user_id: str | None) -> Actor:
-    """Who works for whom something belongs to, when they are not there: the operator for what is nobody's.
+def on_behalf_of_owner(user_id: str | None, key_id: str | None = None) -> Actor:
+    """Who works for whom something belongs to, when they are not there: the operator for what is nobody's. `key_id`: the key by which
+    it was begun, whose limits hold for it too.
 
     Only for work that was allowed when it was started. A user's work stops with the user: whoever runs it looks whether they are
     still active.
     """
     if user_id is None:
         return OPERATOR
-    return Actor(Via.WORK, user_id, Role.MEMBER, SCOPES_OF_ROLE[Role.MEMBER])
+    return Actor(Via.WORK, user_id, Role.MEMBER, SCOPES_OF_ROLE[Role.MEMBER], key_id)

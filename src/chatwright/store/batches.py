@@ -16,6 +16,7 @@ from chatwright.store.database import one_at_a_time
 from chatwright.store.ids import is_id
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import Batch, User
+from chatwright.store.usage.payer import Payer
 
 WINDOW_S = 24 * 3600
 MOST_OPEN = 20
@@ -41,6 +42,7 @@ class OpenBatch:
     status: str
     expires_at: int
     owner_is_active: bool
+    key_id: str | None = None
 
 
 async def add_batch(session: AsyncSession, actor: Actor, batch: Batch) -> None:
@@ -55,6 +57,7 @@ async def add_batch(session: AsyncSession, actor: Actor, batch: Batch) -> None:
             param=None,
             code="too_many_batches",
         )
+    batch.key_id = Payer.of(actor).key_id or None
     session.add(batch)
     await session.flush()
 
@@ -95,12 +98,12 @@ async def cancel_batch(session: AsyncSession, actor: Actor, batch_id: str) -> Ba
 
 async def open_batches(session: AsyncSession) -> list[OpenBatch]:
     """All that are not over, the oldest first; for whoever works on them."""
-    query = select(Batch.id, Batch.user_id, Batch.status, Batch.expires_at, User.status)
+    query = select(Batch.id, Batch.user_id, Batch.status, Batch.expires_at, User.status, Batch.key_id)
     query = query.outerjoin(User, User.id == Batch.user_id).where(Batch.status.in_(OPEN))
     found = await session.execute(query.order_by(Batch.created_at, Batch.id))
     return [
-        OpenBatch(batch_id, user_id, status, expires_at, user_id is None or user_status == "active")
-        for batch_id, user_id, status, expires_at, user_status in found
+        OpenBatch(batch_id, user_id, status, expires_at, user_id is None or user_status == "active", key_id)
+        for batch_id, user_id, status, expires_at, user_status, key_id in found
     ]
 
 

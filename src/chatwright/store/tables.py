@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -218,6 +219,11 @@ class Usage(Base):
     output_tokens: Mapped[int] = mapped_column(BigInteger)
 
 
+def _size_bytes() -> Mapped[int]:
+    """How large the texts of a row are, with what belongs to it: see `kept`."""
+    return mapped_column(BigInteger, server_default=text("0"))
+
+
 def _user_id_or_operator(*, index: bool = True) -> Mapped[str | None]:
     """Whose row it is, and it goes with them; None: the operator's of this machine. `index`: where no index of the table begins
     with it."""
@@ -274,6 +280,7 @@ class UploadPart(Base):
 
 class Batch(Base):
     """Many requests in a file, answered when there is time. `errors`, `user_metadata`: JSON, never looked into by the database.
+    `key_id`: by which key it was begun, on whose account it goes; no foreign key, as in `Usage`.
 
     `input_file_id` and those of the results stay when the files are deleted: they say what there was.
     """
@@ -288,6 +295,7 @@ class Batch(Base):
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     user_id: Mapped[str | None] = _user_id_or_operator()
+    key_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     endpoint: Mapped[str] = mapped_column(String(64))
     input_file_id: Mapped[str] = mapped_column(String(ID_LENGTH))
     output_file_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
@@ -383,7 +391,7 @@ class ResponseRow(Base):
         CheckConstraint(
             "status IN ('queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled')", name="status"
         ),
-        Index(None, "user_id"),
+        Index(None, "user_id", "size_bytes"),
         Index(None, "server", "status"),
     )
 
@@ -397,6 +405,7 @@ class ResponseRow(Base):
     server: Mapped[str] = mapped_column(String(64))
     seen_at: Mapped[int] = mapped_column(BigInteger)
     cancel_asked: Mapped[bool] = mapped_column(Boolean)
+    size_bytes: Mapped[int] = _size_bytes()
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -414,14 +423,15 @@ class ResponseItemRow(Base):
 
 
 class ApiConversation(Base):
-    """A conversation of `/v1/conversations`, which programs lead. `labels`: its metadata, as JSON."""
+    """A conversation of `/v1/conversations`, which programs lead. `labels`: its metadata, as JSON; `size_bytes`: of its items."""
 
     __tablename__ = "api_conversations"
-    __table_args__ = (Index(None, "user_id"),)
+    __table_args__ = (Index(None, "user_id", "size_bytes"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     user_id: Mapped[str | None] = _user_id_or_operator(index=False)
     labels: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int] = _size_bytes()
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -444,13 +454,14 @@ class StoredCompletion(Base):
     `body`: the wire's object without metadata, as JSON."""
 
     __tablename__ = "stored_completions"
-    __table_args__ = (Index(None, "user_id", "position"),)
+    __table_args__ = (Index(None, "user_id", "position"), Index(None, "user_id", "size_bytes"))
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[str | None] = _user_id_or_operator(index=False)
     position: Mapped[int] = mapped_column(BigInteger)
     model: Mapped[str] = mapped_column(String(200))
     body: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int] = _size_bytes()
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -484,7 +495,7 @@ class Eval(Base):
     when it was made, in nanoseconds, to tell those of one second apart."""
 
     __tablename__ = "evals"
-    __table_args__ = (Index(None, "user_id", "position"),)
+    __table_args__ = (Index(None, "user_id", "position"), Index(None, "user_id", "size_bytes"))
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     user_id: Mapped[str | None] = _user_id_or_operator(index=False)
@@ -493,6 +504,7 @@ class Eval(Base):
     source: Mapped[str] = mapped_column(Text)
     criteria: Mapped[str] = mapped_column(Text)
     user_metadata: Mapped[str | None] = mapped_column(Text)
+    size_bytes: Mapped[int] = _size_bytes()
     created_at: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)
 
@@ -501,14 +513,14 @@ class EvalRun(Base):
     """One time that all items were measured. `source`: what was asked for, as JSON, without the items: those are rows.
 
     While `status` is queued or in_progress, `server` works on it and says so in `seen_at`. `tallies`: JSON, what passed by
-    criterion and what was used by model; they and the counts change in one transaction with the items that they are about.
+    criterion and what was used by model; they and the counts change in one transaction with the items that they are about. `key_id`: as in `Batch`.
     """
 
     __tablename__ = "eval_runs"
     __table_args__ = (
         CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'canceled', 'failed')", name="status"),
         Index(None, "eval_id", "position"),
-        Index(None, "user_id"),
+        Index(None, "user_id", "size_bytes"),
     )
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
@@ -519,6 +531,8 @@ class EvalRun(Base):
     source: Mapped[str] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(String(400))
     user_metadata: Mapped[str | None] = mapped_column(Text)
+    size_bytes: Mapped[int] = _size_bytes()
+    key_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     status: Mapped[str] = mapped_column(String(16), index=True)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)

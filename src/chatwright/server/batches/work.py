@@ -42,7 +42,7 @@ class Work:
 
     def __init__(self, batch: OpenBatch, folder: BatchFolder, files: Files, answering: Answering) -> None:
         self._id = batch.id
-        self._actor = on_behalf_of_owner(batch.user_id)
+        self._actor = on_behalf_of_owner(batch.user_id, batch.key_id)
         self._folder = folder
         self._files = files
         self._answering = answering

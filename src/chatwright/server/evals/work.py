@@ -89,7 +89,7 @@ class Work:
         self, run: OpenRun, database: Database, state: ServerState, answering: Answering, grading: asyncio.Semaphore
     ) -> None:
         self._id = run.id
-        self._actor: Actor = on_behalf_of_owner(run.user_id)
+        self._actor: Actor = on_behalf_of_owner(run.user_id, run.key_id)
         self._database = database
         self._state = state
         self._answering = answering

@@ -67,7 +67,7 @@ async def answer(body: ChatBody, model_name: str | None, request: Request, state
     """Answer a chat request for the model of that name (from the body, or from a legacy path)."""
     on_behalf_of(body, request)
     model = await state.model_for_answer(model_name, actor_of(request))
-    keep = keeping(body, actor_of(request), state) if body.store else None
+    keep = await keeping(body, actor_of(request), state) if body.store else None
     prompt = await ChatPrompt.of(body, model)
     job = ChatJob(body, model_name or model.name, model, prompt, state.cut_off, bill_of(request), state.guard)
     if body.stream:

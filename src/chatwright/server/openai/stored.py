@@ -20,9 +20,11 @@ from chatwright.server.openai.requests import ChatBody, Message
 from chatwright.server.permission import Permit
 from chatwright.server.state import NeedDatabase, ServerState
 from chatwright.store.actor import Actor
+from chatwright.store.kept import check_room, size_of
 from chatwright.store.policy import Action, authorize
 from chatwright.store.responses import completions as store
 from chatwright.store.responses.completions import Kept
+from chatwright.store.tables import StoredCompletion
 
 FILTER = re.compile(r"metadata\[(.+)\]", re.DOTALL)
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
@@ -70,15 +72,17 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}}
 
 
-def keeping(body: ChatBody, actor: Actor, state: ServerState) -> Keep:
-    """What keeps the answer to a request. Raises ForbiddenError, StoreUnavailableError before anything is answered."""
+async def keeping(body: ChatBody, actor: Actor, state: ServerState) -> Keep:
+    """What keeps the answer to a request. Raises ForbiddenError, StoreUnavailableError, TooLargeError before anything is answered."""
     authorize(actor, Action.USE_RESPONSES)
     database = state.required_database()
+    messages = [orjson.dumps(_kept_message(message)).decode() for message in body.messages]
+    async with database.read() as session:
+        await check_room(session, actor, StoredCompletion, size_of(*messages), state.settings.kept_quota)
 
     async def keep(completion: ChatCompletion) -> None:
         written = completion.model_dump_json(exclude_unset=True)
         kept = Kept(completion.id, written, body.metadata or {})
-        messages = [orjson.dumps(_kept_message(message)).decode() for message in body.messages]
         async with database.write() as session:
             await store.keep_completion(session, actor, kept, completion.model, completion.created, messages)
 

@@ -15,6 +15,7 @@ from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.database import one_at_a_time
 from chatwright.store.ids import is_wire_id, new_wire_id
+from chatwright.store.kept import size_of
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import Eval
 
@@ -49,6 +50,7 @@ async def add_eval(
         source=source,
         criteria=criteria,
         user_metadata=as_json(metadata),
+        size_bytes=size_of(source, criteria, as_json(metadata)),
         created_at=now,
         updated_at=now,
     )

@@ -15,8 +15,10 @@ from chatwright.store.actor import Actor
 from chatwright.store.database import one_at_a_time
 from chatwright.store.evals.definitions import as_json, get_eval
 from chatwright.store.ids import is_wire_id, new_wire_id
+from chatwright.store.kept import size_of
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import EvalItem, EvalRun
+from chatwright.store.usage.payer import Payer
 
 OPEN = ("queued", "in_progress")
 MOST_OPEN = 20
@@ -91,6 +93,8 @@ async def add_run(session: AsyncSession, actor: Actor, eval_id: str, new: NewRun
         source=new.source,
         model=new.model,
         user_metadata=as_json(new.metadata),
+        size_bytes=size_of(new.source, as_json(new.metadata)) + sum(size_of(i.content, i.given) for i in items),
+        key_id=Payer.of(actor).key_id or None,
         status="queued",
         server=new.server,
         seen_at=now,

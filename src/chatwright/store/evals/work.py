@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatwright.store import clock
 from chatwright.store.evals.runs import OPEN
+from chatwright.store.kept import size_of
 from chatwright.store.tables import Eval, EvalItem, EvalRun, User
 
 # A server says every few seconds that it is there. Who was silent for so long is gone, and another one may go on.
@@ -34,6 +35,7 @@ class OpenRun:
     seen_at: int
     created_at: int
     owner_is_active: bool
+    key_id: str | None = None
 
     def is_lost(self) -> bool:
         """Whether who worked on it is gone, as far as can be told."""
@@ -65,13 +67,20 @@ class Outcome:
 async def open_runs(session: AsyncSession) -> list[OpenRun]:
     """All that are not over, the oldest first."""
     query = select(
-        EvalRun.id, EvalRun.user_id, EvalRun.model, EvalRun.server, EvalRun.seen_at, EvalRun.created_at, User.status
+        EvalRun.id,
+        EvalRun.user_id,
+        EvalRun.model,
+        EvalRun.server,
+        EvalRun.seen_at,
+        EvalRun.created_at,
+        User.status,
+        EvalRun.key_id,
     )
     query = query.outerjoin(User, User.id == EvalRun.user_id).where(EvalRun.status.in_(OPEN))
     found = await session.execute(query.order_by(EvalRun.position, EvalRun.id))
     return [
-        OpenRun(run_id, user_id, model, server, seen_at, created_at, user_id is None or status == "active")
-        for run_id, user_id, model, server, seen_at, created_at, status in found
+        OpenRun(run_id, user_id, model, server, seen_at, created_at, user_id is None or status == "active", key_id)
+        for run_id, user_id, model, server, seen_at, created_at, status, key_id in found
     ]
 
 
@@ -120,6 +129,7 @@ async def record(session: AsyncSession, run_id: str, outcomes: Sequence[Outcome]
             continue
         item.status, item.results, item.sample = outcome.status, outcome.results, outcome.sample
         item.created_at = clock.now()
+        run.size_bytes += size_of(outcome.results, outcome.sample)
         run.n_passed += outcome.status == "pass"
         run.n_failed += outcome.status == "fail"
         run.n_errored += outcome.status == "error"

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.store.actor import Actor
+from chatwright.store.kept import size_of
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.tables import StoredCompletion, StoredLabel, StoredMessage
 
@@ -47,6 +48,7 @@ async def keep_completion(
             position=time.time_ns(),
             model=model,
             body=kept.body,
+            size_bytes=size_of(kept.body, *messages),
             created_at=created_at,
         )
     )

@@ -12,6 +12,7 @@ from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.ids import is_wire_id, new_wire_id
+from chatwright.store.kept import size_of
 from chatwright.store.policy import Action, Resource, authorize
 from chatwright.store.responses.items import KeptItem
 from chatwright.store.tables import ApiConversation, ApiConversationItem
@@ -32,7 +33,9 @@ async def add_conversation(
     session: AsyncSession, actor: Actor, labels: str, items: Sequence[KeptItem]
 ) -> ApiConversation:
     """A new one. `labels`: its metadata, as JSON."""
-    row = ApiConversation(id=new_wire_id("conv"), user_id=actor.user_id, labels=labels, created_at=clock.now())
+    row = ApiConversation(
+        id=new_wire_id("conv"), user_id=actor.user_id, labels=labels, size_bytes=0, created_at=clock.now()
+    )
     authorize(actor, Action.USE_RESPONSES, Resource(row.user_id))
     check_room(len(items))
     session.add(row)
@@ -72,8 +75,10 @@ async def add_items(session: AsyncSession, actor: Actor, conversation_id: str, i
 async def append(session: AsyncSession, conversation_id: str, items: Sequence[KeptItem]) -> None:
     """The same for what may have been deleted meanwhile, and for what was said while there was room: it is not lost where others
     have taken that in the meantime."""
-    if await session.get(ApiConversation, conversation_id, with_for_update=True) is None:
+    row = await session.get(ApiConversation, conversation_id, with_for_update=True)
+    if row is None:
         return
+    row.size_bytes += size_of(*(item.content for item in items))
     _, last = await _counted(session, conversation_id)
     for number, item in enumerate(items, start=0 if last is None else last + 1):
         session.add(
@@ -142,6 +147,7 @@ async def delete_item(session: AsyncSession, actor: Actor, conversation_id: str,
     if row is None:
         raise NotFoundError("There is nothing of that id.")
     await session.delete(row)
+    conversation.size_bytes -= size_of(row.content)
     return conversation
 
 

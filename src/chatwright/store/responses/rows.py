@@ -18,6 +18,7 @@ from chatwright.errors import InvalidRequestError, NotFoundError
 from chatwright.store import clock
 from chatwright.store.actor import Actor
 from chatwright.store.ids import is_wire_id, new_wire_id
+from chatwright.store.kept import size_of
 from chatwright.store.policy import Action, Resource, authorize, owns
 from chatwright.store.responses import conversations
 from chatwright.store.responses.items import KeptItem
@@ -51,6 +52,7 @@ def may_keep(actor: Actor) -> bool:
 async def add_response(session: AsyncSession, actor: Actor, row: ResponseRow, said: Sequence[KeptItem]) -> None:
     """A response that is about to be written, and what was said to the model."""
     authorize(actor, Action.USE_RESPONSES, Resource(row.user_id))
+    row.size_bytes = size_of(row.head, *(item.content for item in said))
     session.add(row)
     await session.flush()
     _add_items(session, row.id, said, is_output=False, after=0)
@@ -192,6 +194,7 @@ async def end(session: AsyncSession, response_id: str, ended: Ended) -> bool:
     if row is None or row.status not in RUNNING:
         return False
     row.status, row.head, row.pieces = ended.status, ended.head, ended.pieces
+    row.size_bytes += size_of(ended.pieces, *(item.content for item in ended.output))
     said = await items_of(session, row, is_output=False)
     _add_items(session, row.id, ended.output, is_output=True, after=len(said))
     if row.conversation_id is not None and ended.status != "failed":

@@ -21,5 +21,5 @@ class Payer:
     @classmethod
     def of(cls, actor: Actor) -> Payer:
         """Who asks, as who pays."""
-        key = actor.credential if actor.via is Via.KEY else None
+        key = actor.credential if actor.via in (Via.KEY, Via.WORK) else None
         return cls(actor.user_id or "", key or "")

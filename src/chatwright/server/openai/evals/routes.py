@@ -30,6 +30,7 @@ from chatwright.store.evals import definitions, runs
 from chatwright.store.evals.runs import NewItem, NewRun
 from chatwright.store.files import Files
 from chatwright.store.files.folder import explained
+from chatwright.store.kept import check_room, size_of
 from chatwright.store.policy import Action, authorize
 from chatwright.store.tables import Eval, EvalRun
 
@@ -50,15 +51,10 @@ async def create_eval(body: CreateEvalBody, actor: Owner, state: State, database
     """Say what answers shall be measured by."""
     criteria = named(body.testing_criteria)
     _check_encoder(criteria, state)
+    config, kept = body.data_source_config.model_dump_json(), orjson.dumps(criteria).decode()
     async with database.write() as session:
-        row = await definitions.add_eval(
-            session,
-            actor,
-            body.name,
-            body.data_source_config.model_dump_json(),
-            orjson.dumps(criteria).decode(),
-            body.metadata,
-        )
+        await check_room(session, actor, Eval, size_of(config, kept), state.settings.kept_quota)
+        row = await definitions.add_eval(session, actor, body.name, config, kept, body.metadata)
     return _created(wire.eval_object(row))
 
 
@@ -134,7 +130,9 @@ async def create_run(
         source["source"]["content"] = []  # they are rows
     model = sampler.model if sampler is not None else None
     new = NewRun(body.name, orjson.dumps(source).decode(), model, body.metadata, evals.server)
+    size = sum(size_of(item.content, item.given) for item in items)
     async with files.database.write() as session:
+        await check_room(session, actor, EvalRun, size, state.settings.kept_quota)
         run = await runs.add_run(session, actor, eval_id, new, items)
     evals.wake()
     return _created(_run_object(run, its_eval, state, items))

@@ -25,8 +25,9 @@ from chatwright.server.openai.responses.described import DescribedItem, Describe
 from chatwright.server.openai.responses.items import ItemReference, Items, contents, kept_item
 from chatwright.server.openai.responses.wire import as_json, as_values
 from chatwright.server.permission import Permit
-from chatwright.server.state import NeedDatabase
+from chatwright.server.state import NeedDatabase, State
 from chatwright.store.actor import Actor
+from chatwright.store.kept import check_room, size_of
 from chatwright.store.policy import Action
 from chatwright.store.responses import conversations as store
 from chatwright.store.responses.items import KeptItem
@@ -69,10 +70,14 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/conversations", response_model=None, responses=_answers(Conversation))
-async def create_conversation(body: NewConversationBody, actor: Owner, database: NeedDatabase) -> Response:
+async def create_conversation(
+    body: NewConversationBody, actor: Owner, state: State, database: NeedDatabase
+) -> Response:
     """Begin one, with up to 20 items in it."""
     items = _new_items(body.items or ())
+    more_bytes = size_of(*(item.content for item in items))
     async with database.write() as session:
+        await check_room(session, actor, ApiConversation, more_bytes, state.settings.kept_quota)
         row = await store.add_conversation(session, actor, _json(body.metadata or {}), items)
     return _conversation(row)
 
@@ -105,10 +110,15 @@ async def delete_conversation(conversation_id: str, actor: Owner, database: Need
 
 
 @router.post("/conversations/{conversation_id}/items", response_model=None, responses=_answers(DescribedItems))
-async def create_items(conversation_id: str, body: NewItemsBody, actor: Owner, database: NeedDatabase) -> Response:
+async def create_items(
+    conversation_id: str, body: NewItemsBody, actor: Owner, state: State, database: NeedDatabase
+) -> Response:
     """Put items behind the last one."""
     items = _new_items(body.items)
+    more_bytes = size_of(*(item.content for item in items))
     async with database.write() as session:
+        await store.find_conversation(session, actor, conversation_id)
+        await check_room(session, actor, None, more_bytes, state.settings.kept_quota)
         await store.add_items(session, actor, conversation_id, items)
     return json_response(page([_item_values(item) for item in contents(items)], has_more=False))
 

@@ -39,6 +39,7 @@ from chatwright.server.permission import Permit
 from chatwright.server.state import NeedDatabase, ServerState, State
 from chatwright.store.actor import Actor
 from chatwright.store.database import Database
+from chatwright.store.kept import check_room, size_of
 from chatwright.store.policy import Action, authorize
 from chatwright.store.responses import conversations, rows
 from chatwright.store.tables import ResponseRow
@@ -95,6 +96,10 @@ async def create_response(body: ResponseBody, request: Request, actor: Asks, sta
         job, context = await _job(body, request, actor, state)
     if body.conversation is not None:  # before it costs anything; the answer is an item, too
         conversations.check_room(len(context.before) + len(context.said) + 1, "conversation")
+    if store:
+        async with state.required_database().read() as session:
+            said = size_of(*(item.content for item in context.said))
+            await check_room(session, actor, ResponseRow, said, state.settings.kept_quota)
     head = new_head(body, rows.new_response_id(), body.model or job.model.name, store=store, user=user)
     keeping = Keeping(actor, context.said, body.previous_response_id, body.conversation_id) if store else None
     running = await state.responses.start(job, head, keeping)
