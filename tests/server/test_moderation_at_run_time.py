@@ -70,7 +70,7 @@ def test_a_conversation_is_ended_with_a_sentence_and_paid_for(guarded: Server, m
         before = guarded.used()
         conversation = begin(member)
         answer = ask(member, conversation, "Hello", max_tokens=40)["answer"]
-        text, last = follow_to_end(member, conversation, answer["id"])
+        text, _ = follow_to_end(member, conversation, answer["id"])
         [_, kept] = look(member, conversation)["messages"]
     assert text == kept["content"] == ""
     assert (kept["finish_reason"], kept["error"]["code"]) == ("error", "content_filter")
