@@ -99,7 +99,12 @@ def test_a_conversation_grows_within_it_and_gives_back(small: Server) -> None:
 @pytest.mark.parametrize(
     ("most", "path", "body", "code"),
     [
-        ("MOST_RESPONSES", "/v1/responses", {"model": MODEL, "input": "x", "max_output_tokens": 2}, "too_many_responses"),
+        (
+            "MOST_RESPONSES",
+            "/v1/responses",
+            {"model": MODEL, "input": "x", "max_output_tokens": 2},
+            "too_many_responses",
+        ),
         ("MOST_COMPLETIONS", "/v1/chat/completions", chat(store=True), "too_many_completions"),
         ("MOST_CONVERSATIONS", "/v1/conversations", {}, "too_many_conversations"),
     ],
@@ -164,12 +169,15 @@ def test_what_a_key_begins_goes_on_its_account(small: Server, what: str) -> None
             assert not list(failed)
         else:
             lines = [
-                {"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": {"model": MODEL, **asked}}
+                {
+                    "custom_id": str(n),
+                    "method": "POST",
+                    "url": "/v1/chat/completions",
+                    "body": {"model": MODEL, **asked},
+                }
                 for n in range(12)
             ]
-            file = client.files.create(
-                file=("b.jsonl", "\n".join(map(json.dumps, lines)).encode()), purpose="batch"
-            )
+            file = client.files.create(file=("b.jsonl", "\n".join(map(json.dumps, lines)).encode()), purpose="batch")
             batch = client.batches.create(
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             )

@@ -120,7 +120,9 @@ async def test_what_was_kept_before_is_measured(url: URL) -> None:
     )
     assert found["resp_2"] == size("responses", ("head", "pieces"), id="resp_2")
     assert found["conv_1"] == size("api_conversation_items", ("content",))
-    assert found["chatcmpl-" + "0" * 32] == size("stored_completions", ("body",)) + size("stored_messages", ("content",))
+    assert found["chatcmpl-" + "0" * 32] == size("stored_completions", ("body",)) + size(
+        "stored_messages", ("content",)
+    )
     assert found["eval_1"] == size("evals", ("source", "criteria", "user_metadata"), id="eval_1")
     assert found["evalrun_1"] == size("eval_runs", ("source", "user_metadata")) + size(
         "eval_items", ("content", "given", "results", "sample")

@@ -11,7 +11,7 @@ from chatwright.moderation.words import words_of
 MAX_WORDS = 60
 # A sentence has an end, or no end yet.
 SENTENCE = re.compile(r"[^.!?。！？；;\n]*(?:[.!?。！？；;\n]+|$)")
-# What never ends is read in parts, lest one step take seconds. They overlap by more than a window, and lose the words that were cut.
+# What never ends is read in parts, lest one step take seconds. They overlap by more than a window, and lose words that were cut.
 LONGEST_PART = 8000
 OVERLAP = 1000
 

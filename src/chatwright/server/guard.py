@@ -34,7 +34,7 @@ class Moderator:
         return shipped() if self._folder is None else Classifier.load(self._folder)
 
     async def judge(self, texts: Sequence[str]) -> list[Verdict]:
-        """Of each text, off the event loop, beside others. Cancelling it ends the work. Raises InvalidModelError, OverloadedError."""
+        """Of each text, off the event loop, beside others; cancelled, it ends. Raises InvalidModelError, OverloadedError."""
         if self._n_waiting >= MOST_WAITING:
             raise OverloadedError("Too many texts are being moderated. Try again in a moment.")
         self._n_waiting += 1

@@ -71,8 +71,8 @@ OPERATOR = Actor(Via.OPERATOR, role=Role.OWNER, scopes=EVERYTHING)
 
 
 def on_behalf_of_owner(user_id: str | None, key_id: str | None = None) -> Actor:
-    """Who works for whom something belongs to, when they are not there: the operator for what is nobody's. `key_id`: the key by which
-    it was begun, whose limits hold for it too.
+    """Who works for whom something belongs to, when they are not there: the operator for what is nobody's. `key_id`: the key by
+    which it was begun, whose limits hold for it too.
 
     Only for work that was allowed when it was started. A user's work stops with the user: whoever runs it looks whether they are
     still active.

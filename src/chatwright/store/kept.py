@@ -1,7 +1,7 @@
 """How much programs may leave on /v1: rows of each kind, and bytes of all kinds together, of one owner.
 
-Each row knows its size, with what belongs to it, so that what is deleted, in whatever way, counts no more. What was let in is written
-to its end: an answer is not lost because it, or another one at the same time, turned out longer than what was left.
+Each row knows its size, with what belongs to it, so that what is deleted, in whatever way, counts no more. What was let in is
+written to its end: an answer is not lost because it, or another one at the same time, turned out longer than what was left.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def size_of(*texts: str | None) -> int:
     return sum(len(text.encode()) for text in texts if text is not None)
 
 
-async def check_room(
-    session: AsyncSession, actor: Actor, kind: Kind | None, more_bytes: int, quota_bytes: int
-) -> None:
+async def check_room(session: AsyncSession, actor: Actor, kind: Kind | None, more_bytes: int, quota_bytes: int) -> None:
     """Raise TooLargeError where the actor may not keep another row of this kind (None: more of one that is there), so large.
     `quota_bytes`: of all kinds together; 0 for no limit."""
     authorize(actor, Action.USE_EVALS if kind in (Eval, EvalRun) else Action.USE_RESPONSES, Resource(actor.user_id))

@@ -513,7 +513,8 @@ class EvalRun(Base):
     """One time that all items were measured. `source`: what was asked for, as JSON, without the items: those are rows.
 
     While `status` is queued or in_progress, `server` works on it and says so in `seen_at`. `tallies`: JSON, what passed by
-    criterion and what was used by model; they and the counts change in one transaction with the items that they are about. `key_id`: as in `Batch`.
+    criterion and what was used by model; they and the counts change in one transaction with the items that they are about.
+    `key_id`: as in `Batch`.
     """
 
     __tablename__ = "eval_runs"
