@@ -336,6 +336,65 @@ def test_kept_completions_are_graded_and_asked_again(client: openai.OpenAI, monk
     assert done.result_counts.total == 1
 
 
+def test_kept_responses_are_graded_and_asked_again(
+    client: openai.OpenAI, server: RunningServer, people: People
+) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "max_output_tokens": 4, "temperature": 0, "extra_body": {"seed": 42}}
+    tool: Any = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": False}
+    first = client.responses.create(**asked, input="你好", instructions="Be short.", metadata={"topic": "kept"})
+    second = client.responses.create(
+        **asked,
+        input="The",
+        previous_response_id=first.id,
+        tools=[tool],
+        tool_choice="none",
+        metadata={"topic": "kept"},
+    )
+    other = client.responses.create(**{**asked, "temperature": 0.5}, input="A", metadata={"topic": "other"}, user="li")
+    with server.http(headers=bearer(people.keys["full key of other"])) as foreign:
+        theirs = {"model": MODEL, "input": "Mine.", "metadata": {"topic": "kept"}, "max_output_tokens": 2}
+        assert foreign.post("/v1/responses", json=theirs).status_code == 200
+    same = {**SAME, "reference": first.output_text}
+    made = make(client, same, config={"type": "logs", "metadata": {"topic": "kept"}})
+    source: dict[str, Any] = {"type": "responses"}
+    done = until_over(client, made.id, begin(client, made.id, {"type": "responses", "source": source}).id)
+    assert (done.status, done.model, done.per_model_usage) == ("completed", "", [])
+    found = {item.datasource_item["id"]: item for item in items_of(client, done)}
+    assert set(found) == {first.id, second.id}
+    one, two = found[first.id], found[second.id]
+    assert one.status == "pass"
+    assert [item.sample.output[0].content for item in (one, two)] == [first.output_text, second.output_text]
+    assert one.datasource_item["input"] == [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "你好"},
+    ]
+    assert two.datasource_item["input"] == [
+        {"role": "user", "content": "你好"},
+        {"role": "assistant", "content": first.output_text},
+        {"role": "user", "content": "The"},
+    ]
+    again = {
+        "type": "responses",
+        "model": MODEL,
+        "source": {**source, "instructions_search": "short"},
+        "sampling_params": {"max_completion_tokens": 4, "temperature": 0},
+    }
+    done = until_over(client, made.id, begin(client, made.id, again).id)
+    assert (done.result_counts.total, done.result_counts.passed, done.model) == (1, 1, MODEL)
+
+    everything = make(client, {**SAME, "operation": "ne"}, config={"type": "custom", "item_schema": {"type": "object"}})
+
+    def chosen(**by: Any) -> list[Any]:
+        run = begin(client, everything.id, {"type": "responses", "source": {**source, **by}})
+        return [item.datasource_item["id"] for item in items_of(client, until_over(client, everything.id, run.id))]
+
+    assert chosen(temperature=0.5) == chosen(users=["li"]) == chosen(metadata={"topic": "other"}) == [other.id]
+    assert chosen(tools=["look"]) == [second.id]
+    for none in ({"top_p": 0.5}, {"created_after": 2**40}, {"created_before": 1}, {"model": "x"}, {"tools": ["x"]}):
+        with pytest.raises(openai.BadRequestError, match="no items"):
+            chosen(**none)
+
+
 def test_what_a_run_uses_is_its_owners_usage(client: openai.OpenAI, server: RunningServer) -> None:
     with browser(server, "member") as member:
 
@@ -456,7 +515,12 @@ BAD_RUNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "no model": (asking(model=None), 400, "missing_model"),
     "no messages": (asking(input_messages=None), 400, "missing_messages"),
     "an unknown model": (asking(model="no-such-model"), 404, "model_not_found"),
-    "kept responses": (asking("responses", {"type": "responses"}), 400, "unsupported_parameter"),
+    "kept responses without any": (asking("responses", {"type": "responses", "model": "x"}), 400, "no_items"),
+    "responses that reasoned": (
+        asking("responses", {"type": "responses", "reasoning_effort": "high"}),
+        400,
+        "unsupported_parameter",
+    ),
     "an image": (
         asking(
             input_messages={

@@ -68,7 +68,7 @@ class Sampler:
         if source["type"] == "jsonl":
             return None
         model, wanted = source.get("model"), source.get("input_messages")
-        is_kept = source["source"]["type"] == "stored_completions"
+        is_kept = source["source"]["type"] in ("stored_completions", "responses")
         if model is None:
             if is_kept and wanted is None:
                 return None
@@ -108,7 +108,9 @@ class Sampler:
         found = self.messages.value(scope)
         if isinstance(found, str):
             return [{"role": "user", "content": found}]
-        if isinstance(found, list) and found and all(isinstance(each, dict) and "role" in each for each in found):
+        # Responses know items without a role, too: calls, and their results.
+        mark = "type" if self.kind == "responses" else "role"
+        if isinstance(found, list) and found and all(isinstance(m, dict) and ("role" in m or mark in m) for m in found):
             return list(found)
         raise EvaluationError("{path} is neither a text nor a list of messages.", path=self.messages.text)
 
@@ -154,7 +156,7 @@ class Sampler:
 
     def sample(self, messages: list[dict[str, Any]], answer: Mapping[str, Any]) -> Sample:
         """What a good answer comes to."""
-        read = _read_chat(answer) if self.kind == "completions" else _read_response(answer)
+        read = _read_chat(answer) if self.kind == "completions" else read_response(answer)
         use = Use(self.model, read.n_prompt, read.n_cached, read.n_completion)
         scope = {
             "model": answer["model"],
@@ -228,7 +230,9 @@ def given_sample(given: Mapping[str, Any] | None) -> Sample:
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
+    """An answer of either kind."""
+
     text: str
     finish_reason: str
     n_prompt: int
@@ -237,9 +241,9 @@ class _Read:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _read_chat(answer: Mapping[str, Any]) -> _Read:
+def _read_chat(answer: Mapping[str, Any]) -> Read:
     choice, usage = answer["choices"][0], answer["usage"]
-    return _Read(
+    return Read(
         choice["message"].get("content") or "",
         choice["finish_reason"],
         usage["prompt_tokens"],
@@ -249,7 +253,8 @@ def _read_chat(answer: Mapping[str, Any]) -> _Read:
     )
 
 
-def _read_response(answer: Mapping[str, Any]) -> _Read:
+def read_response(answer: Mapping[str, Any]) -> Read:
+    """What a response says, and why it ended."""
     texts, calls = [], []
     for item in answer["output"]:
         if item["type"] == "message":
@@ -261,9 +266,9 @@ def _read_response(answer: Mapping[str, Any]) -> _Read:
     if answer["status"] == "incomplete":
         why = (answer.get("incomplete_details") or {}).get("reason")
         reason = "content_filter" if why == "content_filter" else "length"
-    usage = answer["usage"]
+    usage = answer["usage"] or {"input_tokens": 0, "output_tokens": 0}
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens") or 0
-    return _Read("".join(texts), reason, usage["input_tokens"], cached, usage["output_tokens"], calls)
+    return Read("".join(texts), reason, usage["input_tokens"], cached, usage["output_tokens"], calls)
 
 
 def _joined(content: Any) -> str:
@@ -274,7 +279,7 @@ def _joined(content: Any) -> str:
 
 
 def _shown_message(message: Mapping[str, Any]) -> dict[str, str]:
-    content = message.get("content")
+    content = message.get("content", message.get("output", message.get("arguments")))
     if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
         content = "".join(text_of(part["text"]) for part in content)
     return {"role": text_of(message.get("role", "")), "content": "" if content is None else text_of(content)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from chatwright.errors import InvalidRequestError
 from chatwright.server.evals.templates import MAX_TEMPLATE, Path, parses_in
@@ -64,10 +64,29 @@ class StoredCompletionsBody(_Body):
     limit: Annotated[int, Field(ge=1, le=MOST_ITEMS)] | None = None
 
 
-def _refuse_responses(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") == "responses":
+class StoredResponsesBody(_Body):
+    """Responses that were kept."""
+
+    type: Literal["responses"]
+    metadata: Metadata | None = None
+    model: ModelName | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
+    instructions_search: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    temperature: FiniteFloat | None = None
+    top_p: FiniteFloat | None = None
+    tools: Annotated[list[Annotated[str, StringConstraints(max_length=64)]], Field(max_length=128)] | None = None
+    users: Annotated[list[Annotated[str, StringConstraints(max_length=400)]], Field(max_length=128)] | None = None
+
+
+def _refuse_reasoning(value: Any) -> Any:
+    if (
+        isinstance(value, dict)
+        and value.get("type") == "responses"
+        and value.get("reasoning_effort") not in (None, "none")
+    ):
         raise InvalidRequestError(
-            "Kept responses are no source here: send the items as file_content or file_id, or use stored_completions.",
+            "No response was written with reasoning here: leave reasoning_effort out.",
             param="data_source",
             code="unsupported_parameter",
         )
@@ -76,8 +95,8 @@ def _refuse_responses(value: Any) -> Any:
 
 RowsSource = Annotated[FileContentBody | FileIdBody, Field(discriminator="type")]
 AnySource = Annotated[
-    Annotated[FileContentBody | FileIdBody | StoredCompletionsBody, Field(discriminator="type")],
-    BeforeValidator(_refuse_responses),
+    Annotated[FileContentBody | FileIdBody | StoredCompletionsBody | StoredResponsesBody, Field(discriminator="type")],
+    BeforeValidator(_refuse_reasoning),
 ]
 
 

@@ -73,7 +73,7 @@ def _answers(model: Any) -> dict[int | str, dict[str, Any]]:
 
 
 async def keeping(body: ChatBody, actor: Actor, state: ServerState) -> Keep:
-    """What keeps the answer to a request. Before anything is answered it raises ForbiddenError, StoreUnavailableError, TooLargeError."""
+    """What keeps the answer to a request. Raises ForbiddenError, StoreUnavailableError, TooLargeError before it is answered."""
     authorize(actor, Action.USE_RESPONSES)
     database = state.required_database()
     messages = [orjson.dumps(_kept_message(message)).decode() for message in body.messages]

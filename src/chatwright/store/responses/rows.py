@@ -68,6 +68,29 @@ async def find_response(session: AsyncSession, actor: Actor, response_id: str) -
     return row
 
 
+async def ids_of_ended(
+    session: AsyncSession, actor: Actor, *, created_after: int | None, created_before: int | None
+) -> list[str]:
+    """One's own that were answered, in the order in which they were begun; the bounds are among them."""
+    authorize(actor, Action.USE_RESPONSES)
+    query = select(ResponseRow.id).where(
+        ResponseRow.user_id.is_not_distinct_from(actor.user_id), ResponseRow.status.in_(("completed", "incomplete"))
+    )
+    if created_after is not None:
+        query = query.where(ResponseRow.created_at >= created_after)
+    if created_before is not None:
+        query = query.where(ResponseRow.created_at <= created_before)
+    return list(await session.scalars(query.order_by(ResponseRow.created_at, ResponseRow.id)))
+
+
+async def found(session: AsyncSession, actor: Actor, ids: Sequence[str]) -> list[ResponseRow]:
+    """Those of them that are still there and the actor's own, in this order."""
+    authorize(actor, Action.USE_RESPONSES)
+    query = select(ResponseRow).where(ResponseRow.id.in_(ids), ResponseRow.user_id.is_not_distinct_from(actor.user_id))
+    there = {row.id: row for row in await session.scalars(query)}
+    return [there[response_id] for response_id in ids if response_id in there]
+
+
 async def items_of(session: AsyncSession, row: ResponseRow, *, is_output: bool) -> list[KeptItem]:
     """What was said to the model in it, or by the model, in order."""
     query = select(ResponseItemRow).where(

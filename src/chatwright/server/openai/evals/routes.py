@@ -15,9 +15,10 @@ from chatwright.server.address import own_address
 from chatwright.server.errors import no_such_file
 from chatwright.server.evals.criteria import Criterion, named
 from chatwright.server.evals.items import Collected, add_completions, add_lines, add_rows
+from chatwright.server.evals.kept_responses import add_responses
 from chatwright.server.evals.runner import EvalRunner
 from chatwright.server.evals.sampling import Sampler
-from chatwright.server.evals.sources import FileContentBody, FileIdBody
+from chatwright.server.evals.sources import FileContentBody, FileIdBody, StoredResponsesBody
 from chatwright.server.evals.work import encoder_of, no_encoder
 from chatwright.server.json_body import JsonRoute
 from chatwright.server.openai.evals import wire
@@ -257,6 +258,9 @@ async def _items(body: CreateRunBody, its_eval: Eval, actor: Actor, files: Files
             )
         with explained(path):
             await asyncio.to_thread(add_lines, collected, path)
+    elif isinstance(source, StoredResponsesBody):
+        authorize(actor, Action.USE_RESPONSES)
+        await add_responses(collected, files.database, actor, source, config)
     else:
         authorize(actor, Action.USE_RESPONSES)
         await add_completions(collected, files.database, actor, source, config)
