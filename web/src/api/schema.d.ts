@@ -240,7 +240,7 @@ export interface paths {
         put?: never;
         /**
          * Create Moderation
-         * @description Classify texts. Nobody is charged for it, as at OpenAI.
+         * @description Classify texts. It costs no tokens, as at OpenAI; it is a request like others to those whose requests are limited.
          */
         post: operations["create_moderation_v1_moderations_post"];
         delete?: never;
@@ -1497,6 +1497,26 @@ export interface paths {
          * @description Tokens and requests of embeddings.
          */
         get: operations["usage_of_embeddings_v1_organization_usage_embeddings_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organization/usage/moderations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Usage Of Moderations
+         * @description Requests of moderations. They have no tokens.
+         */
+        get: operations["usage_of_moderations_v1_organization_usage_moderations_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -7044,7 +7064,7 @@ export interface components {
              */
             type: "completions" | "responses";
             /** Source */
-            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"] | components["schemas"]["StoredCompletionsBody"];
+            source: components["schemas"]["FileContentBody"] | components["schemas"]["FileIdBody"] | components["schemas"]["StoredCompletionsBody"] | components["schemas"]["StoredResponsesBody"];
             /** Model */
             model?: string | null;
             /** Input Messages */
@@ -7249,6 +7269,37 @@ export interface components {
             created_before?: number | null;
             /** Limit */
             limit?: number | null;
+        };
+        /**
+         * StoredResponsesBody
+         * @description Responses that were kept.
+         */
+        StoredResponsesBody: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "responses";
+            /** Metadata */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /** Model */
+            model?: string | null;
+            /** Created After */
+            created_after?: number | null;
+            /** Created Before */
+            created_before?: number | null;
+            /** Instructions Search */
+            instructions_search?: string | null;
+            /** Temperature */
+            temperature?: number | null;
+            /** Top P */
+            top_p?: number | null;
+            /** Tools */
+            tools?: string[] | null;
+            /** Users */
+            users?: string[] | null;
         };
         /**
          * StreamOptions
@@ -11936,6 +11987,61 @@ export interface operations {
         };
     };
     usage_of_embeddings_v1_organization_usage_embeddings_get: {
+        parameters: {
+            query: {
+                start_time: number;
+                end_time?: number | null;
+                bucket_width?: "1m" | "1h" | "1d";
+                limit?: number | null;
+                page?: string | null;
+                batch?: boolean | null;
+                group_by?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                "group_by[]"?: ("project_id" | "user_id" | "api_key_id" | "model" | "batch" | "service_tier" | "api_source" | "line_item")[] | null;
+                models?: string[] | null;
+                "models[]"?: string[] | null;
+                user_ids?: string[] | null;
+                "user_ids[]"?: string[] | null;
+                api_key_ids?: string[] | null;
+                "api_key_ids[]"?: string[] | null;
+                project_ids?: string[] | null;
+                "project_ids[]"?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of buckets, each with a result for each group. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageCompletionsResponse"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    usage_of_moderations_v1_organization_usage_moderations_get: {
         parameters: {
             query: {
                 start_time: number;
