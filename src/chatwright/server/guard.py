@@ -95,11 +95,6 @@ def _listed(categories: Sequence[str]) -> Detail:
     return listed
 
 
-def watch_of(guard: Guard | None) -> Callable[[], Watch] | None:
-    """For a `TextRequest`."""
-    return None if guard is None else guard.watch
-
-
 def watch_of(guard: Guard | None, before: str = "") -> Callable[[], Watch] | None:
     """For a `TextRequest`. `before`: the text that the answer continues, if it does."""
     return None if guard is None else lambda: guard.watch(before)
