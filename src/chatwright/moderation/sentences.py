@@ -13,7 +13,9 @@ from chatwright.moderation.categories import with_groups
 
 NONE = "none"
 # What the shipped classifier was trained with.
-FILES = ("train.en.txt", "train.zh.txt", "ordinary.en.txt", "ordinary.zh.txt")
+FILES = tuple(
+    f"{name}.{language}.txt" for name in ("train", "harm", "hard", "ordinary", "plain") for language in ("en", "zh")
+)
 
 
 @dataclass(frozen=True)
