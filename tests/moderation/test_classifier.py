@@ -15,6 +15,8 @@ from chatwright.moderation.classifier import FEATURES_FILE, Classifier, shipped
 from chatwright.moderation.fitting import fit
 from chatwright.moderation.sentences import Sentence, read_sentences
 from chatwright.moderation.sentences import shipped as training_sentences
+from chatwright.moderation.sparse import Sparse
+from chatwright.moderation.vectors import word_vectors
 from chatwright.moderation.words import words_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -109,6 +111,7 @@ def test_the_shipped_classifier_is_what_its_sentences_make() -> None:
     assert again.names == kept.names
     # The rounding of matrix products differs between machines.
     np.testing.assert_allclose(again.weights_FC, kept.weights_FC, atol=0.02)
+    np.testing.assert_allclose(again.of_vectors_DC, kept.of_vectors_DC, atol=0.02)
     np.testing.assert_allclose(again.bias_C, kept.bias_C, atol=0.02)
 
 
@@ -139,6 +142,30 @@ def test_the_documented_figures_are_those_of_today(language: str) -> None:
         for name, _, estimate, low, _, high in figures:
             row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
             assert row.split("|")[2 + LANGUAGES.index(language)].strip() == f"{estimate} ({low}–{high})", (docs, row)
+
+
+def test_words_near_in_meaning_have_near_vectors_in_both_languages() -> None:
+    vectors = word_vectors()
+
+    def likeness(one: str, other: str) -> float:
+        a, b = vectors.of(words_of(one)), vectors.of(words_of(other))
+        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+    assert likeness("strangle", "choke") > likeness("strangle", "library")
+    assert likeness("毒药", "poison") > likeness("毒药", "library")
+    # Characters are joined to the longest word there is: a museum is no relative of things.
+    assert likeness("博物馆", "museum") > likeness("博物馆", "物")
+    assert not vectors.of(["qqqzzz", "🙂"]).any()
+
+
+def test_sparse_products_are_those_of_the_whole_matrix() -> None:
+    x_NF = np.array([[0, 2, 0], [1, 0, 3], [0, 0, 0.5]], dtype=np.float32)
+    held = [np.flatnonzero(row).tolist() for row in x_NF]
+    sparse = Sparse(held, [row[columns].tolist() for row, columns in zip(x_NF, held, strict=True)], 3)
+    m = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+    np.testing.assert_array_equal(sparse.times(m), x_NF @ m)
+    np.testing.assert_array_equal(sparse.transposed_times(m), x_NF.T @ m)
 
 
 def test_a_classifier_of_ones_own_is_written_and_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from openai.types import ModerationCreateResponse
 from chatwright.errors import InvalidModelError
 from chatwright.moderation.categories import CATEGORIES
 from chatwright.moderation.classifier import Classifier
+from chatwright.moderation.vectors import word_vectors
 from tests.server.conftest import StartServer
 from tests.server.harness import MODEL, RunningServer, assert_error, events_of
 
@@ -111,7 +112,8 @@ def guarded(start: StartServer, word: str, tmp_path_factory: pytest.TempPathFact
     weights = np.zeros((1, n), dtype=np.float32)
     weights[0, CATEGORIES.index("violence")] = 60_000
     bias, thresholds = np.full(n, -9, dtype=np.float32), np.full(n, 0.5, dtype=np.float32)
-    Classifier([word.lower()], weights, bias, thresholds).save(folder)
+    of_vectors = np.zeros((word_vectors().n_dimensions, len(CATEGORIES)), dtype=np.float32)
+    Classifier([word.lower()], weights, of_vectors, bias, thresholds).save(folder)
     return start(moderate=True, moderation_model=folder)
 
 

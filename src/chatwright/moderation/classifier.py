@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from chatwright.errors import InvalidModelError
 from chatwright.moderation.categories import CATEGORIES, group_of, with_groups
 from chatwright.moderation.features import features
+from chatwright.moderation.vectors import word_vectors
 from chatwright.moderation.windows import windows
 from chatwright.moderation.words import Lexicon, lexicon
 
@@ -36,20 +37,24 @@ class Verdict:
 
 
 class Classifier:
-    """A row of weights for each feature, a column for each category. `thresholds`: from which probability on a category holds."""
+    """A row of weights for each feature and each dimension of words' vectors, a column for each category. `thresholds`: from which
+    probability on a category holds."""
 
     def __init__(
         self,
         names: Sequence[str],
         weights_FC: NDArray[np.float32],
+        of_vectors_DC: NDArray[np.float32],
         bias_C: NDArray[np.float32],
         thresholds_C: NDArray[np.float32],
         words: Lexicon | None = None,
     ) -> None:
         self.names = names
         self.weights_FC, self.bias_C, self.thresholds_C = weights_FC, bias_C, thresholds_C
+        self.of_vectors_DC = of_vectors_DC
         self._rows = {name: row for row, name in enumerate(names)}
         self._lexicon = words or lexicon()
+        self._vectors = word_vectors()
 
     def judge(self, text: str) -> Verdict:
         """Of the whole text, however long."""
@@ -78,6 +83,7 @@ class Classifier:
         logits_C: NDArray[np.float32] = self.bias_C + self.weights_FC[kinds].sum(axis=0)
         if some:
             logits_C += self.weights_FC[some].sum(axis=0) / math.sqrt(len(of_words))
+        logits_C += self._vectors.of(words) @ self.of_vectors_DC
         return logits_C
 
     def nearness(self, words: Sequence[str]) -> float:
@@ -96,6 +102,7 @@ class Classifier:
         """Write both files; the same classifier gives the same bytes."""
         tensors: dict[str, NDArray[Any]] = {
             "weights": self.weights_FC.astype(np.float16),
+            "of_vectors": self.of_vectors_DC.astype(np.float32),
             "bias": self.bias_C.astype(np.float32),
             "thresholds": self.thresholds_C.astype(np.float32),
         }
@@ -111,7 +118,9 @@ class Classifier:
             listed = json.loads((folder / FEATURES_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             names, categories = listed["features"], listed["categories"]
-            weights_FC, bias_C, thresholds_C = (tensors[name] for name in ("weights", "bias", "thresholds"))
+            weights_FC, of_vectors_DC, bias_C, thresholds_C = (
+                tensors[name] for name in ("weights", "of_vectors", "bias", "thresholds")
+            )
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise InvalidModelError(
                 "{path} is no moderation classifier: it needs {weights} and {features}, as "
@@ -124,13 +133,14 @@ class Classifier:
         if (
             tuple(categories) != CATEGORIES
             or weights_FC.shape != (len(names), n)
+            or of_vectors_DC.shape != (word_vectors().n_dimensions, n)
             or {bias_C.shape, thresholds_C.shape} != {(n,)}
         ):
             raise InvalidModelError(
                 "The moderation classifier in {path} has other categories or features than this version: train it again.",
                 path=folder,
             )
-        return cls(names, weights_FC.astype(np.float32), bias_C, thresholds_C)
+        return cls(names, weights_FC.astype(np.float32), of_vectors_DC, bias_C, thresholds_C)
 
 
 @cache

@@ -49,6 +49,10 @@ class Lexicon:
             lengths.setdefault(words[0], set()).add(len(words))
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
 
+    def entries(self) -> Iterator[tuple[str, ...]]:
+        """The words of each."""
+        return iter(self._entries)
+
     def units(self, words: Sequence[str]) -> Iterator[Unit]:
         """The words of a text from left to right, those of an entry as one."""
         place, end = 0, len(words)
