@@ -9,8 +9,9 @@ sentence, and of a stream.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chatwright.evaluation.statistics import bootstrap_figure
@@ -22,6 +23,10 @@ from chatwright.moderation.watch import TextWatch
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = ROOT / "bench" / "moderation_sentences"
 LANGUAGES = ("en", "zh")
+TASKS = ROOT / "src" / "chatwright" / "evaluation" / "tasks"
+# Harmless texts of these are in the training sentences.
+TRAINED_PAGES = ("api", "cli", "compression", "conversations", "data", "evaluation", "export", "fine-tuning")
+TRAINED_TASKS = ("everyday", "common-sense", "topics", "reading", "instructions", "translation", "entities")
 
 
 def held_out(language: str) -> list[Sentence]:
@@ -45,9 +50,32 @@ def table(sentences: Sequence[Sentence], classifier: Classifier) -> list[str]:
 
 
 def documentation(language: str) -> list[str]:
-    """Paragraphs, list items and rows of tables."""
-    lines = [line for path in sorted((ROOT / "docs" / language).glob("*.md")) for line in path.read_text().splitlines()]
+    """Paragraphs, list items and rows of tables of the pages that nothing was trained with, without the one that quotes harm."""
+    pages = [
+        page
+        for page in sorted((ROOT / "docs" / language).glob("*.md"))
+        if page.stem not in (*TRAINED_PAGES, "moderation")
+    ]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if len(line) > 20 and not line.startswith("```")]
+
+
+def texts_of_tasks(language: str) -> list[str]:
+    """The texts of the shipped tasks that no training sentences are of."""
+    tasks = [path for path in sorted((TASKS / language).glob("*.jsonl")) if not path.name.startswith(TRAINED_TASKS)]
+    rows = [
+        json.loads(line) for path in tasks for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
+    found = [text for row in rows for text in _texts(row) if len(text) > (20 if language == "en" else 7)]
+    return list(dict.fromkeys(found))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def cost_of_a_stream(classifier: Classifier, text: str, n_characters: int) -> tuple[float, float]:
@@ -71,6 +99,8 @@ def main() -> None:
         took_s = time.process_time() - start
         us_a_character = 1e6 * took_s / sum(map(len, lines))
         print(f"  documentation: {flagged} of {len(lines)} lines flagged; {us_a_character:.1f} us a character")
+        texts = texts_of_tasks(language)
+        print(f"  tasks: {sum(bool(classifier.judge(text).flagged) for text in texts)} of {len(texts)} texts flagged")
         harmless = " ".join(line for line in lines if not classifier.judge(line).flagged)[:40_000]
         took_us, held = cost_of_a_stream(classifier, harmless, 4 if language == "en" else 2)
         print(f"  a stream of it: {took_us:.0f} us a piece, {100 * held:.1f} % of the pieces held back for a moment")
