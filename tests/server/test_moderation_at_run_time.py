@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from chatwright.errors import OverloadedError
 from chatwright.moderation.categories import CATEGORIES
 from chatwright.moderation.classifier import Classifier
+from chatwright.moderation.vectors import word_vectors
 from chatwright.moderation.words import words_of
 from chatwright.server import guard
 from chatwright.server.guard import Moderator
@@ -39,7 +40,8 @@ def classifier_of(folder: Path, *harmful: str) -> Path:
     weights = np.zeros((len(harmful), n), dtype=np.float32)
     weights[:, CATEGORIES.index("violence")] = 60_000
     bias, thresholds = np.full(n, -9, dtype=np.float32), np.full(n, 0.5, dtype=np.float32)
-    Classifier(harmful, weights, bias, thresholds).save(folder)
+    of_vectors = np.zeros((word_vectors().n_dimensions, n), dtype=np.float32)
+    Classifier(harmful, weights, of_vectors, bias, thresholds).save(folder)
     return folder
 
 
@@ -181,7 +183,8 @@ class Slow(Classifier):
 
     def __init__(self) -> None:
         n = len(CATEGORIES)
-        super().__init__([], np.zeros((0, n), np.float32), np.zeros(n, np.float32), np.full(n, 2, np.float32))
+        none = np.zeros((0, n), np.float32), np.zeros((word_vectors().n_dimensions, n), np.float32)
+        super().__init__([], *none, np.zeros(n, np.float32), np.full(n, 2, np.float32))
         self.n_steps = self.n_at_once = self.most_at_once = 0
         self.lock, self.may_go = threading.Lock(), threading.Event()
         self.may_go.set()
