@@ -3,8 +3,9 @@
     python -m bench.moderation
 
 F1 of "flagged or not" and of each group of categories, with 95 % bootstrap intervals over the sentences; how many harmless ones
-are flagged, and how many blocks of this project's own documentation, which nobody labelled and which is harmless; time a
-sentence, and of a stream.
+are flagged, how many harmless requests as people type them, many with a word that could do harm elsewhere ("How do I crack an
+egg?"), and how many blocks of this project's own documentation, which nobody labelled and which is harmless; time a sentence, and
+of a stream.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def table(sentences: Sequence[Sentence], classifier: Classifier) -> list[str]:
             f" wrongly {wrong}"
         )
     return lines
+
+
+def requests(language: str) -> list[str]:
+    """Harmless requests to an assistant that nothing was trained with."""
+    return (HELD_OUT / f"requests.{language}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def documentation(language: str) -> list[str]:
@@ -93,6 +99,8 @@ def main() -> None:
         sentences = held_out(language)
         print(f"{language}: {len(sentences)} held-out sentences")
         print("\n".join("  " + line for line in table(sentences, classifier)))
+        asked = requests(language)
+        print(f"  requests: {sum(bool(classifier.judge(text).flagged) for text in asked)} of {len(asked)} flagged")
         lines = documentation(language)
         start = time.process_time()
         flagged = sum(bool(classifier.judge(line).flagged) for line in lines)
