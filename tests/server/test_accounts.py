@@ -518,6 +518,19 @@ def test_what_a_form_may_not_hold_is_said_in_the_language_of_the_page(own: tuple
     assert "个字符" in long["message"]
 
 
+def test_v1_speaks_the_language_of_the_page_and_english_to_programs(own: tuple[RunningServer, People]) -> None:
+    server, people = own
+    asked = {"model": 5, "training_file": "file-1"}
+    with browser(server, "member") as member, server.http() as program:
+        chinese, english = (
+            http.post("/v1/fine_tuning/jobs", json=asked, headers={"Accept-Language": "zh-CN", **more})
+            for http, more in ((member, {}), (program, bearer(people.keys["full key"])))
+        )
+    assert re.search("[一-鿿]", chinese.json()["error"]["message"])
+    assert english.json()["error"]["message"].isascii()
+    assert chinese.json()["error"]["code"] == english.json()["error"]["code"]
+
+
 def test_suspension_works_at_once_on_every_way_in(own: tuple[RunningServer, People]) -> None:
     server, people = own
     key = people.keys["inference key"]

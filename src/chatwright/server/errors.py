@@ -41,6 +41,7 @@ from chatwright.errors import (
     TooLargeError,
 )
 from chatwright.i18n import Language, describe_error, translate
+from chatwright.server.credentials import CSRF_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +252,12 @@ def language_of(request: Request) -> Language:
     return "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
 
 
+def _language_of_reader(request: Request) -> Language:
+    """The web app shows these sentences to people; programs on /v1 read English, whatever their user's browser asks for."""
+    of_the_app = request.scope["path"].startswith("/api/") or CSRF_HEADER in request.headers
+    return language_of(request) if of_the_app else "en"
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of the app an error object."""
 
@@ -260,14 +267,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_core_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ChatwrightError)
-        # The web app shows these sentences to people; programs on /v1 read English.
-        language = language_of(request) if request.scope["path"].startswith("/api/") else "en"
-        return await on_wire_error(request, as_wire_error(error, language))
+        return await on_wire_error(request, as_wire_error(error, _language_of_reader(request)))
 
     async def on_invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        language = language_of(request) if request.scope["path"].startswith("/api/") else "en"
-        message, param = describe_validation(error.errors(), language, error.body)
+        message, param = describe_validation(error.errors(), _language_of_reader(request), error.body)
         return error_response(400, message, param, "invalid_value")
 
     async def on_http_error(request: Request, error: Exception) -> Response:
