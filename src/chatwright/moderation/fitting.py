@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from chatwright.moderation.categories import CATEGORIES, group_of
+from chatwright.moderation.categories import CATEGORIES
 from chatwright.moderation.classifier import Classifier
 from chatwright.moderation.features import features
 from chatwright.moderation.sentences import Sentence
@@ -37,9 +37,6 @@ class Fit:
     # What is flagged is at least so probable as the fit has it; scores are shifted so that this is 0.5. With 0.5 one harmless text
     # of the tasks in eighteen was flagged, with 0.6 one in thirty.
     threshold: float = 0.6
-    # The same of "illicit" and what lies within it: requests for instructions are what most of the false alarms are, and F1 is no
-    # worse with it.
-    threshold_illicit: float = 0.7
     n_steps: int = 200
 
 
@@ -66,13 +63,11 @@ def fit(sentences: Sequence[Sentence], how: Fit | None = None) -> Classifier:
     l2_F1 = np.array([*l2_names, 0.0, *[how.l2_vectors] * v_ND.shape[1]], dtype=np.float32)[:, None]
     weights_FC = _descend(x_NF, v_ND, y_NC, l2_F1, how)
     n = len(names)
-    thresholds = [how.threshold_illicit if group_of(name) == "illicit" else how.threshold for name in CATEGORIES]
-    shift_C = np.array([math.log(threshold / (1 - threshold)) for threshold in thresholds], dtype=np.float32)
     return Classifier(
         names,
         weights_FC[:n].astype(np.float16).astype(np.float32),
         weights_FC[n + 1 :],
-        weights_FC[n] - shift_C,
+        weights_FC[n] - np.float32(math.log(how.threshold / (1 - how.threshold))),
         np.full(len(CATEGORIES), 0.5, dtype=np.float32),
     )
 
