@@ -14,7 +14,9 @@ from chatwright.moderation.categories import with_groups
 NONE = "none"
 # What the shipped classifier was trained with.
 FILES = tuple(
-    f"{name}.{language}.txt" for name in ("train", "harm", "hard", "ordinary", "plain", "requests") for language in ("en", "zh")
+    f"{name}.{language}.txt"
+    for name in ("train", "harm", "hard", "ordinary", "plain", "requests")
+    for language in ("en", "zh")
 )
 
 
