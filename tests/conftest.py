@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from chatwright.hub import ModelsFolder, pull
@@ -18,6 +19,10 @@ from tests.store.postgres import Cluster, binaries, running_cluster
 # Before anything imports torch, and for the servers that tests start: several processes share few cores here, and OpenMP's
 # spinning threads would take them from each other (LOG.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("chatwright", deadline=None)
+hypothesis.settings.load_profile("chatwright")
 
 # Kept between runs, so that only the first one downloads; CHATWRIGHT_TEST_HOME names another place.
 TEST_HOME = Path(os.environ.get("CHATWRIGHT_TEST_HOME", Path(__file__).parents[1] / ".cache" / "test-home"))

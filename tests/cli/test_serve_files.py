@@ -44,7 +44,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def on_disk(home: Path) -> list[str]:
-    return sorted(path.name for path in (home / "files").rglob("*") if path.is_file() and path.name != ".database")
+    return sorted(path.name for path in (home / "files").rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
 def test_a_server_that_is_killed_in_an_upload_keeps_nothing_of_it(process: Process, tiny: str, home: Path) -> None:

@@ -144,12 +144,12 @@ def test_texts_and_vectors(client: openai.OpenAI, tour: Tour) -> None:
     # Not with `echo`: the first token has null for its probability, as at OpenAI, which the client's type does not know of.
     pure(client.completions.create(**asked, n=2))
     pieces = list(tour.lax.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
-    assert len(pieces) > 3
+    assert len(pieces) >= 2  # what comes at once is one piece: on a busy machine all of it
     for piece in pieces:
         check(Completion, with_reason(piece.to_dict()))
     chat: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3, "logprobs": True, "top_logprobs": 2}
     pure(client.chat.completions.create(**chat))
-    assert len(pure(list(client.chat.completions.create(**chat, stream=True)))) > 3
+    assert len(pure(list(client.chat.completions.create(**chat, stream=True)))) >= 2
     function: Any = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
     calling: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "tools": [function], "tool_choice": "required"}
     called = pure(client.chat.completions.create(**calling, parallel_tool_calls=False))
