@@ -127,7 +127,8 @@ def test_versions_are_there_after_a_reload(signed_in: OpenSignedIn) -> None:
     assert wait_for_answer(page, "complete|length") == second
     expect(page.get_by_test_id("versions")).to_contain_text("2/2")
     page.get_by_test_id("user-message").hover()
-    page.get_by_role("button", name="Previous version").click()
+    with page.expect_response(lambda response: response.request.method == "PATCH"):
+        page.get_by_role("button", name="Previous version").click()
     expect(page.get_by_test_id("answer")).to_have_text(first, use_inner_text=True)
     page.reload()
     expect(page.get_by_test_id("versions")).to_contain_text("1/2")

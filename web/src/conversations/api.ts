@@ -29,7 +29,7 @@ export const renameConversation = (id: string, title: string): Promise<Conversat
   answer(client().PATCH("/api/conversations/{conversation_id}", { ...at(id), body: { title } }));
 
 export const showBranch = (id: string, active_message_id: string): Promise<Conversation> =>
-  answer(client().PATCH("/api/conversations/{conversation_id}", { ...at(id), body: { active_message_id } }));
+  answer(client().PATCH("/api/conversations/{conversation_id}", { ...at(id), body: { active_message_id }, keepalive: true }));
 
 export const deleteConversation = (id: string): Promise<unknown> =>
   answer(client().DELETE("/api/conversations/{conversation_id}", at(id)));
