@@ -7,7 +7,6 @@ written to its end: an answer is not lost because it, or another one at the same
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -56,7 +55,13 @@ async def check_room(session: AsyncSession, actor: Actor, kind: Kind | None, mor
             code="too_many_completions",
         )
     if quota_bytes and sum(n_bytes for _, n_bytes in counts.values()) + more_bytes > quota_bytes:
-        _refuse(quota_bytes)
+        raise TooLargeError(
+            "All that your programs keep (responses, conversations, stored completions, evals) can take {size} MiB at most: delete"
+            " some first.",
+            size=f"{quota_bytes / 2**20:g}",
+            param=None,
+            code="storage_quota_exceeded",
+        )
 
 
 async def _counted(session: AsyncSession, actor: Actor, kind: Kind) -> tuple[int, int]:
@@ -64,13 +69,3 @@ async def _counted(session: AsyncSession, actor: Actor, kind: Kind) -> tuple[int
     query = select(func.count(), func.coalesce(func.sum(kind.size_bytes), 0))
     n_rows, n_bytes = (await session.execute(query.where(kind.user_id.is_not_distinct_from(actor.user_id)))).one()
     return int(n_rows), int(n_bytes)
-
-
-def _refuse(quota_bytes: int) -> NoReturn:
-    raise TooLargeError(
-        "All that your programs keep (responses, conversations, stored completions, evals) can take {size} MiB at most: delete"
-        " some first.",
-        size=f"{quota_bytes / 2**20:g}",
-        param=None,
-        code="storage_quota_exceeded",
-    )
