@@ -149,14 +149,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "a stop sequence": {"stop_sequences": ["，", "is"], "max_tokens": 200},
     "ends by itself": {"max_tokens": 400},
     "system in blocks": {"system": [{"type": "text", "text": "Be", "cache_control": {"type": "ephemeral"}}]},
-    "any tool": {"tools": [WEATHER, CLOCK], "tool_choice": {"type": "any"}, "max_tokens": 200},
-    "one tool": {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "get_weather"}, "max_tokens": 200},
+    "any tool": {"tools": [WEATHER, CLOCK], "tool_choice": {"type": "any"}, "max_tokens": 400},
+    "one tool": {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "get_weather"}, "max_tokens": 400},
     "a tool, cut": {"tools": [WEATHER], "tool_choice": {"type": "any"}, "max_tokens": 34},
     "no tool": {"tools": [WEATHER], "tool_choice": {"type": "none"}},
     "auto": {"tools": [WEATHER], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     "JSON": {
         "output_config": {"format": {"type": "json_schema", "schema": WEATHER["input_schema"]}},
-        "max_tokens": 200,
+        "max_tokens": 400,
     },
 }
 
