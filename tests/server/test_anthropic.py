@@ -205,7 +205,7 @@ def test_calls_are_objects_that_match_their_schema(server: RunningServer) -> Non
 
 
 def test_why_it_ended(server: RunningServer) -> None:
-    assert message(server, max_tokens=3)["stop_reason"] == "max_tokens"
+    assert message(server, max_tokens=3, temperature=0)["stop_reason"] == "max_tokens"
     stopped = message(server, temperature=0, **REQUESTS["a stop sequence"])
     if stopped["stop_reason"] == "stop_sequence":
         assert stopped["stop_sequence"] in REQUESTS["a stop sequence"]["stop_sequences"]
