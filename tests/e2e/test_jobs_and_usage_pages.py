@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 # Workers stand behind everything else that the machine does.
 PATIENCE_MS = 250_000
 ANSWER = "The cat sat on the mat."
+HOSTILE_NAME = "<img src=x onerror=window.pwned=1>"
 MANY = [chat(f"The cat {n}?", ANSWER) for n in range(60)]
 
 
@@ -168,14 +169,20 @@ def test_a_curve_grows_is_paused_goes_on_and_is_cancelled(open_as: OpenAs, tmp_p
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_wrong_line_is_named_and_shown(open_as: OpenAs, tmp_path: Path, theme: str, language: str) -> None:
+    """Names, and the line itself, are whatever somebody sends."""
     page = open_as("other", "/#/jobs", theme=theme, language=language)
-    wrong = b'{"messages": [{"role": "wizard", "content": "Abracadabra"}]}\n'
+    wrong = f'{{"messages": [{{"role": "{HOSTILE_NAME}", "content": "Abracadabra"}}]}}\n'.encode()
     page.get_by_test_id("new-job").wait_for()
     assert violations(page) == []
-    start(page, file_of(tmp_path, "broken.jsonl", lines(*CATS[:2]) + wrong))
+    start(page, file_of(tmp_path, f"{HOSTILE_NAME}.jsonl", lines(*CATS[:2]) + wrong), name="<b>shouts</b>")
     wait_for_status(page, "failed")
     expect(page.get_by_test_id("job-failure")).to_contain_text("3")
-    expect(page.get_by_test_id("wrong-line")).to_contain_text("wizard")
+    expect(page.get_by_test_id("wrong-line")).to_contain_text(HOSTILE_NAME)
+    expect(page.get_by_test_id("job-facts").locator("[data-fact=trainingFile]")).to_have_text(f"{HOSTILE_NAME}.jsonl")
+    expect(page.locator("main img, main b")).to_have_count(0)
+    assert page.evaluate("window.pwned") is None
+    expect(page.get_by_test_id("job-events").locator("[lang=en]")).to_have_count(0)
+    expect(page.get_by_test_id("job-events")).to_contain_text("任务已创建" if language == "zh-CN" else "Created")
     assert violations(page) == []
     page.get_by_test_id("all-jobs").click()
     page.get_by_test_id("new-job").click()

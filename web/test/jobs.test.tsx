@@ -138,6 +138,17 @@ describe("a job that runs", () => {
     expect(server.last("GET", "/v1/fine_tuning/jobs/ftjob-1/events").headers.get("X-CSRF-Token")).toBe("csrf-1");
   });
 
+  test("what happened is told in the page's language, and what is not known there in the server's", async () => {
+    setLanguage("zh");
+    story.tell("Checkpoint created at step 12");
+    story.tell("Something new");
+    await openAs("li");
+    const events = within(await screen.findByTestId("job-events"));
+    await waitFor(() => expect(events.getAllByRole("listitem")).toHaveLength(2));
+    expect(events.getByText("已在第 12 步保存检查点。")).not.toHaveAttribute("lang");
+    expect(events.getByText("Something new")).toHaveAttribute("lang", "en");
+  });
+
   test("the keyboard walks along the curve, and hears what stands there", async () => {
     story.step(1, 4);
     story.step(2, 3, 3.5);
