@@ -7,7 +7,7 @@ CHROMIUM ?= chromium
 ARGS ?=
 
 .DEFAULT_GOAL := help
-PROCESSES = --numprocesses auto --maxprocesses 4 --dist loadfile
+PROCESSES = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all kernels-test clients-test help install install-dev run test e2e lint format types imports web web-test bench docs clean
 

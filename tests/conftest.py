@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("chatwright", deadline=None)
 hypothesis.settings.load_profile("chatwright")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a file belongs to one process, and what begins last shall not be what takes minutes."""
+    n_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -n_slow[item.path])
+
 
 # Kept between runs, so that only the first one downloads; CHATWRIGHT_TEST_HOME names another place.
 TEST_HOME = Path(os.environ.get("CHATWRIGHT_TEST_HOME", Path(__file__).parents[1] / ".cache" / "test-home"))
