@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+# Turns of its loop in which a thread of libgomp waits awake for the others, of 300,000 by itself.
+SPIN_COUNT = 10_000
 
 
 def available_cores(cgroup: Path = CGROUP) -> int:
@@ -18,6 +20,18 @@ def available_cores(cgroup: Path = CGROUP) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(cgroup)
     return max(1, min(cores, math.ceil(quota))) if quota else max(1, cores)
+
+
+def share_cores() -> None:
+    """For a process that is about to train, before it imports torch: OpenMP's threads wait awake for a moment only.
+
+    By itself each spins for about a millisecond after every operation, which takes the core from whatever else wants it, most of
+    all from the thread that is waited for. What the user has set stays.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes of this run have the cores meanwhile
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    elif "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float | None:

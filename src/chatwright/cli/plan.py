@@ -63,6 +63,9 @@ def plan(
     )
     output: Output = context.obj
     settings = read_settings()
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.engine.device import find_device
     from chatwright.text.dataset import Dataset
     from chatwright.training.plan import make_plan

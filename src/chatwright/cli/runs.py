@@ -100,6 +100,9 @@ def resume(
     """Continue a run from its newest checkpoint."""
     output: Output = context.obj
     settings = read_settings()
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.cli.train import report_end
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.cli.tune import report_tuned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +106,9 @@ def _folds(
     as_json: bool,
 ) -> None:
     settings = read_settings()
-    _before_torch()
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.engine.device import find_device
     from chatwright.training.distributed import joined
@@ -155,7 +156,9 @@ def report_folds(output: Output, run: Run, summary: Summary | None, as_json: boo
 
 def _pretrain(output: Output, dataset: Path, request: Request, out: Path) -> None:
     settings = read_settings()
-    _before_torch()
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.engine.device import find_device
     from chatwright.training.distributed import joined
@@ -240,9 +243,3 @@ def recipe_text(recipe: Recipe) -> str:
     if training.patience:
         rows.append((_("patience"), str(training.patience), why.get("patience", "")))
     return "\n".join(f"  {label}: {value}" + (f"  ({reason})" if reason else "") for label, value, reason in rows)
-
-
-def _before_torch() -> None:
-    """One thread pool that does not spin beside several processes of the same run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -146,6 +146,9 @@ def _tune(
     output: Output, model: str, dataset: Path, options: TuneOptions, out: Path, compare: bool, as_json: bool
 ) -> None:
     settings = read_settings()
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.engine.device import find_device
     from chatwright.hub import ModelsFolder

@@ -18,6 +18,7 @@ import chatwright
 from chatwright.errors import StorageError
 from chatwright.jobs.budget import Budget, Phase
 from chatwright.jobs.folder import LOG, JobFolder
+from chatwright.machine import SPIN_COUNT
 
 # A worker that was asked to stop may save first: of a large model that takes a while. Whoever cancels waits for nothing.
 PAUSE_S, CANCEL_S = 300.0, 10.0
@@ -58,6 +59,7 @@ class Child:
                     cwd=folder.path,
                     start_new_session=True,
                     env={
+                        "GOMP_SPINCOUNT": str(SPIN_COUNT),
                         **inherited,
                         "PYTHONPATH": search,
                         # Events and errors on the wire are English.
