@@ -26,7 +26,9 @@ app(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("command", ["train DATA --out RUN", "tune MODEL DATA --out RUN", "plan DATA", "runs resume RUN"])
+@pytest.mark.parametrize(
+    "command", ["train DATA --out RUN", "tune MODEL DATA --out RUN", "plan DATA", "runs resume RUN"]
+)
 def test_it_is_set_before_torch_is_there(command: str, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PROGRAM, *command.split()]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
