@@ -27,7 +27,16 @@ app(sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    "command", ["train DATA --out RUN", "tune MODEL DATA --out RUN", "plan DATA", "runs resume RUN"]
+    "command",
+    [
+        "train DATA --out RUN",
+        "tune MODEL DATA --out RUN",
+        "plan DATA",
+        "runs resume RUN",
+        "quantize MODEL --to int8 --out RUN",
+        "prune MODEL --ratio 0.25 --calibration DATA --out RUN",
+        "distill MODEL MODEL DATA --out RUN",
+    ],
 )
 def test_it_is_set_before_torch_is_there(command: str, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", PROGRAM, *command.split()]

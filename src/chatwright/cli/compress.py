@@ -84,6 +84,9 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Write a model in 8 or 4 bits, and say what that costs: size, speed, bits per byte, before and after."""
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.compression.quantize import METHODS, PRECISIONS, QuantizeOptions
     from chatwright.compression.quantize import quantize as run_quantize
 
@@ -141,6 +144,9 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Take out the heads, channels or layers that matter least, heal the rest, and say what that costs."""
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.compression.pruning import PruneOptions, prune_model
     from chatwright.compression.study import UNSTRUCTURED
 
@@ -202,6 +208,9 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Let a small model learn from a large one, and say what came of it."""
+    from chatwright.machine import share_cores
+
+    share_cores()
     from chatwright.compression.distill import WAYS, DistillOptions
     from chatwright.compression.distill import distill as run_distill
 
