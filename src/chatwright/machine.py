@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import platform
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import psutil
@@ -22,16 +23,16 @@ def available_cores(cgroup: Path = CGROUP) -> int:
     return max(1, min(cores, math.ceil(quota))) if quota else max(1, cores)
 
 
-def share_cores() -> None:
-    """For a process that is about to train, before it imports torch: OpenMP's threads wait awake for a moment only.
+def share_cores(environment: MutableMapping[str, str] = os.environ) -> None:
+    """For a process that is about to train (its environment), before it imports torch: OpenMP's threads wait awake for a moment only.
 
     By itself each spins for about a millisecond after every operation, which takes the core from whatever else wants it, most of
     all from the thread that is waited for. What the user has set stays.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes of this run have the cores meanwhile
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    elif "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+    if int(environment.get("WORLD_SIZE", "1")) > 1:  # the other processes of this run have the cores meanwhile
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    elif "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float | None:

@@ -18,7 +18,7 @@ import chatwright
 from chatwright.errors import StorageError
 from chatwright.jobs.budget import Budget, Phase
 from chatwright.jobs.folder import LOG, JobFolder
-from chatwright.machine import SPIN_COUNT
+from chatwright.machine import share_cores
 
 # A worker that was asked to stop may save first: of a large model that takes a while. Whoever cancels waits for nothing.
 PAUSE_S, CANCEL_S = 300.0, 10.0
@@ -41,6 +41,7 @@ class Child:
         root = str(Path(chatwright.__file__).resolve().parents[1])
         search = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(HIDDEN_VARIABLES)}
+        share_cores(inherited)
         try:
             with (folder.path / LOG).open("ab") as log:
                 popen = subprocess.Popen(  # noqa: S603  our own program
@@ -59,7 +60,6 @@ class Child:
                     cwd=folder.path,
                     start_new_session=True,
                     env={
-                        "GOMP_SPINCOUNT": str(SPIN_COUNT),
                         **inherited,
                         "PYTHONPATH": search,
                         # Events and errors on the wire are English.
