@@ -24,7 +24,7 @@ def available_cores(cgroup: Path = CGROUP) -> int:
 
 
 def share_cores(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Put into the environment of a process that will train, before it imports torch: OpenMP's threads wait awake for a moment only.
+    """For the environment of a process that will train, before it imports torch: OpenMP's threads wait awake for a moment only.
 
     By itself each spins for about a millisecond after every operation, which takes the core from whatever else wants it, most of
     all from the thread that is waited for. What the user has set stays.
