@@ -249,6 +249,24 @@ def test_llama_cpp_says_the_same_of_what_was_exported(case: str, tmp_path: Path)
     assert all(each.first is None for each in report.texts)
 
 
+@pytest.mark.skipif(
+    find_spec("xllamacpp") is None and find_spec("llama_cpp") is None, reason="needs llama.cpp (the extra llama)"
+)
+def test_where_eight_bit_activations_hide_the_weights_the_way_around_them_is_said(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf", "llama, tied")
+    few, whole = tmp_path / "few.gguf", tmp_path / "whole.gguf"
+    export_gguf(Source.open(folder), few, "Q4_1")
+    export_gguf(Source.open(few), whole, "F32")
+
+    def said(a: Path, b: Path) -> list[str]:
+        report = verify(str(a), f"llama:{b}", Settings(home=tmp_path), lambda name: (Path(name), None), tie=0.0)
+        assert not report.differs, [str(found) for found in report.findings]
+        return [str(found) for found in report.findings if found.kind in ("greedy", "rounding")]
+
+    assert any(f"chatwright export {few} --to gguf --type F32" in sentence for sentence in said(few, few))
+    assert said(few, whole) == []
+
+
 def test_a_server_shows_answers_only_and_they_agree(tmp_path: Path) -> None:
     folder = make_model_folder(tmp_path / "tiny")
     server = start_server(folder, home=tmp_path, quantization="fp32")

@@ -20,7 +20,7 @@ from chatwright.compression.verify.answers import Answering, compare_answers
 from chatwright.compression.verify.compare import compare_sides
 from chatwright.compression.verify.llama import LlamaSide
 from chatwright.compression.verify.ours import DTYPES, EngineSide, TorchSide, with_quantization
-from chatwright.compression.verify.report import Report
+from chatwright.compression.verify.report import Finding, Report, finding
 from chatwright.compression.verify.server import ServerSide
 from chatwright.compression.verify.side import AnswerSide, Precision, Side
 from chatwright.compression.verify.transformers_side import TransformersSide
@@ -86,7 +86,9 @@ def verify(
                 chats = all(isinstance(side, ServerSide) or side.has_template for side in (first, second))
                 return compare_answers(*sides, n_greedy=n_greedy, tie=tie, chats=chats, progress=progress)
             sources = _source(first, a), _source(second, b)
-            return compare_sides(first, second, sources, n_greedy=n_greedy, tie=tie, progress=progress)
+            report = compare_sides(first, second, sources, n_greedy=n_greedy, tie=tie, progress=progress)
+            report.findings += _activations(first, second, report)
+            return report
         finally:
             second.close()
     finally:
@@ -95,6 +97,22 @@ def verify(
 
 def _answering(side: Side | ServerSide) -> AnswerSide:
     return side if isinstance(side, ServerSide) else Answering(side)
+
+
+def _activations(a: Side, b: Side, report: Report) -> list[Finding]:
+    """What to do where llama.cpp's arithmetic hides whether the weights are the same."""
+    coarse = next((each for each in (a, b) if isinstance(each, LlamaSide) and each.precision in ("int8", "int4")), None)
+    if coarse is None or report.differs or not any(found.kind == "greedy" for found in report.findings):
+        return []
+    return [
+        finding(
+            "rounding",
+            False,
+            "Beside weights of 8 or 4 bits llama.cpp rounds activations to 8 bits, which tips more than ties. To compare the"
+            " weights alone: chatwright export {path} --to gguf --type F32 --out FILE, then verify llama:FILE.",
+            path=coarse.checkpoint.path,
+        )
+    ]
 
 
 def _source(side: Side, name: str) -> Source | None:
