@@ -170,6 +170,85 @@ def test_near_duplicates_and_equal_questions_never_straddle(tmp_path: Path) -> N
         assert 0.2 < held / len(rows_of(dataset)) < 0.4
 
 
+def three_kinds(folder: Path, texts: list[str]) -> Path:
+    """Each text as a file, as a labelled row, and as an answer to a long question."""
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number:03d}.txt").write_text(text)
+    write_jsonl(folder / "labels.jsonl", [{"text": text, "label": "good"} for text in texts])
+    write_jsonl(folder / "talks.jsonl", [chat(prose(1000 + n, 400), text) for n, text in enumerate(texts)])
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_text_stands_on_one_side_whatever_kinds_of_rows_hold_it(tmp_path: Path, seed: int) -> None:
+    texts = [prose(number, 60) for number in range(60)]
+    folder = three_kinds(tmp_path / "in", texts)
+    dataset = prepare([folder], tmp_path / "data", PrepareOptions(seed=seed), workers=1)
+    assert sum(not step.dropped for step in dataset.manifest.steps) == len(dataset.manifest.steps)
+    side: dict[str, set[str]] = {}
+    clusters: dict[str, set[int]] = {}
+    for split, row in rows_of(dataset):
+        text = row["messages"][1]["content"] if "messages" in row else row["text"]
+        side.setdefault(text, set()).add(split)
+        clusters.setdefault(text, set()).add(row["cluster"])
+    assert len(side) == 60
+    assert all(len(splits) == 1 for splits in side.values())
+    assert all(len(own) == 1 for own in clusters.values())
+    assert len(set.union(*clusters.values())) == 60
+    for kind in dataset.kinds:
+        assert 10 <= dataset.n_rows("held_out", kind) <= 14  # a fifth, as of each kind alone
+    report = (dataset.path / "report.md").read_text(encoding="utf-8")
+    assert "60 clusters" in report
+    assert "180 rows in all; the largest has 3" in report
+
+
+def test_nearly_the_same_text_stands_on_one_side_too(tmp_path: Path) -> None:
+    texts = [prose(number, 60) for number in range(60)]
+    rows: list[Any] = [{"text": text} for text in texts]
+    rows += [{"text": f"{text} So it was.", "label": "good"} for text in texts]
+    rows += [chat(prose(1000 + n, 12), f"Well. {text}") for n, text in enumerate(texts)]
+    options = PrepareOptions(held_out=0.3)
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", options, workers=1)
+    assert not dataset.manifest.steps[-2].dropped
+    assert dataset.manifest.clusters["clusters"] == 60
+    for kind in dataset.kinds:
+        assert 15 <= dataset.n_rows("held_out", kind) <= 20
+
+
+def test_a_row_of_another_kind_between_two_duplicates_hides_neither(tmp_path: Path) -> None:
+    text = prose(1, 60)
+    rows: list[Any] = [{"text": f"{text} First.", "label": "good"}, {"text": text}]
+    rows += [{"text": f"{text} Second.", "label": "good"}, {"text": f"{text} Again."}]
+    rows += [{"text": prose(n, 60)} for n in range(2, 12)]
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
+    assert [entry["where"] for entry in dropped_of(dataset)] == ["line 4"]
+    assert dataset.n_rows("train", "labelled") + dataset.n_rows("held_out", "labelled") == 2
+
+
+def test_what_many_conversations_say_makes_no_cluster_of_them(tmp_path: Path) -> None:
+    system = "You are a patient teacher of the history of harbours, and you answer in full sentences."
+    answer = "That is a question which nobody at this desk has the right to answer."
+    folder = tmp_path / "in"
+    talks = [chat(f"{prose(n, 60)}?", answer if n % 2 else "Yes.") for n in range(60)]
+    for talk in talks:
+        talk["messages"].insert(0, {"role": "system", "content": system})
+    write_jsonl(folder / "talks.jsonl", talks)
+    write_jsonl(folder / "labels.jsonl", [{"text": "Yes.", "label": "short"}, {"text": system, "label": "long"}])
+    dataset = prepare([folder], tmp_path / "data", workers=1)
+    assert dataset.manifest.clusters["largest"] == 1
+    assert "No two rows are alike" in (dataset.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_few_examples_among_many_documents_are_held_out_too(tmp_path: Path) -> None:
+    texts = [prose(number, 60) for number in range(400)]
+    rows: list[Any] = [{"text": text} for text in texts]
+    rows += [{"text": text, "label": "good"} for text in texts[:10]]
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
+    assert 2 <= dataset.n_rows("held_out", "labelled") <= 4
+    assert 15 <= dataset.n_rows("held_out", "documents") <= 23
+
+
 def test_labels_are_kept_with_texts_that_are_nearly_alike(tmp_path: Path) -> None:
     text = prose(1, 60)
     rows = [{"text": text, "label": "good"}, {"text": text, "label": "bad"}, {"text": text + " x", "label": "good"}]

@@ -24,6 +24,7 @@ from chatwright.text.manifest import KINDS
 from chatwright.text.shingles import N_BANDS
 
 BLOCK_BYTES = 16 << 20
+COLUMNS_VERSION = 2  # of what the columns mean: under another one an interrupted preparation begins anew
 BEFORE_WHERE = ": "  # between a row's source and its place in it
 KIND_NUMBER = {kind: number for number, kind in enumerate(KINDS)}
 Columns = dict[str, NDArray[Any]]
@@ -40,7 +41,8 @@ class Block:
     languages: tuple[str, ...]  # what the numbers in the column `language` mean
 
     def column(self, folder: Path, name: str) -> NDArray[Any]:
-        """One column: key, group, kind, language, n_bytes, line_bytes, where_chars, signed, text/…, question/…"""
+        """One column: key, group, kind, language, n_bytes, line_bytes, where_chars, passage, passage_row, signed,
+        text, text-0…, asked, question, question-0…"""
         return self.columns(folder, name)[0]
 
     def columns(self, folder: Path, *names: str) -> list[NDArray[Any]]:
@@ -145,7 +147,7 @@ def _columns(windows: Sequence[Window], line_bytes: Sequence[int], languages: Se
     number = {language: n for n, language in enumerate(languages)}
     texts = [window.signatures for window in windows if window.signatures is not None]
     questions = [window.questions for window in windows if window.questions is not None]
-    first_rows = accumulate((len(window.rows) for window in windows), initial=0)
+    first_rows = list(accumulate((len(window.rows) for window in windows), initial=0))
     columns: Columns = {
         "key": np.concatenate([window.keys for window in windows]),
         "group": np.concatenate([window.groups for window in windows]),
@@ -155,6 +157,10 @@ def _columns(windows: Sequence[Window], line_bytes: Sequence[int], languages: Se
         "n_bytes": np.array([row.n_bytes for row in rows], np.uint32),
         "line_bytes": np.array(line_bytes, np.uint32),
         "where_chars": np.array([len(row.where) for row in rows], np.uint32),  # at the end of the line's source
+        "passage": np.concatenate([window.passages for window in windows]),
+        "passage_row": np.concatenate(
+            [window.passage_rows + first for window, first in zip(windows, first_rows, strict=False)]
+        ).astype(np.uint32),
         "text": np.concatenate([signature.low_bytes for signature in texts]),
         "question": np.concatenate([signature.low_bytes for signature in questions]),
         "asked": np.concatenate(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from chatwright.text.boilerplate import removed_lines, strip_frame, strip_repeated_edges
 from chatwright.text.characters import CharacterTexts
 from chatwright.text.language import detect_languages
-from chatwright.text.manifest import KINDS, Kind
+from chatwright.text.manifest import Kind
 from chatwright.text.normalise import normalise_characters, normalise_text
 from chatwright.text.options import PrepareOptions
-from chatwright.text.parts import check_row, identity, n_bytes, parts_of, with_parts
+from chatwright.text.parts import check_row, identity, n_bytes, parts_of, passages, with_parts
 from chatwright.text.quality import judge
 from chatwright.text.readers import Record
 from chatwright.text.reasons import Detail
@@ -30,7 +30,6 @@ WINDOW_RECORDS = 4_000
 TEXT_SHINGLE = 5  # words
 QUESTION_SHINGLE = 3
 _NAMED_CHARS = 200  # of lines around a text, in dropped.jsonl
-_KIND_SALT = {kind: np.uint64(xxhash.xxh3_64_intdigest(kind.encode())) for kind in KINDS}
 
 
 Named = set[tuple[str, str]]  # folders and lines that are named in dropped.jsonl already
@@ -78,6 +77,8 @@ class Window:
     )  # equal: parts of one document; 0: whole
     signed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # has a signature worth comparing
     signatures: Signatures | None = None
+    passages: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # hashes; several of a row
+    passage_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # the row of each passage
     asked: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # rows with a question
     questions: Signatures | None = None
 
@@ -232,13 +233,18 @@ def _drop(row: Row, step: str, reason: str, detail: str, dropped: list[Dropped],
 
 
 def _sign(window: Window, shingles: Shingles) -> None:
-    keys = [xxhash.xxh3_128_digest(identity(row.kind, row.payload).encode()) for row in window.rows]
+    keys, hashes, rows = [], [], []
+    for number, row in enumerate(window.rows):
+        same = identity(row.kind, row.payload)
+        keys.append(xxhash.xxh3_128_digest(same.encode()))
+        own = [xxhash.xxh3_64_intdigest(passage.encode()) for passage in passages(row.kind, row.payload, same)]
+        hashes += own
+        rows += [number] * len(own)
     window.keys = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+    window.passages, window.passage_rows = np.array(hashes, np.uint64), np.array(rows, np.int64)
     window.groups = np.array([_group(row) for row in window.rows], np.uint64)
     window.signed = shingles.counts > 0
     window.signatures = sign(shingles)
-    salts = np.array([_KIND_SALT[row.kind] for row in window.rows], np.uint64)
-    window.signatures.bands[:] ^= salts  # a document is no duplicate of a conversation
     questions = {
         number: question
         for number, row in enumerate(window.rows)

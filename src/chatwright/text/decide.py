@@ -21,6 +21,7 @@ from chatwright.text.duplicates import (
     bands_of,
     find_candidates,
     first_of_equals,
+    join_equal_texts,
     join_similar,
 )
 from chatwright.text.manifest import KINDS, Kind
@@ -88,8 +89,9 @@ def decide(
     duplicates = None
     if options.near_duplicates is not None:
         droppable = np.isin(kind, [KIND_NUMBER[name] for name in _DROPPED_WHEN_NEAR])
-        duplicates = NearDuplicates(options.near_duplicates, droppable, original)
+        duplicates = NearDuplicates(options.near_duplicates, droppable, kind, original)
     before = fate != Fate.EXACT_DUPLICATE
+    join_equal_texts(blocks, kind, before, cluster)
     join_similar(bands["text"], cluster, CLUSTER_THRESHOLD, duplicates)
     join_similar(bands["question"], cluster, QUESTION_THRESHOLD)
     fate[before & (original != NONE)] = Fate.NEAR_DUPLICATE
@@ -139,11 +141,10 @@ def _split(
     cluster = np.zeros(blocks.n_rows, np.uint32)
     cluster[kept] = member
     rows_in = np.bincount(member, minlength=len(roots))
-    bytes_in = np.bincount(member, weights=n_bytes[kept], minlength=len(roots)).astype(np.int64)
     held_out = np.zeros(len(roots), np.bool_)
     where = np.flatnonzero(kept)
     if n_held_out is None:
-        held_out = _choose(blocks, options, roots.astype(np.int64), kind, rows_in, bytes_in)
+        held_out = _choose(blocks, options, roots.astype(np.int64), member, kind[kept], n_bytes[kept])
         fate[where[held_out[member]]] = Fate.HELD_OUT
     else:
         held_out[member[where < n_held_out]] = True
@@ -164,20 +165,40 @@ def _choose(
     blocks: Blocks,
     options: PrepareOptions,
     roots: NDArray[np.int64],
+    member: NDArray[np.int64],
     kind: NDArray[np.uint8],
-    rows_in: NDArray[np.int64],
-    bytes_in: NDArray[np.int64],
+    n_bytes: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """(clusters,) which are held out, kind by kind. A cluster has the kind of its first row."""
+    """(clusters,) which are held out, kind by kind. member, kind, n_bytes: of every row that is kept, its cluster first."""
     keys = _keys_of(blocks, roots)
+    shares = [
+        _share(KINDS[number], options, member, kind == number, n_bytes, len(roots))
+        for number in np.flatnonzero(np.bincount(kind, minlength=len(KINDS)))
+    ]
+    too_large = np.zeros(len(roots), np.bool_)
+    for sizes, wanted in shares:
+        too_large |= sizes > wanted
     held_out = np.zeros(len(roots), np.bool_)
-    for name in KINDS:
-        own = np.flatnonzero(kind[roots] == KIND_NUMBER[name])
-        if len(own):
-            wanted, by_bytes = target(name, options.held_out, int(rows_in[own].sum()), int(bytes_in[own].sum()))
-            sizes = (bytes_in if by_bytes else rows_in)[own]
-            held_out[own[held_out_clusters(sizes, keys[own], wanted, options.seed)]] = True
+    for sizes, wanted in shares:
+        own = np.flatnonzero(sizes)
+        held_out[own] = held_out_clusters(sizes[own], keys[own], wanted, options.seed, held_out[own], too_large[own])
     return held_out
+
+
+def _share(
+    name: Kind,
+    options: PrepareOptions,
+    member: NDArray[np.int64],
+    own: NDArray[np.bool_],
+    n_bytes: NDArray[np.int64],
+    n_clusters: int,
+) -> tuple[NDArray[np.int64], float]:
+    """((clusters,) how much of a kind is in each, how much of it to hold out), both in bytes or both in rows."""
+    wanted, by_bytes = target(name, options.held_out, int(own.sum()), int(n_bytes.sum(where=own)))
+    weights = own.astype(np.float64)
+    if by_bytes:
+        weights *= n_bytes
+    return np.bincount(member, weights, n_clusters).astype(np.int64), wanted
 
 
 def _keys_of(blocks: Blocks, rows: NDArray[np.int64]) -> NDArray[np.uint64]:

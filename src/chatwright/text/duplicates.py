@@ -1,7 +1,8 @@
 """Exact and near duplicates among the rows of all blocks, in memory that depends on a few bytes a row.
 
 Exact ones by 128 bits of hash, sorted range by range. Near ones by LSH: per band, rows with equal hashes are candidates, each
-beside the first of them; candidates of all bands are then compared by their signatures.
+beside the first of them; candidates of all bands are then compared by their signatures. Rows of two kinds are never duplicates of
+each other, but they share a cluster: what is trained on are several kinds together.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from chatwright.text.blocks import Blocks
+from chatwright.text.blocks import KIND_NUMBER, Blocks
 from chatwright.text.components import Components
+from chatwright.text.manifest import KINDS, Kind
 from chatwright.text.shingles import N_BANDS, similarity
 
 CLUSTER_THRESHOLD = 0.5  # from here on two rows must not stand on both sides of a split
 QUESTION_THRESHOLD = 0.8  # of the questions alone: `the capital of France` and `of Spain` have 0.6
 _RANGE_ROWS = 2_000_000  # sorted at once
+_WHOLE: tuple[Kind, ...] = ("documents", "labelled", "tagged")  # the row is its one text
 _CHUNK_PAIRS = 200_000  # compared at once: 256 bytes each
 NONE = np.int64(-1)
 
 Flags = NDArray[np.bool_]
 Pairs = NDArray[np.uint64]  # the left row in the upper 32 bits, the right one in the lower
+_KIND_SALTS = np.array([xxhash.xxh3_64_intdigest(kind.encode()) for kind in KINDS], np.uint64)
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -38,6 +43,7 @@ class NearDuplicates:
 
     threshold: float
     droppable: Flags  # (rows,)
+    kind: NDArray[np.uint8]  # (rows,) a row goes for one of its own kind only
     original: NDArray[np.int64]  # (rows,) the row that stays for a row that goes, else NONE; filled in here
 
 
@@ -78,6 +84,34 @@ def first_of_equals(blocks: Blocks) -> NDArray[np.int64]:
     return first
 
 
+def join_equal_texts(blocks: Blocks, kind: NDArray[np.uint8], kept: Flags, cluster: Components) -> None:
+    """Join the rows whose whole text is the same but for case and blanks, and those with a message that is this text.
+
+    Not two conversations with one answer: many questions have the same. kind, kept: (rows,) columns.
+    """
+    whole = np.isin(kind, [KIND_NUMBER[name] for name in _WHOLE])
+    if not whole.any() or (kind == KIND_NUMBER["documents"]).all():
+        return  # equal documents are duplicates
+    n_passages = sum(len(rows) for rows in blocks.column("passage_row"))
+    n_ranges = max(1, -(-n_passages // _RANGE_ROWS))
+    for number in range(n_ranges):
+        hashes, rows = [], []
+        for index, block in enumerate(blocks.blocks):
+            value, row = block.columns(blocks.folder, "passage", "passage_row")
+            row = row.astype(np.int64) + blocks.offsets[index]
+            inside = (_range_of(value, n_ranges) == number) & kept[row]
+            hashes.append(value[inside])
+            rows.append(row[inside])
+        value, row = np.concatenate(hashes), np.concatenate(rows)
+        order = np.lexsort((row, ~whole[row], value))  # of equal ones a whole text is the first, if there is any
+        value, row = value[order], row[order]
+        begins = np.ones(len(value), np.bool_)
+        begins[1:] = value[1:] != value[:-1]
+        leader = row[np.flatnonzero(begins)][np.cumsum(begins) - 1] if len(row) else row
+        follows = ~begins & whole[leader]
+        cluster.join(leader[follows], row[follows])
+
+
 def find_candidates(band: Band, alive: Path) -> int:
     """Write the candidate pairs of a band among the rows that are still there (`alive`: a .npy of flags); their number."""
     kept = np.load(alive, mmap_mode="r")
@@ -91,20 +125,30 @@ def find_candidates(band: Band, alive: Path) -> int:
 
 
 def _candidates_in_range(band: Band, kept: Flags, number: int, n_ranges: int) -> Pairs:
-    hashes, rows = [], []
+    hashes, rows, kinds = [], [], []
     for index, block in enumerate(band.blocks.blocks):
         offset = band.blocks.offsets[index]
         which = "signed" if band.kind == "text" else "asked"
-        own, usable = block.columns(band.folder, f"{band.kind}-{band.number}", which)
+        own, usable, kind = block.columns(band.folder, f"{band.kind}-{band.number}", which, "kind")
         if band.kind == "text":
             usable = np.flatnonzero(usable)
             own = own[usable]
         inside = (_range_of(own, n_ranges) == number) & kept[usable + offset]
         hashes.append(own[inside])
         rows.append(usable[inside] + offset)
+        kinds.append(kind[usable[inside]])
     if not hashes:
         return np.zeros(0, np.uint64)
-    value, row = np.concatenate(hashes), np.concatenate(rows)
+    value, row, kind = np.concatenate(hashes), np.concatenate(rows), np.concatenate(kinds)
+    pairs = _neighbours(value, row)
+    if band.kind == "question" or (kind == kind[:1]).all():
+        return pairs
+    # Rows of another kind in between would keep apart two of one kind, of which one may have to go.
+    return np.concatenate([pairs, _neighbours(value ^ _KIND_SALTS[kind], row)])
+
+
+def _neighbours(value: NDArray[np.uint64], row: NDArray[np.int64]) -> Pairs:
+    """Of the rows with an equal hash each beside the first one, and beside the one before it."""
     order = np.argsort(value, kind="stable")  # rows are in order already, and stay so within equal hashes
     value, row = value[order], row[order]
     begins = np.ones(len(row), np.bool_)
@@ -148,7 +192,7 @@ def join_similar(
             near = alike >= threshold
             cluster.join(ours[near], theirs[near])
             if duplicates is not None:
-                same = (alike >= duplicates.threshold) & duplicates.droppable[theirs]
+                same = (alike >= duplicates.threshold) & _may_go(ours, theirs, duplicates)
                 _drop(ours[same], theirs[same], signatures[same], duplicates, blocks, kind, positions)
 
 
@@ -158,8 +202,13 @@ def _undecided(
     """(pairs,) whether comparing them can change anything."""
     undecided = cluster.roots(left) != cluster.roots(right)
     if duplicates is not None:
-        undecided |= duplicates.droppable[right] & (duplicates.original[right] == NONE)
+        undecided |= _may_go(left, right, duplicates) & (duplicates.original[right] == NONE)
     return np.asarray(undecided)
+
+
+def _may_go(left: NDArray[np.int64], right: NDArray[np.int64], duplicates: NearDuplicates) -> Flags:
+    """(pairs,) whether the right row could go for the left one: a document that is like a labelled text is none."""
+    return duplicates.droppable[right] & (duplicates.kind[left] == duplicates.kind[right])
 
 
 def _drop(

@@ -12,6 +12,8 @@ from chatwright.text.manifest import Kind
 from chatwright.text.reasons import Detail
 
 MAX_ROW_CHARS = 4_000_000  # of examples; documents are cut into parts by the readers
+_LEAST_PASSAGE_BYTES = 40  # seven words, or thirteen Chinese characters: "Yes." answers too much to tell anything
+_SHARED_ROLES = ("system", "developer")  # what all conversations begin with would make one cluster of them
 
 
 def parts_of(kind: Kind, payload: dict[str, Any]) -> list[str]:
@@ -73,7 +75,25 @@ def identity(kind: Kind, payload: dict[str, Any]) -> str:
         content = f"{payload['label']}\0{payload['text']}"
     else:
         content = orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode().replace("\\n", " ")
-    return f"{kind}\0" + " ".join(content.lower().split())
+    return f"{kind}\0{_folded(content)}"
+
+
+def passages(kind: Kind, payload: dict[str, Any], row_identity: str) -> list[str]:
+    """What of a row may be the whole text of a row of another kind: its text, or each message; but for case and blanks.
+
+    row_identity: what `identity` says of the row.
+    """
+    if kind == "documents":
+        return [row_identity.removeprefix("documents\0")]
+    if kind in ("labelled", "tagged"):
+        return [_folded(payload["text"])]
+    said = [message for message in _messages(kind, payload) if message.get("role") not in _SHARED_ROLES]
+    contents = [_folded(content) for message in said if isinstance(content := message.get("content"), str)]
+    return [content for content in contents if len(content.encode()) >= _LEAST_PASSAGE_BYTES]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _check_conversation(messages: Sequence[dict[str, Any]]) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from chatwright import __version__
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.i18n import _
 from chatwright.machine import available_cores, memory_limit_bytes
-from chatwright.text.blocks import Blocks
+from chatwright.text.blocks import COLUMNS_VERSION, Blocks
 from chatwright.text.dataset import Dataset
 from chatwright.text.decide import decide, pair_finder
 from chatwright.text.duplicates import Band
@@ -308,7 +308,13 @@ def _plan(
     digest = hashlib.sha256(repr((limits, list(names), list(skipped))).encode("utf-8", "surrogateescape"))
     for unit in units:
         digest.update(repr((unit, unit.path.stat().st_mtime_ns)).encode("utf-8", "surrogateescape"))
-    return {"version": __version__, "options": options.as_json(), "units": len(units), "input": digest.hexdigest()}
+    return {
+        "version": __version__,
+        "columns": COLUMNS_VERSION,
+        "options": options.as_json(),
+        "units": len(units),
+        "input": digest.hexdigest(),
+    }
 
 
 def _row_steps(markers: Sequence[dict[str, Any]], skipped: Sequence[Skipped]) -> list[Step]:

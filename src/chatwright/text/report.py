@@ -116,11 +116,16 @@ def _lines_above(manifest: Manifest) -> Iterator[str]:
         size=format_size(sources.size_bytes),
         program=manifest.created_by,
     )
-    yield _(
-        "{n:,} clusters of rows that are alike or ask the same; the largest has {largest:,} rows. None stands in both splits.",
-        n=manifest.clusters.get("clusters", 0),
-        largest=manifest.clusters.get("largest", 0),
-    )
+    if several := manifest.clusters.get("of_several_rows", 0):
+        yield _(
+            "{n:,} clusters of rows that are alike, ask the same or are parts of one document, {rows:,} rows in all; "
+            "the largest has {largest:,}. None stands in both splits.",
+            n=several,
+            rows=manifest.clusters.get("rows_in_them", 0),
+            largest=manifest.clusters.get("largest", 0),
+        )
+    else:
+        yield _("No two rows are alike or ask the same.")
     if manifest.options.get("mask"):
         yield _("Personal data is masked where the detectors found some; the counts are under Notes.")
     else:
