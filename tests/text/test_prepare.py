@@ -218,11 +218,11 @@ def test_nearly_the_same_text_stands_on_one_side_too(tmp_path: Path) -> None:
 
 def test_a_row_of_another_kind_between_two_duplicates_hides_neither(tmp_path: Path) -> None:
     text = prose(1, 60)
-    rows: list[Any] = [{"text": f"{text} First.", "label": "good"}, {"text": text}]
-    rows += [{"text": f"{text} Second.", "label": "good"}, {"text": f"{text} Again."}]
+    rows: list[Any] = [{"text": text, "label": "good"}, {"text": text}]
+    rows += [{"text": text, "label": "bad"}, {"text": f"{text}!"}]  # the same phrases, so that all four meet everywhere
     rows += [{"text": prose(n, 60)} for n in range(2, 12)]
     dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
-    assert [entry["where"] for entry in dropped_of(dataset)] == ["line 4"]
+    assert [(entry["where"], entry["reason"]) for entry in dropped_of(dataset)] == [("line 4", "near duplicate")]
     assert dataset.n_rows("train", "labelled") + dataset.n_rows("held_out", "labelled") == 2
 
 
@@ -247,6 +247,18 @@ def test_few_examples_among_many_documents_are_held_out_too(tmp_path: Path) -> N
     dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", workers=1)
     assert 2 <= dataset.n_rows("held_out", "labelled") <= 4
     assert 15 <= dataset.n_rows("held_out", "documents") <= 23
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_document_that_many_conversations_give_is_not_held_out_with_all_of_them(tmp_path: Path, seed: int) -> None:
+    texts = [prose(number, 60) for number in range(20)]
+    rows: list[Any] = [{"text": text} for text in texts]
+    rows += [chat(prose(1000 + n, 60), texts[n % 10]) for n in range(400)]
+    rows += [chat(prose(2000 + n, 60), prose(3000 + n, 60)) for n in range(200)]
+    options = PrepareOptions(seed=seed)
+    dataset = prepare([write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path / "data", options, workers=1)
+    assert 20 <= dataset.n_rows("held_out", "conversations") <= 30
+    assert 2 <= dataset.n_rows("held_out", "documents") <= 4
 
 
 def test_labels_are_kept_with_texts_that_are_nearly_alike(tmp_path: Path) -> None:
@@ -525,6 +537,24 @@ def test_changed_input_or_options_begin_anew(tmp_path: Path, corpus: Path, monke
     (corpus / "new.txt").write_text(prose(999))
     dataset = prepare([corpus], tmp_path / "data", workers=1)
     assert any(row["source"] == "corpus/new.txt" for _split, row in rows_of(dataset))
+
+
+def test_columns_of_another_meaning_are_not_gone_on_with(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chatwright.text.prepare.COLUMNS_VERSION", 1)
+        patch.setattr("chatwright.text.prepare.decide", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([corpus], tmp_path / "data", workers=1)
+    columns = list(work_folder(tmp_path / "data").glob("*.columns"))
+    assert columns
+    for file in columns:
+        file.write_bytes(bytes(file.stat().st_size))  # what this version cannot read
+    prepare([corpus], tmp_path / "data", workers=1).verify()
 
 
 def test_the_dataset_may_lie_inside_its_input(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
