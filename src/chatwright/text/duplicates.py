@@ -208,7 +208,7 @@ def _undecided(
 
 def _may_go(left: NDArray[np.int64], right: NDArray[np.int64], duplicates: NearDuplicates) -> Flags:
     """(pairs,) whether the right row could go for the left one: a document that is like a labelled text is none."""
-    return duplicates.droppable[right] & (duplicates.kind[left] == duplicates.kind[right])
+    return np.asarray(duplicates.droppable[right] & (duplicates.kind[left] == duplicates.kind[right]))
 
 
 def _drop(
