@@ -330,6 +330,31 @@ class TestJson:
             "b",
         ]
 
+    def test_all_splits_inside_an_object_are_read(self, tmp_path: Path) -> None:
+        data = '{"train": [{"text": "a"}, {"text": "b"}], "test": [{"text": "c"}, 7], "version": 1}'
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert [(record.where, record.payload["text"]) for record in records] == [
+            ("train, row 1", "a"),
+            ("train, row 2", "b"),
+            ("test, row 1", "c"),
+        ]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("test, row 2", "bad row")]
+
+    def test_an_example_with_a_field_test_is_one_row(self, tmp_path: Path) -> None:
+        records, _skipped = read_data(
+            tmp_path / "a.json", '{"prompt": "Sum?", "completion": "a + b", "test": ["1 + 1"]}'
+        )
+        assert dialogue(records[0]) == [("user", "Sum?"), ("assistant", "a + b")]
+
+    @pytest.mark.parametrize("name", ["train", "items"])
+    def test_what_stands_beside_the_rows_inside_an_object_is_named(self, tmp_path: Path, name: str) -> None:
+        data = json.dumps({"id": "x", name: [{"text": "a"}], "text": "Long.", "labels": ["pos"], "version": 1})
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert texts(records) == ["a"]
+        assert [(entry.where, entry.reason, entry.detail) for entry in skipped] == [
+            ("", "left out", "fields that are not read: text, labels")
+        ]
+
     def test_json_lines_under_the_name_json(self, tmp_path: Path) -> None:
         assert texts(read_data(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')[0]) == ["a", "b"]
 
