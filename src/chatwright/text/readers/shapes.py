@@ -143,8 +143,8 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
             encoding=row.encoding,
             n_undecodable=row.n_undecodable,
         )
-        if shaped.left_out:
-            yield Skipped(piece.source, row.where, "left out", shaped.left_out)
+        for sentence in shaped.left_out:
+            yield Skipped(piece.source, row.where, "left out", sentence)
     if shapes.unread:
         detail = Detail("fields that are not read: {names}", names=listed(shapes.unread))
         yield Skipped(piece.source, "", "left out", detail)
