@@ -60,6 +60,8 @@ def test_system_prompts_history_and_input_find_their_place(tmp_path: Path) -> No
         ("user", "Translate.\n\n灯"),
         ("assistant", "lamp"),
     ]
+    row = {"instruction": "Sort.", "input": ["b", "a"], "output": "a, b"}
+    assert dialogue(one(*rows(tmp_path, row)))[0] == ("user", "Sort.\n\nb\na")
     row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}
     assert dialogue(one(*rows(tmp_path, row)))[0] == ("system", "Be brief.")
 
@@ -117,6 +119,9 @@ def test_sharegpt_function_calls_become_tool_calls(tmp_path: Path) -> None:
         ({"instruction": "Where?", "output": ""}, "empty assistant turn"),
         ({"instruction": "", "output": "There."}, "no user turn"),
         ({"instruction": "Where?", "output": 7}, "not text"),
+        ({"instruction": "Sort.", "input": {"a": "b"}, "output": "a"}, "not text"),
+        ({"instruction": "Sort.", "input": ["b", 7], "output": "a"}, "not text"),
+        ({"instruction": "Square it.", "input": 5, "output": "25"}, "not text"),
         ({"instruction": "Where?", "output": "There.", "history": ["x"]}, "bad row"),
         ({"prompt": "Where?", "chosen": "There.", "rejected": "There. "}, "chosen equals rejected"),
         ({"prompt": "Where?", "chosen": "There.", "rejected": ""}, "empty assistant turn"),
@@ -397,6 +402,48 @@ class TestUnreadFields:
         assert [(entry.where, entry.reason, entry.detail) for entry in skipped] == [
             ("", "left out", f"fields that are not read: {unread}")
         ]
+
+    @pytest.mark.parametrize(
+        ("row", "unread"),
+        [
+            (
+                {"messages": [Q, A | {"reasoning_content": "Hm.", "refusal": None, "audio": {"id": 1}}]},
+                "reasoning_content",
+            ),
+            ({"messages": [Q | {"id": "x", "text": "Why?"}, A | {"refusal": "No."}]}, "text, messages.refusal"),
+            ({"messages": [Q, A | {"name": "bot", "weight": 1}], "system": ""}, ""),
+        ],
+    )
+    def test_of_messages(self, tmp_path: Path, row: dict[str, Any], unread: str) -> None:
+        """Also where they come late: a refusal is rare."""
+        records, skipped = rows(tmp_path, *[{"messages": [Q, A]}] * 30, row, row)
+        assert len(records) == 32
+        assert [(entry.where, entry.detail) for entry in skipped] == (
+            [("", f"fields that are not read: messages.{unread}")] if unread else []
+        )
+
+    def test_of_messages_in_every_form(self, tmp_path: Path) -> None:
+        note = {"note": "x"}
+        _records, skipped = rows(
+            tmp_path,
+            [Q | {"bare": "x"}, A],
+            {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"} | note]},
+            {"conversation": [{"input": "Where?", "output": "There."} | note]},
+            {"prompt": [Q], "chosen": A | note, "rejected": {"role": "assistant", "content": "Here."}},
+            {
+                "input": {"messages": [Q | note]},
+                "preferred_output": [A],
+                "non_preferred_output": [Q, A | {"content": "So."}],
+            },
+        )
+        assert skipped[-1].detail == (
+            "fields that are not read: bare, conversations.note, conversation.note, chosen.note, input.note"
+        )
+
+    def test_of_a_system_prompt_beside_another_one(self, tmp_path: Path) -> None:
+        said = [{"role": "system", "content": "Be kind."}, Q, A]
+        _records, (entry,) = rows(tmp_path, {"conversations": said, "system": "Be brief."})
+        assert entry.detail == "fields that are not read: system"
 
     def test_are_found_behind_empty_ones(self, tmp_path: Path) -> None:
         _records, (entry,) = rows(

@@ -27,6 +27,7 @@ from chatwright.text.readers.conversations import (
     prompt_completion,
     sharegpt,
     turns,
+    unread_in_messages,
 )
 from chatwright.text.readers.json_rows import Row
 from chatwright.text.readers.labels import labelled, tagged_spans, tagged_tokens
@@ -135,6 +136,8 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
         except Refused as refused:
             yield Skipped(piece.source, row.where, refused.reason, refused.detail)
             continue
+        if shaped.kind in ("conversations", "preferences") and len(shapes.unread) < _REMEMBERED:
+            shapes.unread.update(dict.fromkeys(unread_in_messages(row.value)))
         yield Record(
             shaped.kind,
             shaped.payload,
