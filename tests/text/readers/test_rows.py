@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chatwright.text.reasons import shown
 from tests.text.readers.helpers import dialogue, one, read_data, reasons, texts
 
 Q, A = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}
@@ -290,6 +291,12 @@ class TestJson:
             if name == "a.jsonl":
                 assert texts(records) == ["good"]
             assert skipped
+
+    @pytest.mark.parametrize("more", ["", ', "n": NaN'])
+    def test_a_key_twice_is_said_in_the_language_of_the_user(self, tmp_path: Path, more: str) -> None:
+        _records, (entry,) = read_data(tmp_path / "a.jsonl", '{"text": "a", "text": "b"' + more + "}\n")
+        assert (entry.reason, entry.detail) == ("bad row", "the key 'text' twice in one object")
+        assert shown(entry.detail, "zh") == "同一对象中键 'text' 出现了两次"
 
     def test_nan_and_lone_surrogates_do_not_cost_a_row(self, tmp_path: Path) -> None:
         records, skipped = read_data(tmp_path / "a.jsonl", '{"text": "a", "n": NaN}\n{"text": "b\\ud800"}\n')

@@ -118,15 +118,14 @@ def _refuse_duplicate_keys(data: bytes) -> None:
         json.loads(data, object_pairs_hook=_unique)
     except RecursionError:
         raise Refused("bad row", "nested too deeply") from None
-    except ValueError as error:
-        raise Refused("bad row", str(error)[:200]) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _value in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Refused("bad row", Detail("the key {key!r} twice in one object", key=twice[:40]))
     return value
 
 
