@@ -80,6 +80,10 @@ def test_chinese_users_read_chinese(
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
     result = command("prepare", str(corpus), "--out", str(tmp_path / "data"), "--workers", "1")
     assert "过短" in result.out
+    report = (tmp_path / "data" / "report.md").read_text(encoding="utf-8")
+    for kind, split in (("文档（documents）", "训练（train）"), ("文档（documents）", "留出（held_out）")):
+        assert f"| {kind} | {split} |" in report
+        assert any(kind in line and split in line for line in result.out.splitlines())
     assert "读取与清洗" in result.err
     assert "数据集报告" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
     result = command("prepare", str(corpus), "--out", str(tmp_path / "data"))
@@ -142,4 +146,7 @@ def test_a_bad_row_is_named_in_the_language_of_the_user(
     done = command("prepare", str(tmp_path / "rows.jsonl"), "--on-bad-row", "stop", "--out", str(tmp_path / "out"))
     assert done.code == 1
     assert "第 2 行，无法读取（不是 JSON：这里应有一个值（第 10 个字符处））" in done.err
+    (tmp_path / "rows.json").write_text('{"train": [{"text": "a"}], "test": [{"text": ""}]}')
+    done = command("prepare", str(tmp_path / "rows.json"), "--on-bad-row", "stop", "--out", str(tmp_path / "out"))
+    assert "test, 第 1 条" in done.err
     assert not (tmp_path / "out").exists()

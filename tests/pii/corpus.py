@@ -135,6 +135,7 @@ FILLER = {
 # Numbers, names and code that look like personal data and are not.
 NEGATIVES = [
     "Version 1.2.3.4 and v10.0.19041.1 and Chrome/91.0.4472.124 and build 8.8.4.4",
+    "Updated 1.2.3.0, 8.4.120.0 and 119.0.0.0; released 8.8.8.8, 6.1.7.2: 12 changes, not 192.31.196.0/24",
     "Section 3.2.1.4, table 1.1.1.1, OID 1.3.6.1.4.1.311.21.8",
     "2021-03-04 12:30:45.123456 and 20210304123045 and 2021/03/04 and 03.04.2021",
     "1600000000 1600000000000 0x1f3a 3.141592653589793 2.718281828459045",

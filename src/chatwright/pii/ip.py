@@ -1,7 +1,8 @@
 """Public IPv4 and IPv6 addresses.
 
-Private, loopback, link-local, multicast and documentation addresses identify nobody and stay: manuals are full of
-192.168.0.1, and a model should know what it means.
+Private, loopback, link-local, multicast and documentation addresses identify nobody and stay, whatever stands before them:
+manuals are full of 192.168.0.1, and a model should know what it means. Numbers that may be versions or sections stay too unless
+something beside them says that they are addresses. docs/en/data.md says both.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ _SAYS_VERSION = re.compile(
     r"[号为是]?[ \t]*[:：=]?[ \t]*[v.]?$|[A-Za-z)][/_-]v?$"
 )
 _SAYS_ADDRESS = re.compile(
-    r"(?:地址|服务器|主机|(?i:(?<![a-z])(?:ip|ipv4|address|addr|host|hostname|server|from|client|ping|ssh)))"
+    r"(?:地址|服务器|主机|网关|来自|(?i:(?<![a-z])(?:ip|ipv4|address|addr|host|hostname|server|nameserver|dns|gateway|proxy|peer|"
+    r"remote|src|dst|from|client|ping|ssh)))"
     r"(?:[ ](?i:is))?[为是]?[ \t]*[:：=]?[ \t]*[\"'(\[（“]?$"
 )
+_PORT = re.compile(r":[0-9]{2,5}(?![0-9.:])")
+_NETWORK = re.compile("/[0-9]{1,2}(?![0-9/.])")
 _LETTER = re.compile("[A-Za-z]")
 _IP = re.compile("[^A-Za-z]?(?i:ip)[0-9]")  # IP8.8.8.8, as Chinese prose writes it without a blank
 _MAX_CONTEXT = 24
@@ -51,20 +55,28 @@ def _v4(text: str) -> Iterator[Finding]:
         after = text[end : end + 2]
         if after and (after[0].isdecimal() or after[0] == "_" or (after[0] == "." and after[1:].isdecimal())):
             continue
-        if _is_public(match[0]) and not _is_version(text, start, match[0]):
+        if _is_public(match[0]) and not _is_version(text, start, end):
             yield Finding(start, end, "ip", match[0])
 
 
-def _is_version(text: str, start: int, number: str) -> bool:
+def _is_version(text: str, start: int, end: int) -> bool:
     if text[max(0, start - 3) : start] == "://" or text[start - 1 : start] == "@":
         return False
     context = max(0, start - _MAX_CONTEXT)
     if _SAYS_VERSION.search(text, context, start):
         return True
-    parts = [int(part) for part in number.split(".")]
-    # No machine has an address that ends in 0, but many a version does; 2.5.29.37 and 1.3.6.1 are object identifiers.
-    unlikely = parts[3] == 0 or max(parts) < _SMALL or (parts[0] <= 2 and parts[1] <= 16)
-    return unlikely and _SAYS_ADDRESS.search(text, context, start) is None
+    parts = [int(part) for part in text[start:end].split(".")]
+    network = parts[3] == 0 and _NETWORK.match(text, end)  # 192.31.196.0/24 is no machine's
+    if not network and not _looks_like_version(parts):
+        return False
+    return _SAYS_ADDRESS.search(text, context, start) is None and _PORT.match(text, end) is None
+
+
+def _looks_like_version(parts: list[int]) -> bool:
+    """Small numbers everywhere; object identifiers such as 2.5.29.37; 8.4.120.0 and 119.0.0.0, but not 81.2.69.0: networks
+    larger than 256 addresses have machines whose address ends in 0."""
+    ends_in_zero = parts[3] == 0 and (parts[0] < _SMALL or 0 in parts[1:3])
+    return ends_in_zero or max(parts) < _SMALL or (parts[0] <= 2 and parts[1] <= 16)
 
 
 def _v6(text: str) -> Iterator[Finding]:

@@ -199,13 +199,13 @@ def _hash_of_range(path: Path, start: int, end: int | None) -> str:
 
 
 def _place(where: str) -> str:
-    """`line 61` in the user's language; the name of a member of an archive as it is."""
-    match = re.fullmatch(r"(line|row|page) (\d+)", where)
+    """`line 61`, or `test, row 61`, in the user's language; the name of a member of an archive as it is."""
+    match = re.fullmatch(r"(\w+, )?(line|row|page) (\d+)", where)
     if match is None:
         return where
-    number = int(match[2])
-    return {
+    number = int(match[3])
+    return (match[1] or "") + {
         "line": _("line {number}", number=number),
         "row": _("row {number}", number=number),
         "page": _("page {number}", number=number),
-    }[match[1]]
+    }[match[2]]

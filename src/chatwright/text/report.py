@@ -49,7 +49,7 @@ def step_names() -> dict[str, str]:
 def tables(manifest: Manifest) -> Iterator[Table]:
     """The report as tables: for the terminal and for both files."""
     rows = [
-        (kind, split, f"{contents.rows:,}", format_size(contents.bytes))
+        (_(kind), _(split), f"{contents.rows:,}", format_size(contents.bytes))
         for kind, splits in manifest.kinds.items()
         for split, contents in splits.items()
     ]

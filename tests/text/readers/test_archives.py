@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.text.readers.helpers import one, read, read_data, reasons, texts
+from tests.text.readers.helpers import dialogue, one, read, read_data, reasons, texts
 
 MEMBERS = {"a.txt": "Alpha.", "deep/er/b.md": "# Beta", "c.jsonl": '{"text": "one"}\n{"text": "two"}\n'}
 ZST = pyarrow.Codec("zstd")
@@ -280,7 +280,8 @@ class TestChatGPTExport:
             {"role": "assistant", "content": "The rise of the sea."},
         ]
         assert [(entry.where, entry.reason) for entry in skipped] == [
-            ("row 1", "left out"),
+            ("row 1", "left out"),  # the search
+            ("row 1", "left out"),  # the answer that was given again
             ("row 2", "no assistant turn"),
             ("row 3", "no assistant turn"),
             ("", "left out"),  # the title
@@ -290,6 +291,28 @@ class TestChatGPTExport:
         records, _skipped = read_data(tmp_path / "conversations.json", json.dumps([{"mapping": NODES}]))
         assert records[0].payload["messages"][-1]["content"] == "The rise of the sea."
 
+    def test_answers_that_were_given_again_are_counted(self, tmp_path: Path) -> None:
+        _records, skipped = read_data(tmp_path / "conversations.json", json.dumps(EXPORT[:1]))
+        assert skipped[1].detail == (
+            "1 messages on other branches, of answers or questions given again: only the branch last seen is read"
+        )
+
+    def test_what_was_said_in_a_voice_conversation_is_read(self, tmp_path: Path) -> None:
+        def spoken(text: str, direction: str) -> dict[str, object]:
+            said = {"content_type": "audio_transcription", "text": text, "direction": direction, "decoding_id": None}
+            sound = {"content_type": "audio_asset_pointer", "asset_pointer": "file-service://file-1", "format": "wav"}
+            return {"content_type": "multimodal_text", "parts": [said, sound]}
+
+        mapping = {
+            "q": node("q", None, "user", content=spoken("When is high tide?", "in")),
+            "a": node("a", "q", "assistant", content=spoken("At noon.", "out")),
+        }
+        data = json.dumps([{"mapping": mapping, "current_node": "a"}])
+        assert dialogue(one(*read_data(tmp_path / "conversations.json", data))) == [
+            ("user", "When is high tide?"),
+            ("assistant", "At noon."),
+        ]
+
     def test_the_zip_of_an_export_is_read_once(self, tmp_path: Path) -> None:
         files = {
             "conversations.json": json.dumps(EXPORT[:1]),
@@ -298,7 +321,7 @@ class TestChatGPTExport:
         }
         records, skipped = read_data(tmp_path / "export.zip", make_zip(files))  # type: ignore[arg-type]
         assert len(records) == 1
-        assert reasons(skipped) == ["part of a ChatGPT export"] * 2 + ["left out"] * 2
+        assert reasons(skipped) == ["part of a ChatGPT export"] * 2 + ["left out"] * 3
         folder = tmp_path / "export"
         folder.mkdir()
         for name, data in files.items():

@@ -117,6 +117,20 @@ class TestPdf:
             read_data(tmp_path / "a.pdf", data[:end])
 
 
+def save_docx(path: Path, *blocks: str) -> None:
+    """A document of these elements of its body, each with `{}` where its namespaces go."""
+    from docx.oxml import parse_xml
+
+    names = (
+        'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+        'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    )
+    document = docx.Document()
+    for index, xml in enumerate(blocks):
+        document.element.body.insert(index, parse_xml(xml.format(names)))
+    document.save(str(path))
+
+
 class TestDocx:
     def test_paragraphs_tables_and_notes_come_out_in_order(self, tmp_path: Path) -> None:
         document = docx.Document()
@@ -137,20 +151,48 @@ class TestDocx:
         ]
 
     def test_content_controls_and_insertions_are_read_and_deletions_are_not(self, tmp_path: Path) -> None:
-        from docx.oxml import parse_xml
-        from docx.oxml.ns import nsdecls
-
-        document = docx.Document()
-        body = document.element.body
-        for index, xml in enumerate(
-            [
-                "<w:sdt {}><w:sdtContent><w:p><w:r><w:t>controlled</w:t></w:r></w:p></w:sdtContent></w:sdt>",
-                "<w:p {}><w:ins><w:r><w:t>new</w:t></w:r></w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del></w:p>",
-            ]
-        ):
-            body.insert(index, parse_xml(xml.format(nsdecls("w"))))
-        document.save(str(tmp_path / "a.docx"))
+        save_docx(
+            tmp_path / "a.docx",
+            "<w:sdt {}><w:sdtContent><w:p><w:r><w:t>controlled</w:t></w:r></w:p></w:sdtContent></w:sdt>",
+            "<w:p {}><w:ins><w:r><w:t>new</w:t></w:r></w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del></w:p>",
+        )
         assert one(*read(tmp_path / "a.docx")).payload["text"] == "controlled\nnew"
+
+    def test_formulas_are_written_in_a_line(self, tmp_path: Path) -> None:
+        def run(text: str) -> str:
+            return f"<m:r><m:t>{text}</m:t></m:r>"
+
+        fraction = f"<m:f><m:num>{run('a+b')}</m:num><m:den>{run('2')}</m:den></m:f>"
+        square = f"<m:sSup><m:e>{run('x')}</m:e><m:sup>{run('2')}</m:sup></m:sSup>"
+        root = f"<m:rad><m:radPr><m:degHide/></m:radPr><m:deg/><m:e>{square}</m:e></m:rad>"
+        total = (
+            '<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr>'
+            f"<m:sub>{run('i=1')}</m:sub><m:sup>{run('n')}</m:sup><m:e>{run('i')}</m:e></m:nary>"
+        )
+        pair = f"<m:d><m:dPr><m:begChr m:val='['/></m:dPr><m:e>{run('0')}</m:e><m:e>{run('1')}</m:e></m:d>"
+        deleted = f"<w:del>{run('gone')}</w:del>"
+        save_docx(
+            tmp_path / "a.docx",
+            f"<w:p {{}}><w:r><w:t>So </w:t></w:r><m:oMath>{fraction}{run('=')}{root}{deleted}</m:oMath></w:p>",
+            f"<m:oMathPara {{}}><m:oMath>{total}{pair}</m:oMath></m:oMathPara>",
+        )
+        assert one(*read(tmp_path / "a.docx")).payload["text"] == "So (a+b)/2=√(x^2)\n∑_(i=1)^n i[0|1)"
+
+    def test_formulas_inside_formulas_take_no_longer_than_their_length(self, tmp_path: Path) -> None:
+        depth = 60
+        nested = "<m:d><m:e>" * depth + "<m:r><m:t>x</m:t></m:r>" + "</m:e></m:d>" * depth
+        save_docx(tmp_path / "a.docx", f"<m:oMathPara {{}}><m:oMath>{nested}</m:oMath></m:oMathPara>")
+        assert one(*read(tmp_path / "a.docx")).payload["text"] == "(" * depth + "x" + ")" * depth
+
+    def test_symbols_are_their_characters_and_drawings_are_counted(self, tmp_path: Path) -> None:
+        symbols = [("Symbol", "F061"), ("Symbol", "F0A3"), ("Symbol", "62"), ("Arial", "2713"), ("Wingdings", "F0FC")]
+        runs = "".join(f'<w:r><w:sym w:font="{font}" w:char="{char}"/></w:r>' for font, char in symbols)
+        save_docx(tmp_path / "a.docx", f"<w:p {{}}>{runs}</w:p>")
+        records, skipped = read(tmp_path / "a.docx")
+        assert texts(records) == ["α≤β✓"]
+        assert [(entry.reason, entry.detail) for entry in skipped] == [
+            ("left out", "1 symbols of fonts such as Wingdings, for which there is no character")
+        ]
 
     def test_a_broken_docx_is_skipped(self, tmp_path: Path) -> None:
         document = docx.Document()

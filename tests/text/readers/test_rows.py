@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chatwright.text.reasons import shown
 from tests.text.readers.helpers import dialogue, one, read_data, reasons, texts
 
 Q, A = {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}
@@ -60,6 +61,8 @@ def test_system_prompts_history_and_input_find_their_place(tmp_path: Path) -> No
         ("user", "Translate.\n\n灯"),
         ("assistant", "lamp"),
     ]
+    row = {"instruction": "Sort.", "input": ["b", "a"], "output": "a, b"}
+    assert dialogue(one(*rows(tmp_path, row)))[0] == ("user", "Sort.\n\nb\na")
     row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}
     assert dialogue(one(*rows(tmp_path, row)))[0] == ("system", "Be brief.")
 
@@ -117,6 +120,9 @@ def test_sharegpt_function_calls_become_tool_calls(tmp_path: Path) -> None:
         ({"instruction": "Where?", "output": ""}, "empty assistant turn"),
         ({"instruction": "", "output": "There."}, "no user turn"),
         ({"instruction": "Where?", "output": 7}, "not text"),
+        ({"instruction": "Sort.", "input": {"a": "b"}, "output": "a"}, "not text"),
+        ({"instruction": "Sort.", "input": ["b", 7], "output": "a"}, "not text"),
+        ({"instruction": "Square it.", "input": 5, "output": "25"}, "not text"),
         ({"instruction": "Where?", "output": "There.", "history": ["x"]}, "bad row"),
         ({"prompt": "Where?", "chosen": "There.", "rejected": "There. "}, "chosen equals rejected"),
         ({"prompt": "Where?", "chosen": "There.", "rejected": ""}, "empty assistant turn"),
@@ -286,6 +292,12 @@ class TestJson:
                 assert texts(records) == ["good"]
             assert skipped
 
+    @pytest.mark.parametrize("more", ["", ', "n": NaN'])
+    def test_a_key_twice_is_said_in_the_language_of_the_user(self, tmp_path: Path, more: str) -> None:
+        _records, (entry,) = read_data(tmp_path / "a.jsonl", '{"text": "a", "text": "b"' + more + "}\n")
+        assert (entry.reason, entry.detail) == ("bad row", "the key 'text' twice in one object")
+        assert shown(entry.detail, "zh") == "同一对象中键 'text' 出现了两次"
+
     def test_nan_and_lone_surrogates_do_not_cost_a_row(self, tmp_path: Path) -> None:
         records, skipped = read_data(tmp_path / "a.jsonl", '{"text": "a", "n": NaN}\n{"text": "b\\ud800"}\n')
         assert (texts(records), skipped) == (["a", "b\ufffd"], [])
@@ -330,6 +342,31 @@ class TestJson:
             "b",
         ]
 
+    def test_all_splits_inside_an_object_are_read(self, tmp_path: Path) -> None:
+        data = '{"train": [{"text": "a"}, {"text": "b"}], "test": [{"text": "c"}, 7], "version": 1}'
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert [(record.where, record.payload["text"]) for record in records] == [
+            ("train, row 1", "a"),
+            ("train, row 2", "b"),
+            ("test, row 1", "c"),
+        ]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("test, row 2", "bad row")]
+
+    def test_an_example_with_a_field_test_is_one_row(self, tmp_path: Path) -> None:
+        records, _skipped = read_data(
+            tmp_path / "a.json", '{"prompt": "Sum?", "completion": "a + b", "test": ["1 + 1"]}'
+        )
+        assert dialogue(records[0]) == [("user", "Sum?"), ("assistant", "a + b")]
+
+    @pytest.mark.parametrize("name", ["train", "items"])
+    def test_what_stands_beside_the_rows_inside_an_object_is_named(self, tmp_path: Path, name: str) -> None:
+        data = json.dumps({"id": "x", name: [{"text": "a"}], "text": "Long.", "labels": ["pos"], "version": 1})
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert texts(records) == ["a"]
+        assert [(entry.where, entry.reason, entry.detail) for entry in skipped] == [
+            ("", "left out", "fields that are not read: text, labels")
+        ]
+
     def test_json_lines_under_the_name_json(self, tmp_path: Path) -> None:
         assert texts(read_data(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')[0]) == ["a", "b"]
 
@@ -372,6 +409,48 @@ class TestUnreadFields:
         assert [(entry.where, entry.reason, entry.detail) for entry in skipped] == [
             ("", "left out", f"fields that are not read: {unread}")
         ]
+
+    @pytest.mark.parametrize(
+        ("row", "unread"),
+        [
+            (
+                {"messages": [Q, A | {"reasoning_content": "Hm.", "refusal": None, "audio": {"id": 1}}]},
+                "reasoning_content",
+            ),
+            ({"messages": [Q | {"id": "x", "text": "Why?"}, A | {"refusal": "No."}]}, "text, messages.refusal"),
+            ({"messages": [Q, A | {"name": "bot", "weight": 1}], "system": ""}, ""),
+        ],
+    )
+    def test_of_messages(self, tmp_path: Path, row: dict[str, Any], unread: str) -> None:
+        """Also where they come late: a refusal is rare."""
+        records, skipped = rows(tmp_path, *[{"messages": [Q, A]}] * 30, row, row)
+        assert len(records) == 32
+        assert [(entry.where, entry.detail) for entry in skipped] == (
+            [("", f"fields that are not read: messages.{unread}")] if unread else []
+        )
+
+    def test_of_messages_in_every_form(self, tmp_path: Path) -> None:
+        note = {"note": "x"}
+        _records, skipped = rows(
+            tmp_path,
+            [Q | {"bare": "x"}, A],
+            {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"} | note]},
+            {"conversation": [{"input": "Where?", "output": "There."} | note]},
+            {"prompt": [Q], "chosen": A | note, "rejected": {"role": "assistant", "content": "Here."}},
+            {
+                "input": {"messages": [Q | note]},
+                "preferred_output": [A],
+                "non_preferred_output": [Q, A | {"content": "So."}],
+            },
+        )
+        assert skipped[-1].detail == (
+            "fields that are not read: bare, conversations.note, conversation.note, chosen.note, input.note"
+        )
+
+    def test_of_a_system_prompt_beside_another_one(self, tmp_path: Path) -> None:
+        said = [{"role": "system", "content": "Be kind."}, Q, A]
+        _records, (entry,) = rows(tmp_path, {"conversations": said, "system": "Be brief."})
+        assert entry.detail == "fields that are not read: system"
 
     def test_are_found_behind_empty_ones(self, tmp_path: Path) -> None:
         _records, (entry,) = rows(

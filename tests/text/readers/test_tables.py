@@ -39,6 +39,28 @@ class TestTables:
         assert skipped == []
         assert texts(records) == ['One, two\n\nthree "four"', "five"]
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    def test_carriage_returns_alone_end_lines_as_in_excel_for_mac(
+        self, tmp_path: Path, delimiter: str, encoding: str
+    ) -> None:
+        lines = [("text", "label"), ("One, two", "a"), ("five; six\nseven", "b"), ("eight", "c")]
+        table = "".join(delimiter.join(f'"{cell}"' for cell in line) + "\r" for line in lines)
+        records, skipped = read_data(tmp_path / f"a.{'tsv' if delimiter == chr(9) else 'csv'}", table.encode(encoding))
+        assert skipped == []
+        assert texts(records) == ["One, two", "five; six\nseven", "eight"]
+        assert [(record.where, record.payload["label"]) for record in records] == [
+            ("line 2", "a"),
+            ("line 3", "b"),
+            ("line 4", "c"),
+        ]
+
+    def test_lines_that_end_in_a_carriage_return_are_skipped_where_they_are_too_long(self, tmp_path: Path) -> None:
+        data = "text,label\rfirst,a\r" + "x" * 50_000 + "\rlast,b\r"
+        records, skipped = read_data(tmp_path / "a.csv", data, max_line_bytes=10_000)
+        assert texts(records) == ["first", "last"]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("line 3", "too long")]
+
     def test_without_a_known_column_the_longest_texts_are_taken_and_named(self, tmp_path: Path) -> None:
         data = "nr,bemerkung\n" + "".join(f"{n},Das ist eine lange Bemerkung Nummer {n}.\n" for n in range(5))
         records, skipped = read_data(tmp_path / "a.csv", data)

@@ -20,7 +20,8 @@ def chatgpt_conversation(row: dict[str, Any]) -> Shaped | None:
         return None
     messages: list[Message] = []
     n_left_out = 0
-    for node in _branch(mapping, row.get("current_node")):
+    branch = _branch(mapping, row.get("current_node"))
+    for node in branch:
         message = node.get("message")
         if not isinstance(message, dict):
             continue
@@ -32,12 +33,29 @@ def chatgpt_conversation(row: dict[str, Any]) -> Shaped | None:
         elif said["content"].strip():
             messages.append(said)
     shaped = conversation(messages, "chatgpt-export", {})
-    if not n_left_out:
-        return shaped
-    left_out = Detail(
-        "{n} messages to and from tools, pictures or thoughts: only what was said is taken over", n=n_left_out
-    )
-    return Shaped(shaped.kind, shaped.payload, shaped.detected, left_out)
+    left_out = []
+    if n_left_out:
+        left_out.append(
+            Detail(
+                "{n} messages to and from tools, pictures or thoughts: only what was said is taken over", n=n_left_out
+            )
+        )
+    if n_beside := _n_said_beside(mapping, branch):
+        left_out.append(
+            Detail(
+                "{n} messages on other branches, of answers or questions given again: only the branch last seen is read",
+                n=n_beside,
+            )
+        )
+    return Shaped(shaped.kind, shaped.payload, shaped.detected, tuple(left_out))
+
+
+def _n_said_beside(mapping: dict[str, Any], branch: list[dict[str, Any]]) -> int:
+    """How many messages with text are on no node of the branch."""
+    read = set(map(id, branch))
+    beside = (node.get("message") for node in mapping.values() if isinstance(node, dict) and id(node) not in read)
+    said = (_said(message) for message in beside if isinstance(message, dict))
+    return sum(message is not None and bool(message["content"].strip()) for message in said)
 
 
 def _branch(mapping: dict[str, Any], current: Any) -> list[dict[str, Any]]:
@@ -71,10 +89,17 @@ def _said(message: dict[str, Any]) -> Message | None:
     if content.get("content_type") not in _SPOKEN or message.get("recipient", "all") not in ("all", None):
         return None
     parts = content.get("parts")
-    texts = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
+    texts = [text for part in parts if (text := _text(part)) is not None] if isinstance(parts, list) else []
     if isinstance(parts, list) and parts and not texts:
         return None
     return {"role": role, "content": "\n".join(texts)}
+
+
+def _text(part: Any) -> str | None:
+    """What a part says: a text, or what was heard in a voice conversation; None for pictures and sound."""
+    if isinstance(part, dict) and part.get("content_type") == "audio_transcription":
+        part = part.get("text")
+    return part if isinstance(part, str) else None
 
 
 def _is_hidden(message: dict[str, Any]) -> bool:

@@ -64,7 +64,7 @@ class Shaped:
     kind: Kind
     payload: dict[str, Any]
     detected: str
-    left_out: str = ""  # a sentence about parts that were not taken over
+    left_out: tuple[str, ...] = ()  # sentences about parts that were not taken over
 
 
 def listed(names: Iterable[object]) -> str:

@@ -7,9 +7,20 @@ Formats: OpenAI's fine-tuning files ("messages", "weight", "tools"), ShareGPT ("
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from chatwright.text.readers.columns import ANSWER, PROMPT, TURNS, Shaped, find_column, text_of, type_of
+from chatwright.text.readers.columns import (
+    ANSWER,
+    NUMBERING,
+    PROMPT,
+    TURNS,
+    Shaped,
+    find_column,
+    has_text,
+    text_of,
+    type_of,
+)
 from chatwright.text.readers.unit import Refused
 from chatwright.text.reasons import Detail
 
@@ -21,6 +32,17 @@ _ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "function_response": "tool",
     "function_call": "function_call", "tool_call": "function_call",
 }  # fmt: skip
+# What is read of a message: of each of the first two, the first that is there.
+_WHO = ("role", "from", "sender", "speaker")
+_WHAT = ("content", "value", "text")
+_BESIDE = ("weight", "tool_calls", "function_call", "name", "tool_call_id")
+_XTUNER = ("system", "input", "output")
+_HOLD_MESSAGES = frozenset(
+    {
+        "messages", "conversations", "conversation", "chat_messages", *TURNS, *PROMPT, *ANSWER, "chosen", "rejected",
+        "preferred_output", "non_preferred_output",
+    }
+)  # fmt: skip
 Message = dict[str, Any]
 
 
@@ -39,7 +61,7 @@ def sharegpt(row: dict[str, Any]) -> Shaped | None:
         return None
     if turns_ and all(isinstance(turn, dict) for turn in turns_):
         name = "sharegpt" if "from" in turns_[0] else "openai-messages"
-        if "input" in turns_[0] and "output" in turns_[0]:  # XTuner's turns
+        if _is_xtuner(turns_):
             return conversation(_xtuner(turns_), "xtuner", row)
         return conversation(_with_system(read_messages(turns_), row), name, row)
     return conversation(_alternating(turns_), "list of turns", row)
@@ -73,7 +95,9 @@ def alpaca_prompt(row: dict[str, Any]) -> list[Message]:
             raise Refused("bad row", "history is a list of [question, answer]")
         messages += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
     instruction, more = row.get("instruction"), row.get("input")
-    if isinstance(instruction, str) and isinstance(more, str):
+    if more not in (None, [], {}) and not isinstance(more, str):
+        more = text_of(more, "input")  # without it the question would be another one
+    if isinstance(instruction, str) and more:
         parts = [part for part in (instruction, more) if part.strip()]
         instruction = "\n\n".join(parts)
     return [*messages, {"role": "user", "content": instruction}]
@@ -165,15 +189,36 @@ def read_messages(turns_: list[Any]) -> list[Message]:
     for turn in turns_:
         if not isinstance(turn, dict):
             raise Refused("bad row", Detail("a message is an object, not {type}", type=type_of(turn)))
-        name = turn.get("role") or turn.get("from") or turn.get("sender") or turn.get("speaker")
+        name = next((turn[key] for key in _WHO if turn.get(key)), None)
         role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
         if role is None:
             raise Refused(
                 "unknown role", Detail("{name!r}: roles are system, user, assistant and tool", name=str(name)[:40])
             )
-        content = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
+        content = next((turn[key] for key in _WHAT if key in turn), None)
         messages.append(_function_call(content) if role == "function_call" else _message(role, content, turn))
     return messages
+
+
+def unread_in_messages(row: Any) -> Iterator[str]:
+    """The fields with text that were not read of the messages in a row, as "messages.refusal"."""
+    for name, value in row.items() if isinstance(row, dict) else [("", row)]:
+        if name and name.lower() not in _HOLD_MESSAGES:
+            continue
+        if isinstance(value, dict):
+            inner = value.get("messages")  # OpenAI's preferences: {"input": {"messages"}}
+            value = inner if isinstance(inner, list) else [value]
+        turns_ = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+        for turn in turns_:
+            for key in _unread(turn, turns_):
+                yield f"{name}.{key}" if name else key
+
+
+def _unread(turn: dict[str, Any], turns_: list[dict[str, Any]]) -> list[str]:
+    who = next((key for key in _WHO if turn.get(key)), None)
+    what = next((key for key in _WHAT if key in turn), None)
+    read = _XTUNER if _is_xtuner(turns_) else (who, what, *_BESIDE)
+    return [key for key, value in turn.items() if key not in read and key.lower() not in NUMBERING and has_text(value)]
 
 
 def _message(role: str, content: Any, turn: dict[str, Any]) -> Message:
@@ -233,8 +278,10 @@ def _function_call(content: Any) -> Message:
 
 def _with_system(messages: list[Message], row: dict[str, Any]) -> list[Message]:
     """The messages after the row's system prompt, where it has one of its own."""
+    if any(message["role"] == "system" for message in messages):
+        return messages  # the row's own is not read, and is named as such
     system = row.get("system") or row.get("system_prompt")
-    if isinstance(system, str) and system.strip() and not any(message["role"] == "system" for message in messages):
+    if isinstance(system, str) and system.strip():
         return [{"role": "system", "content": system}, *messages]
     return messages
 
@@ -245,6 +292,10 @@ def _alternating(values: list[Any]) -> list[Message]:
     if not all(isinstance(text, str) for text in values):
         raise Refused("bad row", "a list of turns holds texts, or [question, answer] pairs, or messages")
     return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(values)]
+
+
+def _is_xtuner(turns_: list[dict[str, Any]]) -> bool:
+    return "input" in turns_[0] and "output" in turns_[0]
 
 
 def _xtuner(turns_: list[dict[str, Any]]) -> list[Message]:

@@ -13,12 +13,16 @@ from typing import Any
 
 import orjson
 
+from chatwright.text.readers.columns import NUMBERING, has_text, listed
 from chatwright.text.readers.encoding import TextDecoder, is_binary
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Refused, Skipped
 from chatwright.text.reasons import Detail
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Under these names an object holds its rows; under the others too, but not one of them alone: `test` may be a field of a row.
+_ROWS = ("data", "rows", "examples", "train", "items", "records")
+_OTHER_SPLITS = ("validation", "valid", "val", "dev", "test")
 # A string, or the beginning of one; or a bracket.
 _QUOTE, _OPEN_LIST, _OPENING = ord('"'), ord("["), b"[{"
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+("?)|[\[\]{}]', re.DOTALL)
@@ -48,7 +52,7 @@ def read_jsonl_rows(piece: Piece) -> Iterator[Row | Skipped]:
 
 
 def read_json_rows(piece: Piece) -> Iterator[Row | Skipped]:
-    """The elements of an array, or of the one array inside an object ("data", "conversations", …), or the object itself."""
+    """The elements of an array, or of the arrays of rows inside an object ("data", "train", …), or the object itself."""
     if is_binary(piece.head):
         raise Refused("binary")
     if looks_like_jsonl(piece.head):
@@ -114,15 +118,14 @@ def _refuse_duplicate_keys(data: bytes) -> None:
         json.loads(data, object_pairs_hook=_unique)
     except RecursionError:
         raise Refused("bad row", "nested too deeply") from None
-    except ValueError as error:
-        raise Refused("bad row", str(error)[:200]) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _value in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Refused("bad row", Detail("the key {key!r} twice in one object", key=twice[:40]))
     return value
 
 
@@ -208,21 +211,31 @@ def _whole(piece: Piece, decoder: TextDecoder) -> Iterator[Row | Skipped]:
     except Refused as refused:
         raise Refused("bad json", refused.detail) from None
     encoding = piece.encoding or encoding
-    rows = _inner_rows(value)
-    if rows is None:
+    lists = _inner_rows(value)
+    if not lists:
         yield Row(value, "", encoding, n_undecodable)
         return
-    for number, row in enumerate(rows, 1):
-        yield Row(row, f"row {number}", encoding, n_undecodable if number == 1 else 0)
-
-
-def _inner_rows(value: Any) -> list[Any] | None:
-    """The rows of {"data": [row, …], …}; None where the value is itself the row."""
-    if isinstance(value, list):
-        return value
+    for name, rows in lists.items():
+        for number, row in enumerate(rows, 1):
+            where = f"{name}, row {number}" if len(lists) > 1 else f"row {number}"
+            yield Row(row, where, encoding, n_undecodable)
+            n_undecodable = 0
     if isinstance(value, dict):
-        for key in ("data", "rows", "examples", "train", "items", "records"):
-            inner = value.get(key)
-            if isinstance(inner, list) and inner and isinstance(inner[0], dict | list | str):
-                return inner
-    return None
+        beside = [key for key in value if key not in lists and key.lower() not in NUMBERING and has_text(value[key])]
+        if beside:
+            detail = Detail("fields that are not read: {names}", names=listed(beside))
+            yield Skipped(piece.source, "", "left out", detail)
+
+
+def _inner_rows(value: Any) -> dict[str, list[Any]]:
+    """The rows of {"train": [row, …], "test": [row, …], …} by name; empty where the value is itself the row."""
+    if isinstance(value, list):
+        return {"": value}
+    if not isinstance(value, dict):
+        return {}
+    lists = {
+        key: inner
+        for key in (*_ROWS, *_OTHER_SPLITS)
+        if isinstance(inner := value.get(key), list) and inner and isinstance(inner[0], dict | list | str)
+    }
+    return lists if len(lists) > 1 or not lists.keys().isdisjoint(_ROWS) else {}

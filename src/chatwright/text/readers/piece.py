@@ -66,8 +66,8 @@ class Piece:
         self.n_undecodable += tail.count("\ufffd")
         yield _utf8(tail)
 
-    def lines(self, blank: bool = False) -> Iterator[tuple[int, bytes | None]]:
-        """(number, line without its end); None for a line above `max_line_bytes`, of which nothing is held.
+    def lines(self, blank: bool = False, end: bytes = b"\n") -> Iterator[tuple[int, bytes | None]]:
+        """(number, line without its `end`); None for a line above `max_line_bytes`, of which nothing is held.
 
         Blank lines count, and come out with `blank` only.
         """
@@ -75,7 +75,7 @@ class Piece:
         tail = b""
         too_long = False
         for block in self.blocks():
-            lines = block.split(b"\n")
+            lines = block.split(end)
             if len(lines) == 1:
                 if too_long:
                     continue

@@ -27,6 +27,7 @@ from chatwright.text.readers.conversations import (
     prompt_completion,
     sharegpt,
     turns,
+    unread_in_messages,
 )
 from chatwright.text.readers.json_rows import Row
 from chatwright.text.readers.labels import labelled, tagged_spans, tagged_tokens
@@ -135,6 +136,8 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
         except Refused as refused:
             yield Skipped(piece.source, row.where, refused.reason, refused.detail)
             continue
+        if shaped.kind in ("conversations", "preferences") and len(shapes.unread) < _REMEMBERED:
+            shapes.unread.update(dict.fromkeys(unread_in_messages(row.value)))
         yield Record(
             shaped.kind,
             shaped.payload,
@@ -143,8 +146,8 @@ def read_rows(piece: Piece, rows: Iterator[Row | Record | Skipped]) -> Iterator[
             encoding=row.encoding,
             n_undecodable=row.n_undecodable,
         )
-        if shaped.left_out:
-            yield Skipped(piece.source, row.where, "left out", shaped.left_out)
+        for sentence in shaped.left_out:
+            yield Skipped(piece.source, row.where, "left out", sentence)
     if shapes.unread:
         detail = Detail("fields that are not read: {names}", names=listed(shapes.unread))
         yield Skipped(piece.source, "", "left out", detail)

@@ -6,6 +6,7 @@ A table is read from its beginning, however large: a line may begin inside quote
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -30,6 +31,7 @@ from chatwright.text.reasons import Detail
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 200
+_QUOTED = re.compile(r'"[^"]*"')
 _KNOWN = {*TEXT, *PROMPT, *ANSWER, *LABEL, *WEAK_LABEL, "chosen", "rejected", "system", "history", "title", "标题"}
 
 
@@ -69,13 +71,14 @@ class _Lines:
     def __init__(self, piece: Piece) -> None:
         self.piece = piece
         self.decoder = piece.decoder()
+        self.end = _line_end(piece)
         self.number = piece.first_line
         self.encoding = piece.encoding or "utf-8"
         self.n_undecodable = 0
         self.too_long: list[int] = []
 
     def __iter__(self) -> Iterator[str]:
-        for number, line in self.piece.lines(blank=True):
+        for number, line in self.piece.lines(blank=True, end=self.end.encode()):
             self.number = number
             if line is None:
                 self.too_long.append(number)
@@ -125,13 +128,23 @@ def _rows(piece: Piece, lines: _Lines, delimiter: str) -> Iterator[Found | Skipp
         )
 
 
+def _line_end(piece: Piece) -> str:
+    """A carriage return alone ends the lines of Excel for Mac, where a line feed stands only inside cells."""
+    outside = _QUOTED.sub("", _head(piece))
+    return "\r" if "\r" in outside and "\n" not in outside else "\n"
+
+
+def _head(piece: Piece) -> str:
+    return piece.head.decode(piece.encoding or "utf-8", "replace")
+
+
 def _quoting(piece: Piece, delimiter: str) -> Literal[0, 3]:
     """In tab-separated files a quote is mostly just a quote: it encloses only where every cell that opens with one ends so."""
     if delimiter != "\t":
         return csv.QUOTE_MINIMAL
-    cells = (cell.strip() for line in piece.head.split(b"\n") for cell in line.split(b"\t"))
-    quoted = [cell for cell in cells if cell.startswith(b'"')]
-    enclosed = all(len(cell) > 1 and cell.endswith(b'"') for cell in quoted)
+    cells = (cell.strip() for line in _head(piece).split(_line_end(piece)) for cell in line.split("\t"))
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    enclosed = all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
     return csv.QUOTE_MINIMAL if quoted and enclosed else csv.QUOTE_NONE
 
 
@@ -139,8 +152,10 @@ def _delimiter(piece: Piece) -> str:
     """The delimiter that splits the first lines most evenly."""
     if piece.format == "tsv":
         return "\t"
-    text = piece.head.decode(piece.encoding or "utf-8", "replace")
-    lines = [line for line in text.split("\n")[:50] if line.strip()][: 50 if len(text) < 60_000 else -1] or [text]
+    text = _head(piece)
+    lines = [line for line in text.split(_line_end(piece))[:50] if line.strip()][
+        : 50 if len(text) < 60_000 else -1
+    ] or [text]
     best, best_score = ",", 0.0
     for delimiter in _DELIMITERS:
         try:
