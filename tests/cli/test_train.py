@@ -247,8 +247,9 @@ def test_nothing_is_overwritten(command: Run, dataset: str, tmp_path: Path) -> N
     assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_memory_limit_is_a_sentence(dataset: str, tmp_path: Path) -> None:
+def test_a_memory_limit_is_a_sentence(tmp_path: Path) -> None:
     """As under `ulimit -v`: the allocator's error comes out of the middle of a step."""
+    dataset = str(make_dataset(tmp_path / "dataset", 1200).path)  # enough for so many parameters
     code = (
         "import resource, sys, psutil, torch._dynamo; from chatwright.cli import main; import chatwright.training.pretrain;"
         "limit = psutil.Process().memory_info().vms + 200 * 2**20;"

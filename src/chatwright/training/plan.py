@@ -15,30 +15,26 @@ from pathlib import Path
 import psutil
 import torch
 
-from chatwright.errors import TrainingError, UsageError
+from chatwright.errors import TrainingError
 from chatwright.model.config import ModelConfig
 from chatwright.model.presets import shown_size
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.corpus import enough_bytes
-from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
-from chatwright.tokenizer.train import Pattern, train_tokenizer
-from chatwright.training.difficulty import Difficulty, held_out_sample, measure_difficulty, sample_texts
+from chatwright.training.difficulty import Difficulty, measure_difficulty, sample_texts
 from chatwright.training.enough import measured_enough
+from chatwright.training.enough_text import refuse_too_little_text
 from chatwright.training.expectation import Expectation, Expected, expect
 from chatwright.training.measure import StepCost
 from chatwright.training.memory import give_back
-from chatwright.training.recipe import Recipe, fit_tokens, resolve
+from chatwright.training.nearest import nearest_size
+from chatwright.training.recipe import Recipe, resolve
 from chatwright.training.request import Request
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
+from chatwright.training.token_count import SAMPLE_BYTES, TokenCount, sample_tokenizer
 from chatwright.training.tokenizer_memory import tokenizer_training_bytes
 
-# More parameters than this for each token of the text learn it by heart and nothing else: 400 times as many as Hoffmann et al.
-# (2022) find best, one for 20 tokens.
-MOST_PARAMETERS_PER_TOKEN = 20.0
-# Text from which a tokenizer is trained only to see how many bytes its tokens will have.
-SAMPLE_BYTES = 1 << 21
 # What a process of PyTorch has before any model, for refusals before anything is measured.
 PYTHON_BYTES = 300e6
 # What the run's process holds beside what the measuring one does: command line, settings and the tokenizer library (65 MB), then
@@ -75,10 +71,12 @@ def make_plan(
     Raises UsageError and TrainingError for what is impossible, with the nearest that is possible; InvalidDatasetError.
     """
     stats, machine = text_stats(dataset), measure_machine(device, n_threads)
-    recipe, tokenizer = _with_tokens(dataset, stats, request, machine)
+    tokens = TokenCount(dataset, stats, machine)
+    recipe = tokens.recipe(request)
+    refuse_too_little_text(recipe, tokens.recipe, share=tokens.share)
     refuse_before_measuring(recipe, stats, machine)
     recipe, cost = measured_enough(stats, recipe, machine)
-    return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokenizer)
+    return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokens.tokenizer(request))
 
 
 def plan_of(
@@ -125,8 +123,7 @@ def plan_of(
 
 
 def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine) -> None:
-    """What is impossible without trying: raises UsageError for too little text, TrainingError for too little memory."""
-    _refuse_too_little_text(recipe)
+    """What is impossible without trying: raises TrainingError for too little memory."""
     memory = available_bytes(machine)
     if (estimated := estimated_bytes(recipe)) > memory:
         raise _too_large(stats, machine, recipe, estimated, memory)
@@ -161,32 +158,6 @@ def needed_disk(recipe: Recipe, cost: StepCost) -> int:
     return (recipe.training.keep + 2) * cost.checkpoint_bytes + 4 * recipe.n_parameters + tokens
 
 
-def sample_tokenizer(dataset: Dataset, stats: TextStats, recipe: Recipe) -> Tokenizer:
-    """A tokenizer of the run's vocabulary and kind, made from a sample: what its tokens will be like, in a second."""
-    sample = [text for text in sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES) if text]
-    pattern: Pattern = "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
-    return train_tokenizer(sample, recipe.vocab_size, pattern).tokenizer
-
-
-def _with_tokens(dataset: Dataset, stats: TextStats, request: Request, machine: Machine) -> tuple[Recipe, Tokenizer]:
-    """The recipe with bytes a token as a tokenizer of the same kind has them, and that tokenizer."""
-    given = load_tokenizer(request.tokenizer) if request.tokenizer else None
-    recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    tokenizer = given or sample_tokenizer(dataset, stats, recipe)
-    # of the sample itself a tokenizer made from it knows too much
-    fresh = held_out_sample(dataset, stats.kinds) or list(
-        sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES // 8)
-    )
-    n_tokens = round(stats.n_bytes / _bytes_per_token(tokenizer, fresh))
-    vocab_size = tokenizer.vocab_size if stats.n_bytes <= SAMPLE_BYTES else recipe.vocab_size
-    return fit_tokens(recipe, max(2, n_tokens), stats.n_bytes, vocab_size), tokenizer
-
-
-def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
-    n_tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
-    return sum(len(text.encode()) for text in texts) / max(1, n_tokens)
-
-
 def _held_out_seconds(recipe: Recipe, stats: TextStats, cost: StepCost) -> float:
     """Windows overlap by half, so that a long document is read twice."""
     every = max(1, recipe.training.eval_every)
@@ -218,18 +189,6 @@ def _memory_bytes(dataset: Dataset, stats: TextStats, recipe: Recipe, machine: M
     return round(max(training, cost.start_bytes + COMMAND_BYTES + grown))
 
 
-def _refuse_too_little_text(recipe: Recipe) -> None:
-    most = round(recipe.n_tokens * MOST_PARAMETERS_PER_TOKEN)
-    if recipe.request.size is not None and recipe.n_parameters > most:
-        raise UsageError(
-            "The text has {n_tokens} tokens, too few for {n_parameters} parameters: they would learn it by heart and nothing else."
-            " Take --size {nearest} or smaller, or prepare more text.",
-            n_tokens=f"{recipe.n_tokens:,}",
-            n_parameters=f"{recipe.n_parameters:,}",
-            nearest=shown_size(most),
-        )
-
-
 def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> TrainingError:
     nearest = _largest_that_fits(stats, machine, recipe, needed, available)
     if nearest is None:
@@ -244,23 +203,23 @@ def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float
         n_parameters=f"{recipe.n_parameters:,}",
         needed=shown_bytes(needed),
         available=shown_bytes(available),
-        nearest=shown_size(nearest),
+        nearest=nearest,
     )
 
 
-def _largest_that_fits(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> int | None:
+def _largest_that_fits(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> str | None:
     """By the formula, scaled to what the refused size was found to need."""
     correction = max(1.0, needed / estimated_bytes(recipe))
-    size = float(recipe.n_parameters)
-    while size > 150_000:
-        size *= 0.8
-        try:
-            smaller = resolve(stats, replace(recipe.request, size=round(size), minutes=None, steps=100), machine)
-        except UsageError:  # the vocabulary asked for leaves no room
-            return None
-        if correction * estimated_bytes(smaller) <= available:
-            return smaller.n_parameters
-    return None
+    return nearest_size(
+        0.8 * recipe.n_parameters,
+        lambda size: correction * estimated_bytes(_of_size(stats, machine, recipe, size)) <= available,
+        shrink=0.8,
+    )
+
+
+def _of_size(stats: TextStats, machine: Machine, recipe: Recipe, size: int) -> Recipe:
+    request = replace(recipe.request, size=size, minutes=None, steps=100)
+    return resolve(stats, request, machine, vocab_size=recipe.vocab_size if request.tokenizer else None)
 
 
 def _too_little_disk(recipe: Recipe, needed: int, free: int) -> TrainingError:

@@ -33,6 +33,7 @@ from chatwright.training.card import pretraining_card
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.enough import measured_enough
+from chatwright.training.enough_text import refuse_too_little_text
 from chatwright.training.loop import Result, train
 from chatwright.training.memory import out_of_memory
 from chatwright.training.plan import Plan, plan_of, refuse_before_measuring
@@ -44,6 +45,7 @@ from chatwright.training.run import TOKENIZER, FolderBefore, Run, check_new, loc
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
 from chatwright.training.text_side import prepare_tokenizer, prepare_tokens
+from chatwright.training.token_count import TokenCount
 
 VERB = "train"
 
@@ -143,7 +145,10 @@ def _prepare(
     dataset.verify(stats.kinds)
     machine = measure_machine(device, n_threads)
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
+    count = TokenCount(dataset, stats, machine)
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
+    if request.size is not None:  # before a large text is tokenised for nothing
+        refuse_too_little_text(count.recipe(request), count.recipe, share=count.share)
     refuse_before_measuring(recipe, stats, machine)
     prepare_tokenizer(out, dataset, stats, recipe, progress)
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
