@@ -21,11 +21,12 @@ def refuse_too_little_text(recipe: Recipe, resolved: Callable[[Request], Recipe]
     """Raises UsageError. `resolved`: the recipe of a request, with its tokens. `share`: of the parameters allowed, what the size
     that is named may have; less than 1 where its tokens are an estimate."""
     most = recipe.n_tokens * MOST_PARAMETERS_PER_TOKEN
-    if recipe.request.size is None or recipe.n_parameters <= most:
+    request = recipe.request
+    if request.size is None or request.size_is_settled or recipe.n_parameters <= most:
         return
 
     def fits(size: int) -> bool:
-        smaller = resolved(replace(recipe.request, size=size))
+        smaller = resolved(replace(request, size=size))
         return smaller.n_parameters <= share * smaller.n_tokens * MOST_PARAMETERS_PER_TOKEN
 
     nearest = nearest_size(min(recipe.n_parameters, MORE_TOKENS * most), fits)

@@ -147,7 +147,7 @@ def _prepare(
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
     count = TokenCount(dataset, stats, machine)
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    if request.size is not None:  # before a large text is tokenised for nothing
+    if request.size is not None and not request.size_is_settled:  # before a large text is tokenised for nothing
         refuse_too_little_text(count.recipe(request), count.recipe, share=count.share)
     refuse_before_measuring(recipe, stats, machine)
     prepare_tokenizer(out, dataset, stats, recipe, progress)
