@@ -17,7 +17,6 @@ import torch
 
 from chatwright.errors import TrainingError
 from chatwright.model.config import ModelConfig
-from chatwright.model.presets import shown_size
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.corpus import enough_bytes
 from chatwright.tokenizer.tokenizer import Tokenizer
@@ -30,6 +29,7 @@ from chatwright.training.memory import give_back
 from chatwright.training.nearest import nearest_size
 from chatwright.training.recipe import Recipe, resolve
 from chatwright.training.request import Request
+from chatwright.training.run import TOKENS
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
 from chatwright.training.token_count import SAMPLE_BYTES, TokenCount, sample_tokenizer
@@ -74,7 +74,7 @@ def make_plan(
     tokens = TokenCount(dataset, stats, machine)
     recipe = tokens.recipe(request)
     refuse_too_little_text(recipe, tokens.recipe, share=tokens.share)
-    refuse_before_measuring(recipe, stats, machine)
+    refuse_before_measuring(recipe, stats, machine, disk)
     recipe, cost = measured_enough(stats, recipe, machine)
     return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokens.tokenizer(request))
 
@@ -97,9 +97,7 @@ def plan_of(
     memory_bytes = _memory_bytes(dataset, stats, recipe, machine, cost)
     if memory_bytes > memory:
         raise _too_large(stats, machine, recipe, memory_bytes, memory)
-    disk_bytes, free = needed_disk(recipe, cost), shutil.disk_usage(disk or Path.cwd()).free
-    if disk_bytes > free * DISK_SHARE:
-        raise _too_little_disk(recipe, disk_bytes, free)
+    refuse_too_little_disk(stats, machine, recipe, cost.checkpoint_bytes, disk)
     held_out_s, saving_s = _held_out_seconds(recipe, stats, cost), _saving_seconds(recipe, cost)
     difficulty = None
     if isinstance(recipe.model, ModelConfig) and any(dataset.n_bytes("held_out", kind) for kind in stats.kinds):
@@ -115,18 +113,30 @@ def plan_of(
         saving_s=saving_s,
         memory_bytes=memory_bytes,
         memory_available_bytes=memory,
-        disk_bytes=disk_bytes,
-        disk_free_bytes=free,
+        disk_bytes=needed_disk(recipe, cost.checkpoint_bytes),
+        disk_free_bytes=shutil.disk_usage(disk or Path.cwd()).free,
         difficulty=difficulty,
         expectation=expect(difficulty, Expected.of(recipe)) if difficulty else None,
     )
 
 
-def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine) -> None:
-    """What is impossible without trying: raises TrainingError for too little memory."""
+def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine, disk: Path | None = None) -> None:
+    """What is impossible without trying: raises TrainingError for too little memory, or disk where the run would lie."""
     memory = available_bytes(machine)
     if (estimated := estimated_bytes(recipe)) > memory:
         raise _too_large(stats, machine, recipe, estimated, memory)
+    refuse_too_little_disk(stats, machine, recipe, estimated_checkpoint_bytes(recipe), disk)
+
+
+def refuse_too_little_disk(
+    stats: TextStats, machine: Machine, recipe: Recipe, checkpoint_bytes: float, disk: Path | None
+) -> None:
+    """Raises TrainingError. `disk`: as for `make_plan`; tokens that lie there already take no more room."""
+    needed, free = needed_disk(recipe, checkpoint_bytes), shutil.disk_usage(disk or Path.cwd()).free
+    if disk is not None and (disk / TOKENS).is_dir():
+        free += token_bytes(recipe)
+    if needed > free * DISK_SHARE:
+        raise _too_little_disk(stats, machine, recipe, needed, free)
 
 
 def available_bytes(machine: Machine) -> int:
@@ -137,10 +147,9 @@ def available_bytes(machine: Machine) -> int:
 
 
 def estimated_bytes(recipe: Recipe) -> float:
-    """Peak memory by formula, somewhat low: what is refused by it would surely not fit. float32 weights, gradients, AdamW's two
-    moments (Muon has one), activations of a micro-batch, and the process itself."""
-    moments = 1.5 if recipe.training.optimizer == "muon" else 2.0
-    weights = 4 * recipe.n_parameters * (2 + moments)
+    """Peak memory by formula, somewhat low: what is refused by it would surely not fit. float32 weights, gradients, the optimizer's
+    moments, activations of a micro-batch, and the process itself."""
+    weights = 4 * recipe.n_parameters * (2 + _moments(recipe))
     tokens = recipe.training.micro_rows * recipe.context_length
     model = recipe.model
     if isinstance(model, ModelConfig):
@@ -152,10 +161,24 @@ def estimated_bytes(recipe: Recipe) -> float:
     return PYTHON_BYTES + weights + size * tokens * per_token
 
 
-def needed_disk(recipe: Recipe, cost: StepCost) -> int:
+def estimated_checkpoint_bytes(recipe: Recipe) -> float:
+    """As `StepCost.checkpoint_bytes`, by formula: the weights twice, once in the model's own file, and the moments."""
+    return 4 * recipe.n_parameters * (2 + _moments(recipe))
+
+
+def needed_disk(recipe: Recipe, checkpoint_bytes: float) -> int:
     """The checkpoints kept, the best one, the one being written, the result, and the text as tokens."""
-    tokens = recipe.n_tokens * (2 if recipe.vocab_size <= 1 << 16 else 4)
-    return (recipe.training.keep + 2) * cost.checkpoint_bytes + 4 * recipe.n_parameters + tokens
+    return round((recipe.training.keep + 2) * checkpoint_bytes + 4 * recipe.n_parameters + token_bytes(recipe))
+
+
+def token_bytes(recipe: Recipe) -> int:
+    """Of the text as tokens, on disk."""
+    return recipe.n_tokens * (2 if recipe.vocab_size <= 1 << 16 else 4)
+
+
+def _moments(recipe: Recipe) -> float:
+    """Numbers that the optimizer keeps for each parameter: two of AdamW's, one of Muon's, which has the matrices only."""
+    return 1.5 if recipe.training.optimizer == "muon" else 2.0
 
 
 def _held_out_seconds(recipe: Recipe, stats: TextStats, cost: StepCost) -> float:
@@ -222,12 +245,20 @@ def _of_size(stats: TextStats, machine: Machine, recipe: Recipe, size: int) -> R
     return resolve(stats, request, machine, vocab_size=recipe.vocab_size if request.tokenizer else None)
 
 
-def _too_little_disk(recipe: Recipe, needed: int, free: int) -> TrainingError:
+def _too_little_disk(stats: TextStats, machine: Machine, recipe: Recipe, needed: int, free: int) -> TrainingError:
+    of_parameter = (needed - token_bytes(recipe)) / recipe.n_parameters
+
+    def fits(size: int) -> bool:
+        smaller = _of_size(stats, machine, recipe, size)
+        return of_parameter * smaller.n_parameters + token_bytes(recipe) <= free * DISK_SHARE
+
+    said = {"needed": shown_bytes(needed), "free": shown_bytes(free)}
+    if (nearest := nearest_size(0.9 * recipe.n_parameters, fits, shrink=0.9)) is None:
+        return TrainingError("The run would take {needed} on disk, but only {free} are free. Make room.", **said)
     return TrainingError(
         "The run would take {needed} on disk, but only {free} are free. Make room, or take --size {nearest} or smaller.",
-        needed=shown_bytes(needed),
-        free=shown_bytes(free),
-        nearest=shown_size(max(1e5, recipe.n_parameters * 0.9 * DISK_SHARE * free / needed)),
+        **said,
+        nearest=nearest,
     )
 
 

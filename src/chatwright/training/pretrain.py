@@ -147,13 +147,18 @@ def _prepare(
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
     count = TokenCount(dataset, stats, machine)
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    if request.size is not None and not request.size_is_settled:  # before a large text is tokenised for nothing
+    is_asked = request.size is not None and not request.size_is_settled
+    if is_asked:  # before a large text is tokenised for nothing
         refuse_too_little_text(count.recipe(request), count.recipe, share=count.share)
-    refuse_before_measuring(recipe, stats, machine)
+    refuse_before_measuring(recipe, stats, machine, out)
     prepare_tokenizer(out, dataset, stats, recipe, progress)
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
     vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
+    if is_asked:  # by an estimate it was enough
+        count.correct(recipe)
+        refuse_too_little_text(recipe, count.recipe, share=count.share)
+    refuse_before_measuring(recipe, stats, machine, out)
     world.check_rows(recipe.training.batch_rows)
     if request.steps is None:
         progress.stage(_("Measuring a step"), None)

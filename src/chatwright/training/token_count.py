@@ -30,6 +30,7 @@ class TokenCount:
     def __init__(self, dataset: Dataset, stats: TextStats, machine: Machine) -> None:
         self.dataset, self.stats, self.machine = dataset, stats, machine
         self._found: dict[tuple[int, str], tuple[Tokenizer, int]] = {}
+        self._scale = 1.0
 
     @property
     def share(self) -> float:
@@ -40,7 +41,11 @@ class TokenCount:
         """With its tokens. Raises as `resolve` and `fit_tokens`."""
         recipe, tokenizer, n_tokens = self._counted(request)
         vocab_size = tokenizer.vocab_size if self.stats.n_bytes <= SAMPLE_BYTES else recipe.vocab_size
-        return fit_tokens(recipe, n_tokens, self.stats.n_bytes, vocab_size)
+        return fit_tokens(recipe, max(2, round(self._scale * n_tokens)), self.stats.n_bytes, vocab_size)
+
+    def correct(self, recipe: Recipe) -> None:
+        """By a recipe whose tokens the run has counted: the estimates for other sizes are off by as much."""
+        self._scale = recipe.n_tokens / self._counted(recipe.request)[2]
 
     def tokenizer(self, request: Request) -> Tokenizer:
         """What they were counted with."""
