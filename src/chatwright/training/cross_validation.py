@@ -188,7 +188,7 @@ def _fit(run: Run, trial: Trial, task: Task, progress: Progress, world: World, f
     say_trial(progress, trial, len(items), len(held_out))
     objective = task.objective(items, held_out, own_tune, trial.seed, path)
     with locked(sub_run, world):
-        before = measure_before(objective, own_training, sub_run, world)
+        before = measure_before(objective, sub_run, world)
         try:
             result: Result | None = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
         except DivergenceError:
