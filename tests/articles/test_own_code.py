@@ -50,9 +50,9 @@ def test_article_001_runs_up_to_its_own_slip_and_trains_without_it(tmp_path: Pat
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some sentences in the article's language."""
     path = tmp_path_factory.mktemp("data") / "dataset"
-    texts = [f"人工智能是一种技术，它的第 {i} 个例子是语言模型。A language model continues a text." for i in range(120)]
+    texts = [f"人工智能是一种技术，它的第 {i} 个例子是语言模型。A language model continues a text." for i in range(160)]
     rows = [{"text": text} for text in texts]
-    write_dataset(path, {"documents": {"train": rows[:110], "held_out": rows[110:]}})
+    write_dataset(path, {"documents": {"train": rows[:150], "held_out": rows[150:]}})
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from chatwright.model.load import load_language_model
 from chatwright.model.rnn import RNN
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.tokenizer.load import load_tokenizer
-from chatwright.training import pacing
+from chatwright.training import pacing, token_count
 from chatwright.training.history import History
 from chatwright.training.measure import StepCost
 from chatwright.training.run import Run as TrainingRun
@@ -239,6 +240,35 @@ def test_little_text_is_trained_on_and_hardly_any_is_refused(command: Run, tmp_p
     assert "no dataset" in command("train", str(tmp_path), "--out", str(tmp_path / "run4")).err
 
 
+@pytest.mark.parametrize("sample_bytes", [token_count.SAMPLE_BYTES, 200])
+def test_what_a_plan_calls_impossible_is_not_trained(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_bytes: int
+) -> None:
+    """Nor where only the tokens of the whole text tell, as of a sample so small the tokenizer knows no words."""
+    dataset = str(make_dataset(tmp_path / "dataset", 80, 5).path)
+    planned = command("plan", dataset, "--size", "80k", "--steps", "1")
+    monkeypatch.setattr(token_count, "SAMPLE_BYTES", sample_bytes)
+    done = command("train", dataset, "--size", "80k", "--steps", "1", "--out", str(tmp_path / "run"))
+    assert done.code == planned.code == 2
+    tokens = re.findall("has ([0-9,]+) tokens", planned.err)
+    assert tokens == re.findall("has ([0-9,]+) tokens", done.err) != []
+    assert not (tmp_path / "run").exists()
+    [named] = re.findall("--size ([0-9.]+k)", done.err)
+    flags = ("--steps", "1", "--batch-tokens", "256", "--out", str(tmp_path / "run"))
+    assert command("train", dataset, "--size", named, *flags).code == 0
+
+
+def test_a_run_of_so_many_steps_is_refused_too_where_the_disk_has_no_room(
+    command: Run, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    done = command("train", dataset, *SMALL, "--steps", "1", "--out", str(tmp_path / "run"))
+    assert done.code == 1
+    assert "on disk, but only 1.0 MB are free" in done.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_is_overwritten(command: Run, dataset: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -247,8 +277,9 @@ def test_nothing_is_overwritten(command: Run, dataset: str, tmp_path: Path) -> N
     assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_memory_limit_is_a_sentence(dataset: str, tmp_path: Path) -> None:
+def test_a_memory_limit_is_a_sentence(tmp_path: Path) -> None:
     """As under `ulimit -v`: the allocator's error comes out of the middle of a step."""
+    dataset = str(make_dataset(tmp_path / "dataset", 1200).path)  # enough for so many parameters
     code = (
         "import resource, sys, psutil, torch._dynamo; from chatwright.cli import main; import chatwright.training.pretrain;"
         "limit = psutil.Process().memory_info().vms + 200 * 2**20;"

@@ -21,6 +21,7 @@ from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.cross_validation import check_divisible, fold_items
 from chatwright.training.distributed import World
+from chatwright.training.enough_text import MOST_PARAMETERS_PER_TOKEN
 from chatwright.training.folds import Spread, compare
 from chatwright.training.history import History
 from chatwright.training.pretrain_folds import _Parts, resume_folds, start_folds
@@ -284,6 +285,30 @@ def test_pretraining_is_cross_validated_with_a_tokenizer_of_each_fold_s_own_text
     _run, again, _signal = resume_folds(Run.open(run.path), device=CPU, progress=Silent(), world=World())
     assert again == summary
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_every_fold_of_a_small_text_has_the_size_that_the_first_one_found(tmp_path: Path) -> None:
+    dataset = make_dataset(
+        tmp_path / "dataset", 80, 5
+    )  # half of it is too little for the smallest size of our own choice
+    request = Request(vocab_size=300, context=32, batch_tokens=256, precision="fp32", steps=1)
+    run, summary, signal = start_folds(
+        dataset.path, request, tmp_path / "run", folds=2, device=CPU, n_threads=1, progress=Silent(), world=World()
+    )
+    assert signal is None
+    assert summary is not None
+    folds = [Run.open(run.path / "folds" / fold).section("pretraining") for fold in "12"]
+    assert folds[0]["n_parameters"] == folds[1]["n_parameters"] > MOST_PARAMETERS_PER_TOKEN * folds[1]["n_tokens"]
+
+
+def test_a_size_that_the_text_is_too_little_for_is_refused_before_the_first_fold(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", 80, 5)
+    with pytest.raises(UsageError, match="learn it by heart"):
+        start_folds(
+            dataset.path, Request(size=150_000, steps=1), tmp_path / "run", folds=2, device=CPU, n_threads=1,
+            progress=Silent(), world=World(),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_fold_of_pretraining_keeps_near_duplicates_together(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from chatwright.tokenizer.train import train_tokenizer
 from chatwright.training import plan as planning
 from chatwright.training.config import TrainingConfig
 from chatwright.training.difficulty import Difficulty, measure_difficulty
+from chatwright.training.enough_text import MOST_PARAMETERS_PER_TOKEN, refuse_too_little_text
 from chatwright.training.expectation import Expected, expect
 from chatwright.training.measure import StepCost, measure_step
 from chatwright.training.plan import (
@@ -30,7 +32,7 @@ from chatwright.training.plan import (
     shown_bytes,
 )
 from chatwright.training.recipe import Recipe, fit_minutes, resolve
-from chatwright.training.request import Request
+from chatwright.training.request import Arch, Request
 from chatwright.training.speed import Machine
 from chatwright.training.stats import TextStats, text_stats
 from tests.training.corpus import make_dataset
@@ -97,11 +99,34 @@ def plan_for(resolved: Recipe, cost: StepCost = COST, stats: TextStats = STATS) 
     return plan_of(nothing, stats, resolved, MACHINE, cost)
 
 
-def test_too_little_text_names_a_size_that_it_is_enough_for() -> None:
-    small = replace(STATS, n_bytes=300_000, languages={"en": 300_000})
+@pytest.mark.parametrize("arch", ["qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "n_bytes", [20_000, 50_000, 100_000, 200_000, 300_000, 400_000, 700_000, 1_000_000, 30_000_000]
+)
+def test_too_little_text_names_a_size_that_it_is_enough_for(n_bytes: int, arch: str) -> None:
+    text = replace(STATS, n_bytes=n_bytes, languages={"en": n_bytes})
     with pytest.raises(UsageError, match="learn it by heart") as refused:
-        refuse_before_measuring(recipe(small, size=100_000_000), small, MACHINE)
-    refuse_before_measuring(recipe(small, size=parse_size(suggested(refused.value))), small, MACHINE)
+        refuse_too_little_text(recipe(text, size=2_000_000_000, arch=arch), partial(resolve, text, machine=MACHINE))
+    named = recipe(text, size=parse_size(suggested(refused.value)), arch=arch)
+    refuse_too_little_text(named, partial(resolve, text, machine=MACHINE))
+    assert named.n_parameters > 0.7 * MOST_PARAMETERS_PER_TOKEN * named.n_tokens, "the nearest that is possible"
+
+
+def test_text_that_is_too_little_for_any_model_is_told_so_without_a_size() -> None:
+    text = replace(STATS, n_bytes=3_000, languages={"en": 3_000})
+    with pytest.raises(UsageError, match="smallest model") as refused:
+        refuse_too_little_text(recipe(text, size=1_000_000), partial(resolve, text, machine=MACHINE))
+    assert "--size" not in str(refused.value)
+
+
+@pytest.mark.parametrize("arch", ["qwen3", "gpt2"])
+def test_a_plan_of_a_named_size_is_not_refused(arch: Arch, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", 80, 5)
+    request = Request(size=111_000, arch=arch, steps=4)
+    with pytest.raises(UsageError, match="learn it by heart") as refused:
+        make_plan(dataset, request, device=torch.device("cpu"), n_threads=1, disk=tmp_path)
+    request = replace(request, size=parse_size(suggested(refused.value)))
+    make_plan(dataset, request, device=torch.device("cpu"), n_threads=1, disk=tmp_path)
 
 
 def test_too_little_memory_names_a_size_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatwright.errors import InvalidDatasetError
+from chatwright.training import cross_validation
+from chatwright.training.cross_validation import compare_augmentations
+from chatwright.training.distributed import World
+from chatwright.training.fold_report import fold_tables
 from chatwright.training.folds import Spread, assign_folds, compare, summarise
+from chatwright.training.progress import Silent
+from chatwright.training.run import Run
+from chatwright.training.trials import Fitted, Trial
 
 
 @given(st.lists(st.integers(0, 30), min_size=5, max_size=120), st.integers(2, 5), st.integers(0, 3))
@@ -74,3 +83,27 @@ def test_noise_is_called_an_effect_in_no_more_than_one_of_twenty_comparisons() -
         for _ in range(1000)
     ]
     assert sum(verdict != "cannot tell" for verdict in told) / 1000 <= 0.05
+
+
+@pytest.mark.parametrize(("method", "figure"), [("classify", "macro_f1"), ("tag", "f1"), ("dpo", "accuracy")])
+def test_an_augmentation_is_judged_by_the_figure_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, figure: str
+) -> None:
+    """Where the loss says otherwise, too: typos lower both, word-dropout raises both."""
+    change = {"word-dropout": 0.1, "typos": -0.1}
+
+    def fit(run: Run, trial: Trial, *_others: object) -> Fitted:
+        _augment, name, fold = trial.name.split("/")
+        value = 0.5 + int(fold) / 100 + change.get(name, 0.0)
+        return Fitted({"loss": value, figure: value}, 8, 4)
+
+    monkeypatch.setattr(cross_validation, "_fit", fit)
+    run = Run.create(tmp_path / "run", "tune", {"tune": {"method": method, "folds": 3}, "training": {"seed": 0}})
+    comparisons, signal = compare_augmentations(run, cast(Any, None), Silent(), World(), force=False)
+    assert signal is None
+    assert comparisons is not None
+    assert comparisons.metric == figure
+    verdicts = {name: each.verdict for name, each in comparisons.differences.items()}
+    assert verdicts == {"word-dropout": "helped", "word-swap": "cannot tell", "typos": "hurt"}
+    assert comparisons.differences["word-dropout"].difference.mean == pytest.approx(0.1)
+    assert f"<th>{figure}</th>" in "".join(fold_tables(run))

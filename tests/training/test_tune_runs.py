@@ -213,6 +213,15 @@ def test_after_folds_comes_the_model_itself(model_folder: Path, tmp_path: Path) 
     assert resume_tuning(Run.open(tuned.run.path)).before == tuned.before
 
 
+def test_before_and_after_are_both_measured_in_float32(model_folder: Path, tmp_path: Path) -> None:
+    split = {"train": conversations(4), "held_out": conversations(6)[4:]}
+    data = write_dataset(tmp_path / "data", {"conversations": split})
+    # at such a rate the weights stay what they were, and so must the figures
+    tuned = tune(model_folder, data, tmp_path / "run", precision="bf16", lr=1e-9, epochs=1)
+    assert tuned.run.section("training")["precision"] == "bf16"
+    assert tuned.before["bits_per_byte"] == pytest.approx(tuned.metrics["bits_per_byte"], rel=1e-5)
+
+
 def test_augmentations_are_compared_by_folds(model_folder: Path, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", {"conversations": {"train": conversations(6)}})
     tuned = tune(model_folder, data, tmp_path / "run", folds=2, compare=True, batch=4)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 
-from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.history import figures_of
 from chatwright.training.objective import Objective
@@ -17,7 +16,7 @@ EVENT = "before"
 METHODS = ("full", "lora")
 
 
-def measure_before(objective: Objective, training: TrainingConfig, run: Run, world: World) -> Mapping[str, float]:
+def measure_before(objective: Objective, run: Run, world: World) -> Mapping[str, float]:
     """The figures of the base on all held-out rows; measured once, kept in the run's events.
 
     `objective` must be fresh from its builder: `train` puts a checkpoint's weights into it. Empty for methods where the start
@@ -29,10 +28,10 @@ def measure_before(objective: Objective, training: TrainingConfig, run: Run, wor
     if world.is_main:
         figures = next((entry["figures"] for entry in run.events.read() if entry.get("event") == EVENT), None)
         if figures is None:
-            device = next(objective.model.parameters()).device
             objective.model.eval()
-            bf16 = training.precision == "bf16"
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with (
+                torch.no_grad()
+            ):  # in float32 also where the run is bf16, as the figures that it is set beside (`loop._figures`)
                 figures = {name: float(value) for name, value in objective.evaluate(full=True).items()}
             if figures:
                 run.event(EVENT, figures=figures)

@@ -41,7 +41,7 @@ from chatwright.training.trials import (
     parse_choose,
     run_folds,
 )
-from chatwright.training.tune_recipe import CHOOSABLE, JUDGE_OF, METRIC_OF, for_fold
+from chatwright.training.tune_recipe import CHOOSABLE, JUDGE_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
 AUGMENT, NONE = "augment", "none"
@@ -51,7 +51,8 @@ FINISHED = ("finished", "stopped early", "diverged")
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Figures over folds without augmentation and with each; `differences`: name → what its folds tell on `metric`."""
+    """Figures over folds without augmentation and with each; `differences`: name → what its folds tell on `metric`,
+    the judge's."""
 
     metric: str
     figures: Mapping[str, Mapping[str, Spread]]
@@ -119,7 +120,7 @@ def compare_augmentations(
 ) -> tuple[Comparisons | None, int | None]:
     """Folds without augmentation and with each one alone, on the same folds and seeds."""
     tune, training = run.section("tune"), run.section("training")
-    metric = METRIC_OF[tune["method"]]
+    judge = JUDGE_OF[tune["method"]]
     figures: dict[str, Mapping[str, Spread]] = {}
     for name in (NONE, *AUGMENTATIONS):
         changes = {"augmentations": [] if name == NONE else [name], "compare": False}
@@ -133,14 +134,17 @@ def compare_augmentations(
         except StoppedError as stopped:
             return None, stopped.signal
         figures[name] = summarise(results)
-    plain = figures[NONE][metric].values
-    differences = {name: compare(plain, figures[name][metric].values, lower_is_better=True) for name in AUGMENTATIONS}
-    comparisons = Comparisons(metric, figures, differences)
+    plain = figures[NONE][judge.metric].values
+    differences = {
+        name: compare(plain, figures[name][judge.metric].values, lower_is_better=not judge.higher_is_better)
+        for name in AUGMENTATIONS
+    }
+    comparisons = Comparisons(judge.metric, figures, differences)
     if world.is_main:
         write_json(
             run.path / AUGMENT_FILE,
             {
-                "metric": metric,
+                "metric": judge.metric,
                 "figures": {
                     name: {key: spread.to_dict() for key, spread in own.items()} for name, own in figures.items()
                 },
@@ -188,7 +192,7 @@ def _fit(run: Run, trial: Trial, task: Task, progress: Progress, world: World, f
     say_trial(progress, trial, len(items), len(held_out))
     objective = task.objective(items, held_out, own_tune, trial.seed, path)
     with locked(sub_run, world):
-        before = measure_before(objective, own_training, sub_run, world)
+        before = measure_before(objective, sub_run, world)
         try:
             result: Result | None = train(objective, own_training, sub_run, progress=progress, world=world, force=force)
         except DivergenceError:

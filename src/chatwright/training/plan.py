@@ -15,30 +15,26 @@ from pathlib import Path
 import psutil
 import torch
 
-from chatwright.errors import TrainingError, UsageError
+from chatwright.errors import TrainingError
 from chatwright.model.config import ModelConfig
-from chatwright.model.presets import shown_size
 from chatwright.text.dataset import Dataset
 from chatwright.tokenizer.corpus import enough_bytes
-from chatwright.tokenizer.load import load_tokenizer
 from chatwright.tokenizer.tokenizer import Tokenizer
-from chatwright.tokenizer.train import Pattern, train_tokenizer
-from chatwright.training.difficulty import Difficulty, held_out_sample, measure_difficulty, sample_texts
+from chatwright.training.difficulty import Difficulty, measure_difficulty, sample_texts
 from chatwright.training.enough import measured_enough
+from chatwright.training.enough_text import refuse_too_little_text
 from chatwright.training.expectation import Expectation, Expected, expect
 from chatwright.training.measure import StepCost
 from chatwright.training.memory import give_back
-from chatwright.training.recipe import Recipe, fit_tokens, resolve
+from chatwright.training.nearest import nearest_size
+from chatwright.training.recipe import Recipe, resolve
 from chatwright.training.request import Request
+from chatwright.training.run import TOKENS
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
+from chatwright.training.token_count import SAMPLE_BYTES, TokenCount, sample_tokenizer
 from chatwright.training.tokenizer_memory import tokenizer_training_bytes
 
-# More parameters than this for each token of the text learn it by heart and nothing else: 400 times as many as Hoffmann et al.
-# (2022) find best, one for 20 tokens.
-MOST_PARAMETERS_PER_TOKEN = 20.0
-# Text from which a tokenizer is trained only to see how many bytes its tokens will have.
-SAMPLE_BYTES = 1 << 21
 # What a process of PyTorch has before any model, for refusals before anything is measured.
 PYTHON_BYTES = 300e6
 # What the run's process holds beside what the measuring one does: command line, settings and the tokenizer library (65 MB), then
@@ -75,10 +71,12 @@ def make_plan(
     Raises UsageError and TrainingError for what is impossible, with the nearest that is possible; InvalidDatasetError.
     """
     stats, machine = text_stats(dataset), measure_machine(device, n_threads)
-    recipe, tokenizer = _with_tokens(dataset, stats, request, machine)
-    refuse_before_measuring(recipe, stats, machine)
+    tokens = TokenCount(dataset, stats, machine)
+    recipe = tokens.recipe(request)
+    refuse_too_little_text(recipe, tokens.recipe, share=tokens.share)
+    refuse_before_measuring(recipe, stats, machine, disk)
     recipe, cost = measured_enough(stats, recipe, machine)
-    return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokenizer)
+    return plan_of(dataset, stats, recipe, machine, cost, disk=disk, tokenizer=tokens.tokenizer(request))
 
 
 def plan_of(
@@ -99,9 +97,7 @@ def plan_of(
     memory_bytes = _memory_bytes(dataset, stats, recipe, machine, cost)
     if memory_bytes > memory:
         raise _too_large(stats, machine, recipe, memory_bytes, memory)
-    disk_bytes, free = needed_disk(recipe, cost), shutil.disk_usage(disk or Path.cwd()).free
-    if disk_bytes > free * DISK_SHARE:
-        raise _too_little_disk(recipe, disk_bytes, free)
+    refuse_too_little_disk(stats, machine, recipe, cost.checkpoint_bytes, disk)
     held_out_s, saving_s = _held_out_seconds(recipe, stats, cost), _saving_seconds(recipe, cost)
     difficulty = None
     if isinstance(recipe.model, ModelConfig) and any(dataset.n_bytes("held_out", kind) for kind in stats.kinds):
@@ -117,19 +113,30 @@ def plan_of(
         saving_s=saving_s,
         memory_bytes=memory_bytes,
         memory_available_bytes=memory,
-        disk_bytes=disk_bytes,
-        disk_free_bytes=free,
+        disk_bytes=needed_disk(recipe, cost.checkpoint_bytes),
+        disk_free_bytes=shutil.disk_usage(disk or Path.cwd()).free,
         difficulty=difficulty,
         expectation=expect(difficulty, Expected.of(recipe)) if difficulty else None,
     )
 
 
-def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine) -> None:
-    """What is impossible without trying: raises UsageError for too little text, TrainingError for too little memory."""
-    _refuse_too_little_text(recipe)
+def refuse_before_measuring(recipe: Recipe, stats: TextStats, machine: Machine, disk: Path | None = None) -> None:
+    """What is impossible without trying: raises TrainingError for too little memory, or disk where the run would lie."""
     memory = available_bytes(machine)
     if (estimated := estimated_bytes(recipe)) > memory:
         raise _too_large(stats, machine, recipe, estimated, memory)
+    refuse_too_little_disk(stats, machine, recipe, estimated_checkpoint_bytes(recipe), disk)
+
+
+def refuse_too_little_disk(
+    stats: TextStats, machine: Machine, recipe: Recipe, checkpoint_bytes: float, disk: Path | None
+) -> None:
+    """Raises TrainingError. `disk`: as for `make_plan`; tokens that lie there already take no more room."""
+    needed, free = needed_disk(recipe, checkpoint_bytes), shutil.disk_usage(disk or Path.cwd()).free
+    if disk is not None and (disk / TOKENS).is_dir():
+        free += token_bytes(recipe)
+    if needed > free * DISK_SHARE:
+        raise _too_little_disk(stats, machine, recipe, needed, free)
 
 
 def available_bytes(machine: Machine) -> int:
@@ -140,10 +147,9 @@ def available_bytes(machine: Machine) -> int:
 
 
 def estimated_bytes(recipe: Recipe) -> float:
-    """Peak memory by formula, somewhat low: what is refused by it would surely not fit. float32 weights, gradients, AdamW's two
-    moments (Muon has one), activations of a micro-batch, and the process itself."""
-    moments = 1.5 if recipe.training.optimizer == "muon" else 2.0
-    weights = 4 * recipe.n_parameters * (2 + moments)
+    """Peak memory by formula, somewhat low: what is refused by it would surely not fit. float32 weights, gradients, the optimizer's
+    moments, activations of a micro-batch, and the process itself."""
+    weights = 4 * recipe.n_parameters * (2 + _moments(recipe))
     tokens = recipe.training.micro_rows * recipe.context_length
     model = recipe.model
     if isinstance(model, ModelConfig):
@@ -155,36 +161,24 @@ def estimated_bytes(recipe: Recipe) -> float:
     return PYTHON_BYTES + weights + size * tokens * per_token
 
 
-def needed_disk(recipe: Recipe, cost: StepCost) -> int:
+def estimated_checkpoint_bytes(recipe: Recipe) -> float:
+    """As `StepCost.checkpoint_bytes`, by formula: the weights twice, once in the model's own file, and the moments."""
+    return 4 * recipe.n_parameters * (2 + _moments(recipe))
+
+
+def needed_disk(recipe: Recipe, checkpoint_bytes: float) -> int:
     """The checkpoints kept, the best one, the one being written, the result, and the text as tokens."""
-    tokens = recipe.n_tokens * (2 if recipe.vocab_size <= 1 << 16 else 4)
-    return (recipe.training.keep + 2) * cost.checkpoint_bytes + 4 * recipe.n_parameters + tokens
+    return round((recipe.training.keep + 2) * checkpoint_bytes + 4 * recipe.n_parameters + token_bytes(recipe))
 
 
-def sample_tokenizer(dataset: Dataset, stats: TextStats, recipe: Recipe) -> Tokenizer:
-    """A tokenizer of the run's vocabulary and kind, made from a sample: what its tokens will be like, in a second."""
-    sample = [text for text in sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES) if text]
-    pattern: Pattern = "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
-    return train_tokenizer(sample, recipe.vocab_size, pattern).tokenizer
+def token_bytes(recipe: Recipe) -> int:
+    """Of the text as tokens, on disk."""
+    return recipe.n_tokens * (2 if recipe.vocab_size <= 1 << 16 else 4)
 
 
-def _with_tokens(dataset: Dataset, stats: TextStats, request: Request, machine: Machine) -> tuple[Recipe, Tokenizer]:
-    """The recipe with bytes a token as a tokenizer of the same kind has them, and that tokenizer."""
-    given = load_tokenizer(request.tokenizer) if request.tokenizer else None
-    recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    tokenizer = given or sample_tokenizer(dataset, stats, recipe)
-    # of the sample itself a tokenizer made from it knows too much
-    fresh = held_out_sample(dataset, stats.kinds) or list(
-        sample_texts(dataset, "train", stats.kinds, SAMPLE_BYTES // 8)
-    )
-    n_tokens = round(stats.n_bytes / _bytes_per_token(tokenizer, fresh))
-    vocab_size = tokenizer.vocab_size if stats.n_bytes <= SAMPLE_BYTES else recipe.vocab_size
-    return fit_tokens(recipe, max(2, n_tokens), stats.n_bytes, vocab_size), tokenizer
-
-
-def _bytes_per_token(tokenizer: Tokenizer, texts: list[str]) -> float:
-    n_tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
-    return sum(len(text.encode()) for text in texts) / max(1, n_tokens)
+def _moments(recipe: Recipe) -> float:
+    """Numbers that the optimizer keeps for each parameter: two of AdamW's, one of Muon's, which has the matrices only."""
+    return 1.5 if recipe.training.optimizer == "muon" else 2.0
 
 
 def _held_out_seconds(recipe: Recipe, stats: TextStats, cost: StepCost) -> float:
@@ -218,18 +212,6 @@ def _memory_bytes(dataset: Dataset, stats: TextStats, recipe: Recipe, machine: M
     return round(max(training, cost.start_bytes + COMMAND_BYTES + grown))
 
 
-def _refuse_too_little_text(recipe: Recipe) -> None:
-    most = round(recipe.n_tokens * MOST_PARAMETERS_PER_TOKEN)
-    if recipe.request.size is not None and recipe.n_parameters > most:
-        raise UsageError(
-            "The text has {n_tokens} tokens, too few for {n_parameters} parameters: they would learn it by heart and nothing else."
-            " Take --size {nearest} or smaller, or prepare more text.",
-            n_tokens=f"{recipe.n_tokens:,}",
-            n_parameters=f"{recipe.n_parameters:,}",
-            nearest=shown_size(most),
-        )
-
-
 def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> TrainingError:
     nearest = _largest_that_fits(stats, machine, recipe, needed, available)
     if nearest is None:
@@ -244,31 +226,39 @@ def _too_large(stats: TextStats, machine: Machine, recipe: Recipe, needed: float
         n_parameters=f"{recipe.n_parameters:,}",
         needed=shown_bytes(needed),
         available=shown_bytes(available),
-        nearest=shown_size(nearest),
+        nearest=nearest,
     )
 
 
-def _largest_that_fits(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> int | None:
+def _largest_that_fits(stats: TextStats, machine: Machine, recipe: Recipe, needed: float, available: int) -> str | None:
     """By the formula, scaled to what the refused size was found to need."""
     correction = max(1.0, needed / estimated_bytes(recipe))
-    size = float(recipe.n_parameters)
-    while size > 150_000:
-        size *= 0.8
-        try:
-            smaller = resolve(stats, replace(recipe.request, size=round(size), minutes=None, steps=100), machine)
-        except UsageError:  # the vocabulary asked for leaves no room
-            return None
-        if correction * estimated_bytes(smaller) <= available:
-            return smaller.n_parameters
-    return None
+    return nearest_size(
+        0.8 * recipe.n_parameters,
+        lambda size: correction * estimated_bytes(_of_size(stats, machine, recipe, size)) <= available,
+        shrink=0.8,
+    )
 
 
-def _too_little_disk(recipe: Recipe, needed: int, free: int) -> TrainingError:
+def _of_size(stats: TextStats, machine: Machine, recipe: Recipe, size: int) -> Recipe:
+    request = replace(recipe.request, size=size, minutes=None, steps=100)
+    return resolve(stats, request, machine, vocab_size=recipe.vocab_size if request.tokenizer else None)
+
+
+def _too_little_disk(stats: TextStats, machine: Machine, recipe: Recipe, needed: int, free: int) -> TrainingError:
+    of_parameter = (needed - token_bytes(recipe)) / recipe.n_parameters
+
+    def fits(size: int) -> bool:
+        smaller = _of_size(stats, machine, recipe, size)
+        return of_parameter * smaller.n_parameters + token_bytes(recipe) <= free * DISK_SHARE
+
+    said = {"needed": shown_bytes(needed), "free": shown_bytes(free)}
+    if (nearest := nearest_size(0.9 * recipe.n_parameters, fits, shrink=0.9)) is None:
+        return TrainingError("The run would take {needed} on disk, but only {free} are free. Make room.", **said)
     return TrainingError(
         "The run would take {needed} on disk, but only {free} are free. Make room, or take --size {nearest} or smaller.",
-        needed=shown_bytes(needed),
-        free=shown_bytes(free),
-        nearest=shown_size(max(1e5, recipe.n_parameters * 0.9 * DISK_SHARE * free / needed)),
+        **said,
+        nearest=nearest,
     )
 
 

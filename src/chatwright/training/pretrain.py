@@ -33,6 +33,7 @@ from chatwright.training.card import pretraining_card
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
 from chatwright.training.enough import measured_enough
+from chatwright.training.enough_text import refuse_too_little_text
 from chatwright.training.loop import Result, train
 from chatwright.training.memory import out_of_memory
 from chatwright.training.plan import Plan, plan_of, refuse_before_measuring
@@ -44,6 +45,7 @@ from chatwright.training.run import TOKENIZER, FolderBefore, Run, check_new, loc
 from chatwright.training.speed import Machine, measure_machine
 from chatwright.training.stats import TextStats, text_stats
 from chatwright.training.text_side import prepare_tokenizer, prepare_tokens
+from chatwright.training.token_count import TokenCount
 
 VERB = "train"
 
@@ -143,12 +145,20 @@ def _prepare(
     dataset.verify(stats.kinds)
     machine = measure_machine(device, n_threads)
     given = load_tokenizer(request.tokenizer) if request.tokenizer else None
+    count = TokenCount(dataset, stats, machine)
     recipe = resolve(stats, request, machine, vocab_size=given.vocab_size if given else None)
-    refuse_before_measuring(recipe, stats, machine)
+    is_asked = request.size is not None and not request.size_is_settled
+    if is_asked:  # before a large text is tokenised for nothing
+        refuse_too_little_text(count.recipe(request), count.recipe, share=count.share)
+    refuse_before_measuring(recipe, stats, machine, out)
     prepare_tokenizer(out, dataset, stats, recipe, progress)
     tokens = prepare_tokens(out, dataset, stats.kinds, recipe.fim_share, request.seed, progress)
     vocab_size = load_tokenizer(out / TOKENIZER).vocab_size
     recipe = fit_tokens(recipe, tokens.n_tokens, tokens.n_bytes, vocab_size)
+    if is_asked:  # by an estimate it was enough
+        count.correct(recipe)
+        refuse_too_little_text(recipe, count.recipe, share=count.share)
+    refuse_before_measuring(recipe, stats, machine, out)
     world.check_rows(recipe.training.batch_rows)
     if request.steps is None:
         progress.stage(_("Measuring a step"), None)

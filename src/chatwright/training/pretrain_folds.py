@@ -23,6 +23,7 @@ from chatwright.text.manifest import Kind
 from chatwright.text.rows import row_text
 from chatwright.training.cross_validation import FINISHED, diverged, locked, say_diverged, say_trial, write_folds
 from chatwright.training.distributed import World
+from chatwright.training.enough_text import refuse_too_little_text
 from chatwright.training.folds import assign_folds
 from chatwright.training.history import History
 from chatwright.training.loop import Result
@@ -31,7 +32,9 @@ from chatwright.training.progress import Progress
 from chatwright.training.report import write_report
 from chatwright.training.request import Request
 from chatwright.training.run import CHECKPOINTS, CONFIG, RESULT, TOKENS, Run, write_json
+from chatwright.training.speed import measure_machine
 from chatwright.training.stats import text_stats
+from chatwright.training.token_count import TokenCount
 from chatwright.training.trials import (
     Choose,
     Fitted,
@@ -73,6 +76,9 @@ def start_folds(
     dataset.verify(kinds)
     plan = FoldPlan(folds, tuple(range(request.seed, request.seed + seeds)), JUDGE, choose)
     parts = _Parts(dataset, kinds, request.seed)
+    if request.size is not None and world.is_main:
+        count = TokenCount(dataset, text_stats(dataset), measure_machine(device, n_threads))
+        refuse_too_little_text(count.recipe(request), count.recipe, share=count.share)
     for fold in range(1, folds + 1):
         parts.check(((folds, fold),) if choose is None else ((folds, fold), (choose.folds, 1)))
     if world.is_main:
@@ -259,7 +265,9 @@ def _note_first(run: Run, fold: Path) -> None:
 
 
 def _request(run: Run) -> Request:
-    values = run.section("request")
+    """What was asked. Whether the text is enough for the size was asked of all of it: a fold has less, and the size that the first
+    one found for its own part must do for the others too."""
+    values = run.section("request") | {"size_is_settled": True}
     if "tokenizer" in values:
         values["tokenizer"] = Path(values["tokenizer"])
     return Request(**values)

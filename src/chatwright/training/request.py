@@ -11,7 +11,8 @@ Arch = Literal["qwen3", "gpt2", "rnn"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The flags of `train` and `plan`. `size`: parameters; `minutes`: of training, preparation not counted."""
+    """The flags of `train` and `plan`. `size`: parameters; `minutes`: of training, preparation not counted. `size_is_settled`:
+    it was found or accepted elsewhere, and the text is not asked whether it is enough for it."""
 
     size: int | None = None
     minutes: float | None = None
@@ -33,3 +34,4 @@ class Request:
     fim: float = 0.0
     patience: int | None = None
     seed: int = 0
+    size_is_settled: bool = False

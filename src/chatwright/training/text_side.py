@@ -23,12 +23,13 @@ from chatwright.text.manifest import Kind
 from chatwright.tokenizer.corpus import enough_bytes, sample
 from chatwright.tokenizer.fim import FimTokens, fim_permute
 from chatwright.tokenizer.load import load_tokenizer
-from chatwright.tokenizer.train import Pattern, train_tokenizer
+from chatwright.tokenizer.train import train_tokenizer
 from chatwright.training.memory import give_back
 from chatwright.training.progress import Progress
 from chatwright.training.recipe import Recipe
 from chatwright.training.run import MARKS, TOKENIZER, TOKENS, publish
 from chatwright.training.stats import TextStats
+from chatwright.training.token_count import pattern_of
 from chatwright.training.tokens import TokenFile, TokensKey, write_tokens
 
 
@@ -39,7 +40,7 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
         "dataset": None if request.tokenizer else dataset.fingerprint,
         "source": str(request.tokenizer.resolve()) if request.tokenizer else None,
         "vocab_size": recipe.vocab_size,
-        "pattern": _pattern(recipe),
+        "pattern": pattern_of(recipe),
     }
     try:
         if json.loads((folder / MARKS[TOKENIZER]).read_text(encoding="utf-8")) == wanted:
@@ -58,7 +59,7 @@ def prepare_tokenizer(out: Path, dataset: Dataset, stats: TextStats, recipe: Rec
                 stats.n_bytes,
                 enough_bytes(recipe.vocab_size),
             )
-            train_tokenizer(texts, recipe.vocab_size, _pattern(recipe)).save(temporary)
+            train_tokenizer(texts, recipe.vocab_size, pattern_of(recipe)).save(temporary)
             give_back()
         (temporary / MARKS[TOKENIZER]).write_text(json.dumps(wanted), encoding="utf-8")
         publish(temporary, folder)
@@ -73,11 +74,6 @@ def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
         n_bytes += len(text.encode(errors="replace"))
         progress.advance(n_bytes)
         yield text
-
-
-def _pattern(recipe: Recipe) -> Pattern:
-    """Transformers and llama.cpp hard-code the pre-tokenisation of an architecture (design 2)."""
-    return "gpt2" if recipe.request.arch == "gpt2" else "qwen2"
 
 
 def prepare_tokens(

@@ -252,7 +252,7 @@ def _train_one(
         shape = task.shape(task.train, task.held_out, tune["packed"])
         training = for_part(training, tune["epochs"], shape.n_rows, shape.n_held_out)
     objective = _objective(run, task, tune)
-    before = measure_before(objective, training, run, world)
+    before = measure_before(objective, run, world)
     result: Result = train(objective, training, run, progress=progress, world=world, force=force)
     details: dict[str, Any] = getattr(objective, "details", {})
     if result.signal is not None:

@@ -24,15 +24,7 @@ KIND_OF: Mapping[Method, Kind] = {
     "classify": "labelled",
     "tag": "tagged",
 }
-# What is minimised on held-out rows.
-METRIC_OF: Mapping[Method, str] = {
-    "full": "bits_per_byte",
-    "lora": "bits_per_byte",
-    "dpo": "loss",
-    "classify": "loss",
-    "tag": "loss",
-}
-# The figure of the task, which folds report first and a setting is chosen by.
+# The figure of the task, which folds report first, and a setting is chosen and an augmentation judged by.
 JUDGE_OF: Mapping[Method, Judge] = {
     "full": Judge("bits_per_byte", higher_is_better=False),
     "lora": Judge("bits_per_byte", higher_is_better=False),
