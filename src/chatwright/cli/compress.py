@@ -365,10 +365,13 @@ def _task_table(output: Output, tasks: TaskBill) -> None:
     rows = []
     for number_of, compared in enumerate(tasks.comparisons):
         before, after = tasks.before[number_of], tasks.after[number_of]
-        row = [compared.task, figure_name(compared.metric), str(before.n)]
-        row += [shown(each.figures[compared.metric]) for each in (before, after)]
-        row += [shown(tasks.teacher[number_of].figures[compared.metric])] if tasks.teacher else []
-        rows.append([*row, shown_difference(compared), verdict_name(compared.verdict)])
+        metric, difference = before.measures[0].name, shown_difference(compared)
+        if compared.metric != metric:  # of bias what is compared is how far each is from no preference
+            difference += f", {figure_name(compared.metric)}"
+        row = [compared.task, figure_name(metric), str(before.n)]
+        row += [shown(each.figures[metric]) for each in (before, after)]
+        row += [shown(tasks.teacher[number_of].figures[metric])] if tasks.teacher else []
+        rows.append([*row, difference, verdict_name(compared.verdict)])
     output.data("")
     output.table(
         [
