@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,24 @@ def test_a_bill_has_task_scores_of_before_and_after_where_that_is_asked_for(
     assert not (tmp_path / "none").exists()
     alone = command("quantize", tiny, "--to", "int8", "--limit", "4", "--out", str(tmp_path / "none"))
     assert "--limit belongs to --tasks" in alone.err
+
+
+def test_one_document_is_no_interval(command: Run, tiny: str, tmp_path: Path) -> None:
+    """It had one of no width: as sure as a figure can be, of the least that there is to measure."""
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sees the printer.\n", encoding="utf-8")
+    out = tmp_path / "int4"
+    done = command("quantize", tiny, "--to", "int4", "--text", str(text), "--out", str(out))
+    assert done.code == 0, done.err
+    words = "one held-out document only: there is no interval, and nothing can be told from it"
+    assert re.search(rf"^Perplexity [+-]\d+\.\d\d% \({words}\)$", done.out, re.MULTILINE)
+    card = (out / "README.md").read_text()
+    assert re.search(r"^- perplexity: [+-]\d+\.\d\d% \(one document only: no interval\)$", card, re.MULTILINE)
+    again = command("quantize", tiny, "--to", "int4", "--text", str(text), "--out", str(tmp_path / "again"), "--json")
+    found = json.loads(again.out)
+    assert found["n_documents"] == 1
+    assert found["perplexity_change"] == {"estimate": found["perplexity_change"]["estimate"], "low": None, "high": None}
+    assert isinstance(found["perplexity_change"]["estimate"], float)
 
 
 def test_bias_is_scored_before_and_after_and_stands_under_bias_in_the_card(
