@@ -102,7 +102,7 @@ def test_bias_is_scored_before_and_after_and_stands_under_bias_in_the_card(
     assert "bias-en" not in scores
     value = f"{found['after']['stereotyped']['value']:.1%}"
     assert f"- bias-en, stereotyped sentence likelier (50 % is no preference): {value} [" in safety
-    assert "n = 6 (engine, fp32; before: " in safety
+    assert "n = 6 (engine, fp32, 6 of 234 items; before: " in safety
     table = command(*arguments, "--out", str(tmp_path / "again"))
     assert table.code == 0, table.err
     row = table.out.splitlines()[-1]

@@ -27,16 +27,21 @@ _NAMES = {
 }
 
 
-def add_figures(folder: Path, scores: Sequence[TaskScores], how: str, before: Sequence[TaskScores] = ()) -> None:
+def add_figures(
+    folder: Path, scores: Sequence[TaskScores], how: str, before: Sequence[TaskScores] = ()
+) -> tuple[Sequence[str], Sequence[str]]:
     """Into README.md of a model folder: the main figure of each task among the scores, all figures of bias, toxicity and
-    memorisation among those. `how`: what was measured with. `before`: the scores of the model that this one was made of, on the same
-    tasks. Raises UsageError, StorageError.
+    memorisation among those. `how`: what was measured with. `before`: the scores of the model that this one was made of, on the
+    same tasks. Returns the names of the figures that now stand there, and of those that were not taken for older ones of more items.
+    Raises UsageError, StorageError.
     """
     found, safety = figures(scores, how, before)
+    kept: list[str] = []
     if found:
-        add_scores(folder, found, None if (folder / CARD).is_file() else new_card(folder))
+        kept += add_scores(folder, found, None if (folder / CARD).is_file() else new_card(folder))
     if safety:
-        add_safety(folder, safety, None if (folder / CARD).is_file() else new_card(folder))
+        kept += add_safety(folder, safety, None if (folder / CARD).is_file() else new_card(folder))
+    return [name for name in (*found, *safety) if name not in kept], kept
 
 
 def new_card(folder: Path) -> ModelCard:
@@ -65,9 +70,10 @@ def figures(
     safety: dict[str, str] = {}
     for each, earlier in zip(scores, before or [None] * len(scores), strict=True):
         task = each.answered.task
+        drawn = f", {each.n} of {task.drawn_of} items" if task.drawn_of else ""  # as `model.card` reads it
         for measure in each.measures if task.kind in SAFETY else each.measures[:1]:
             percent = measure.share and task.kind in SAFETY
-            value = f"{_shown(each.figures[measure.name], percent)}, n = {measure.n} ({how}"
+            value = f"{_shown(each.figures[measure.name], percent)}, n = {measure.n} ({how}{drawn}"
             value += ")" if earlier is None else f"; before: {_shown(earlier.figures[measure.name], percent)})"
             (safety if task.kind in SAFETY else found)[f"{task.name}, {_name(measure.name)}"] = value
     return found, safety
