@@ -32,7 +32,7 @@ def add_figures(
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Into README.md of a model folder: the main figure of each task among the scores, all figures of bias, toxicity and
     memorisation among those. `how`: what was measured with. `before`: the scores of the model that this one was made of, on the
-    same tasks. Returns the names of the figures that now stand there, and of those that were not taken for older ones of more items.
+    same tasks. Returns the names of the figures that now stand there, and of those that did not replace older ones of more items.
     Raises UsageError, StorageError.
     """
     found, safety = figures(scores, how, before)
@@ -68,7 +68,8 @@ def figures(
     """(scores, safety): name → value with its interval and n, and what it was before where that is known."""
     found: dict[str, str] = {}
     safety: dict[str, str] = {}
-    for each, earlier in zip(scores, before or [None] * len(scores), strict=True):
+    was: Sequence[TaskScores | None] = before or [None] * len(scores)
+    for each, earlier in zip(scores, was, strict=True):
         task = each.answered.task
         drawn = f", {each.n} of {task.drawn_of} items" if task.drawn_of else ""  # as `model.card` reads it
         for measure in each.measures if task.kind in SAFETY else each.measures[:1]:
