@@ -36,6 +36,7 @@ def change(figure: str, before: Measured, after: Measured) -> None:
     assert interval is not None
     assert isinstance(scores, DocumentScores)
     shown = {name: round(100 * getattr(interval, name), 3) for name in ("estimate", "low", "high")}
+    assert bill.n_documents > 1, "NaN is no JSON"
     report(figure, shown["estimate"], "%", low=shown["low"], high=shown["high"], n=bill.n_documents,
            n_tokens=int(scores.n_tokens.sum()), perplexity=round(scores.perplexity, 4), size_bytes=after.size_bytes)  # fmt: skip
 

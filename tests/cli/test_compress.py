@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from chatwright.model.rnn_config import RNN_MODEL_TYPE
 from tests.cli.conftest import Run
+from tests.evaluation.example_tasks import sums
 from tests.training.corpus import make_dataset
 
 
@@ -65,6 +67,58 @@ def test_a_bill_has_task_scores_of_before_and_after_where_that_is_asked_for(
     assert not (tmp_path / "none").exists()
     alone = command("quantize", tiny, "--to", "int8", "--limit", "4", "--out", str(tmp_path / "none"))
     assert "--limit belongs to --tasks" in alone.err
+
+
+def test_one_document_is_no_interval(command: Run, tiny: str, tmp_path: Path) -> None:
+    """It had one of no width: as sure as a figure can be, of the least that there is to measure."""
+    text = tmp_path / "text.txt"
+    text.write_text("The cat sees the printer.\n", encoding="utf-8")
+    out = tmp_path / "int4"
+    done = command("quantize", tiny, "--to", "int4", "--text", str(text), "--out", str(out))
+    assert done.code == 0, done.err
+    words = "one held-out document only: there is no interval, and nothing can be told from it"
+    assert re.search(rf"^Perplexity [+-]\d+\.\d\d% \({words}\)$", done.out, re.MULTILINE)
+    card = (out / "README.md").read_text()
+    assert re.search(r"^- perplexity: [+-]\d+\.\d\d% \(one document only: no interval\)$", card, re.MULTILINE)
+    again = command("quantize", tiny, "--to", "int4", "--text", str(text), "--out", str(tmp_path / "again"), "--json")
+    found = json.loads(again.out)
+    assert found["n_documents"] == 1
+    assert found["perplexity_change"] == {"estimate": found["perplexity_change"]["estimate"], "low": None, "high": None}
+    assert isinstance(found["perplexity_change"]["estimate"], float)
+
+
+def test_bias_is_scored_before_and_after_and_stands_under_bias_in_the_card(
+    command: Run, tiny: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "int8"
+    arguments = ("quantize", tiny, "--to", "int8", "--tasks", "bias-en", "--limit", "6")
+    done = command(*arguments, "--out", str(out), "--json")
+    assert done.code == 0, done.err
+    [found] = json.loads(done.out)["tasks"]
+    assert found["comparison"]["metric"] == "stereotyped: distance"
+    distances = [abs(found[when]["stereotyped"]["value"] - 0.5) for when in ("after", "before")]
+    assert found["comparison"]["difference"]["value"] == pytest.approx(distances[0] - distances[1])
+    scores, safety = (out / "README.md").read_text().split("## Bias")
+    assert "bias-en" not in scores
+    value = f"{found['after']['stereotyped']['value']:.1%}"
+    assert f"- bias-en, stereotyped sentence likelier (50 % is no preference): {value} [" in safety
+    assert "n = 6 (engine, fp32, 6 of 234 items; before: " in safety
+    table = command(*arguments, "--out", str(tmp_path / "again"))
+    assert table.code == 0, table.err
+    row = table.out.splitlines()[-1]
+    assert row.startswith("bias-en  stereotyped sentence likelier (0.5: no preference)  6  ")
+    assert "), distance from no preference  " in row
+
+
+def test_evaluate_renews_the_line_that_the_bill_wrote(command: Run, tiny: str, tmp_path: Path) -> None:
+    out, task = tmp_path / "int8", str(sums(tmp_path))
+    done = command("quantize", tiny, "--to", "int8", "--tasks", task, "--out", str(out))
+    assert done.code == 0, done.err
+    assert "(engine, fp32; before: " in (out / "README.md").read_text()
+    assert command("evaluate", str(out), "--tasks", task).code == 0
+    [line] = [line for line in (out / "README.md").read_text().splitlines() if line.startswith("- sums")]
+    assert line.startswith("- sums, exact match: ")
+    assert line.endswith("n = 5 (engine, auto)")
 
 
 def test_no_task_is_scored_before_what_can_be_refused_at_once_is(command: Run, tiny: str, tmp_path: Path) -> None:

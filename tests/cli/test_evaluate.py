@@ -323,6 +323,29 @@ def test_tasks_of_ones_own_stay_out_of_the_cards_that_others_read(
     assert command("evaluate", tiny, "--tasks", task, "--card", "--no-card").code == 2
 
 
+def test_a_sample_leaves_the_figure_of_a_whole_task_in_the_card_and_says_so(
+    command: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    run, task = tmp_path / "run", sums(tmp_path)
+    shutil.copytree(tiny_folder, run / "model")
+    (run / "config.toml").write_text("")
+    card = run / "model" / "README.md"
+    write_card(run / "model", ModelCard(title="mine", pipeline_tag="text-generation").render())
+    assert command("evaluate", str(run), "--tasks", str(task)).code == 0
+    whole = card.read_text()
+    assert "n = 5 (engine, auto)\n" in whole
+    done = command("evaluate", str(run), "--tasks", str(task), "--limit", "3")
+    assert card.read_text() == whole
+    assert "stand in its card" not in done.err
+    assert "keeps older figures, which are of more items or of a whole task: sums, exact match." in done.err
+    items = tmp_path / "sums.jsonl"
+    items.write_text("".join(items.read_text().splitlines(keepends=True)[1:]))  # one was wrong
+    done = command("evaluate", str(run), "--tasks", str(task))
+    assert "n = 4 (engine, auto)\n" in card.read_text()
+    assert "stand in its card" in done.err
+    assert "keeps older" not in done.err
+
+
 def test_a_new_card_says_what_show_knows(command: Run, tiny: str, home: Path) -> None:
     [manifest] = (home / "models").glob("*/chatwright.json")
     known = json.loads(manifest.read_text())

@@ -15,6 +15,7 @@ from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
 from chatwright.compression.texts import held_out_documents
 from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
+from chatwright.model.checkpoint import read_json_object
 from chatwright.model.load import load_model
 from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
@@ -72,6 +73,70 @@ def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[
     assert texts
     assert "Never read." not in texts
     assert next(answers.rows("train", "conversations"))["messages"][0]["content"].startswith("What is")
+
+
+def card_of(folder: Path) -> dict[str, list[str]]:
+    """Heading → lines that say something."""
+    parts = (folder / "README.md").read_text(encoding="utf-8").split("\n## ")
+    return {
+        part.splitlines()[0]: [line for line in part.splitlines() if line.startswith(("- ", "_"))] for part in parts
+    }
+
+
+def bits_per_byte(done: Distilled) -> str:
+    """As the card has to say them."""
+    assert done.bill is not None
+    assert done.bill.teacher is not None
+    after, before, teacher = (each.scores for each in (done.bill.after, done.bill.before, done.bill.teacher))
+    assert after is not None
+    assert before is not None
+    assert teacher is not None
+    found = [each.bits_per_byte for each in (after, before, teacher)]
+    return "- bits per byte: {:.4f} (before: {:.4f}, teacher: {:.4f})".format(*found)
+
+
+def test_the_card_says_what_was_learned_from_by_whom_and_what_came_of_it(
+    models: tuple[Path, Path], data: Dataset, tmp_path: Path
+) -> None:
+    done = run(models, data, tmp_path / "run", minutes=0.01)
+    assert done.result is not None
+    assert done.bill is not None
+    card = card_of(done.result)
+    assert card["Data"][0] == f"- fingerprint: {data.fingerprint}"
+    assert card["Data"][1].startswith(f"- text: {data.n_bytes('train', 'documents'):,} bytes, ")
+    n_steps = read_json_object(tmp_path / "run" / "steps.json")["n_steps"]
+    before, after = done.bill.before.size_bytes, done.bill.after.size_bytes
+    assert {
+        f"- base model: {models[1]}",
+        f"- teacher: {models[0]}",
+        f"- steps: {n_steps}",
+        "- minutes: 0.01",
+        f"- weights: {after:,} bytes (before: {before:,})",
+    } <= set(card["Recipe"])
+    assert card["Scores"][0] == bits_per_byte(done)
+    assert card["Scores"][1].startswith("- perplexity: ")
+    assert len(card["Scores"]) == 2
+
+
+def test_the_card_of_a_student_of_answers_names_its_teacher_and_has_the_bill(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    chats, text = questions_in(tmp_path / "chats"), tmp_path / "text.txt"
+    text.write_text("The cat sees the printer.\n", encoding="utf-8")
+    done = run(models, chats, tmp_path / "run", by="answers", epochs=1.0, max_tokens=8, text=text)
+    assert done.result is not None
+    card = card_of(done.result)
+    answers = Dataset.open(tmp_path / "run-answers")
+    n = answers.n_rows("train", "conversations")
+    assert card["Data"][:2] == [
+        f"- fingerprint: {answers.fingerprint}",
+        f"- text: {n} answers of the teacher, to questions of the dataset {chats.fingerprint}",
+    ]
+    assert {f"- teacher: {models[0]}", "- by: answers", "- epochs: 1, at most"} <= set(card["Recipe"])
+    assert bits_per_byte(done) in card["Scores"]
+    assert [line for line in card["Scores"] if line.startswith("- held-out bits_per_byte: ")], (
+        "tuning's own figures stay"
+    )
 
 
 def questions_in(folder: Path) -> Dataset:

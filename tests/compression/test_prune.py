@@ -22,7 +22,7 @@ from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
-from chatwright.text.dataset import write_dataset
+from chatwright.text.dataset import Dataset, write_dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.progress import Silent
 from tests.compression.models import make_folder
@@ -110,6 +110,11 @@ def test_a_healed_model_is_a_smaller_ordinary_one(source: Path, data: Path, tmp_
     unhealed = float(note.split()[2])
     assert bill.after.scores.bits_per_byte < unhealed
     assert not [entry for entry in (tmp_path / "out").iterdir() if "heal" in entry.name]
+    healed_on, card = Dataset.open(data), (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"## Data\n\n- fingerprint: {healed_on.fingerprint}\n- text: " in card
+    assert f"{healed_on.n_bytes('train', 'documents'):,} bytes" in card
+    assert "- minutes of healing: 0.05\n" in card
+    assert f"- bits per byte: {bill.after.scores.bits_per_byte:.4f} (before: " in card
 
 
 class Interrupting(Silent):

@@ -138,3 +138,15 @@ def test_of_many_rows_ways_to_swap_are_drawn() -> None:
     some, other = (np.stack([rng.normal(size=12), np.ones(12)], axis=1) for _ in range(2))
     drawn = compare_figures(some, other, ratio, n_resamples=2000).p_value
     assert drawn == pytest.approx(compare_figures(some, other, ratio, n_resamples=2**12).p_value, abs=0.05)
+
+
+def test_one_row_or_one_group_has_no_interval() -> None:
+    found = [
+        bootstrap_interval([2.0]),
+        bootstrap_interval([1.0, 3.0], groups=["a", "a"]),
+        paired_bootstrap([3.0], [1.0]).difference,
+        paired_bootstrap([3.0, 4.0], [1.0, 2.0], groups=["a", "a"]).difference,
+    ]
+    assert [each.estimate for each in found] == [2.0] * 4
+    assert all(math.isnan(each.low) and math.isnan(each.high) for each in found)
+    assert paired_bootstrap([3.0], [1.0]).p_value == 1.0

@@ -137,13 +137,26 @@ def test_figures_are_added_once_and_renewed(tmp_path: Path) -> None:
 def test_a_quick_look_does_not_take_the_place_of_a_measurement(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     write_decoder(folder)
-    for value in ("0.16 [0.08, 0.29], n = 50 (engine)", "0.0000 [0.0000, 0.4345], n = 5 (engine)"):
-        add_scores(folder, {"facts-zh, accuracy": value})
-    assert "- facts-zh, accuracy: 0.16 [0.08, 0.29], n = 50 (engine)\n" in (folder / "README.md").read_text(
-        encoding="utf-8"
+    name = "facts-zh, accuracy"
+
+    def shown_after(value: str, kept: bool) -> str:
+        assert list(add_scores(folder, {name: value})) == [name] * kept
+        [line] = [x for x in (folder / "README.md").read_text(encoding="utf-8").splitlines() if x.startswith("- facts")]
+        return line.removeprefix(f"- {name}: ")
+
+    few, some, whole, corrected = (
+        "0.0000 [0.0000, 0.4345], n = 5 (engine, auto, 5 of 50 items)",
+        "0.1000 [0.0279, 0.3010], n = 20 (engine, auto, 20 of 50 items)",
+        "0.16 [0.08, 0.29], n = 50 (engine, auto)",
+        "0.17 [0.09, 0.30], n = 48 (engine, auto; before: 0.5, n = 50)",
     )
-    add_scores(folder, {"facts-zh, accuracy": "0.17 [0.09, 0.30], n = 50 (engine)"})
-    assert "accuracy: 0.17" in (folder / "README.md").read_text(encoding="utf-8")
+    assert shown_after(some, kept=False) == some
+    assert shown_after(few, kept=True) == some
+    assert shown_after(some.replace("0.1000", "0.1500"), kept=False).startswith("0.1500")
+    assert shown_after(whole, kept=False) == whole
+    assert shown_after(some, kept=True) == whole
+    assert shown_after(corrected, kept=False) == corrected, "two bad items are out of the task"
+    assert shown_after(few, kept=True) == corrected
 
 
 def test_a_persons_own_text_stays(tmp_path: Path) -> None:
@@ -187,9 +200,8 @@ def test_a_folder_without_a_card_gets_one_and_a_file_does_not(tmp_path: Path) ->
 
 @given(st.dictionaries(st.text(), st.text(), max_size=4))
 def test_whatever_a_figure_is_called_it_is_one_line_and_stays_one(figures: dict[str, str]) -> None:
-    once = with_figures(CARD, "scores", figures)
-    assert with_figures(once, "scores", figures) == once
+    once, _kept = with_figures(CARD, "scores", figures)
+    assert with_figures(once, "scores", figures)[0] == once
     assert [line for line in once.splitlines() if line.startswith("## ")] == [f"## {name}" for name in SECTIONS]
-    assert (
-        with_figures(with_figures(once, "safety", {"a": 1}), "scores", figures).count("<!-- chatwright:scores -->") == 1
-    )
+    safe, _kept = with_figures(once, "safety", {"a": 1})
+    assert with_figures(safe, "scores", figures)[0].count("<!-- chatwright:scores -->") == 1

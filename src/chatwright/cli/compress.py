@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from chatwright.compression.bill import Bill, Measured
     from chatwright.compression.distill import Distilled
     from chatwright.compression.task_bill import TaskBill, TaskScorer
+    from chatwright.evaluation.statistics import Interval
     from chatwright.settings import Settings
     from chatwright.training.base_model import BaseModel
 
@@ -332,15 +334,7 @@ def _report(
         headings = [_("MODEL"), _("PARAMETERS"), _("ON DISK"), _("TOKENS/S"), _("BITS PER BYTE"), _("PERPLEXITY")]
         output.table(headings, [[name, *_figures(found)] for name, found in models])
         if (change := bill.perplexity_change) is not None:
-            output.data(
-                _(
-                    "Perplexity {estimate:+.2%} (95 % interval {low:+.2%} to {high:+.2%}; held-out documents: {n})",
-                    estimate=change.estimate,
-                    low=change.low,
-                    high=change.high,
-                    n=bill.n_documents,
-                )
-            )
+            output.data(_perplexity(change, bill.n_documents))
         elif bill.after.scores is None:
             output.say(_("Without held-out text nobody can say what it costs in quality: add --text."))
         if bill.after.n_threads is not None:
@@ -358,6 +352,21 @@ def _report(
         _task_table(output, scored)
 
 
+def _perplexity(change: Interval, n_documents: int) -> str:
+    if math.isnan(change.low):
+        return _(
+            "Perplexity {estimate:+.2%} (one held-out document only: there is no interval, and nothing can be told from it)",
+            estimate=change.estimate,
+        )
+    return _(
+        "Perplexity {estimate:+.2%} (95 % interval {low:+.2%} to {high:+.2%}; held-out documents: {n})",
+        estimate=change.estimate,
+        low=change.low,
+        high=change.high,
+        n=n_documents,
+    )
+
+
 def _task_table(output: Output, tasks: TaskBill) -> None:
     from chatwright.evaluation.report import shown, shown_difference
     from chatwright.evaluation.scores import figure_name, verdict_name
@@ -365,10 +374,13 @@ def _task_table(output: Output, tasks: TaskBill) -> None:
     rows = []
     for number_of, compared in enumerate(tasks.comparisons):
         before, after = tasks.before[number_of], tasks.after[number_of]
-        row = [compared.task, figure_name(compared.metric), str(before.n)]
-        row += [shown(each.figures[compared.metric]) for each in (before, after)]
-        row += [shown(tasks.teacher[number_of].figures[compared.metric])] if tasks.teacher else []
-        rows.append([*row, shown_difference(compared), verdict_name(compared.verdict)])
+        metric, difference = before.measures[0].name, shown_difference(compared)
+        if compared.metric != metric:  # of bias what is compared is how far each is from no preference
+            difference += f", {figure_name(compared.metric)}"
+        row = [compared.task, figure_name(metric), str(before.n)]
+        row += [shown(each.figures[metric]) for each in (before, after)]
+        row += [shown(tasks.teacher[number_of].figures[metric])] if tasks.teacher else []
+        rows.append([*row, difference, verdict_name(compared.verdict)])
     output.data("")
     output.table(
         [

@@ -283,11 +283,21 @@ def _write_cards(output: Output, settings: Settings, evaluation: Evaluation, *, 
         if not told:
             continue
         try:
-            add_figures(folder, told, how)
+            written, kept = add_figures(folder, told, how)
         except StorageError as error:  # a shared models folder may be read only: the figures are printed all the same
             output.say(describe_error(error))
-        else:
+            continue
+        if written:
             output.say(_("The figures of {model} stand in its card, {path}.", model=name, path=folder / "README.md"))
+        if kept:
+            output.say(
+                _(
+                    "The card of {model} keeps older figures, which are of more items or of a whole task: {names}. A run without"
+                    " --limit renews them.",
+                    model=name,
+                    names="; ".join(kept),
+                )
+            )
 
 
 def _overlaps(prepared: Prepared, dataset: Dataset, progress: _Progress) -> list[Overlap | None]:

@@ -58,7 +58,7 @@ class Bill:
 
     @property
     def perplexity_change(self) -> Interval | None:
-        """None without held-out text, and between models of different vocabularies."""
+        """None without held-out text, and between models of different vocabularies; of one document its bounds are NaN."""
         before, after = self.before.scores, self.after.scores
         if before is None or after is None or not len(before.nats) or (before.n_tokens != after.n_tokens).any():
             return None
@@ -81,9 +81,13 @@ class Bill:
             "n_tokens": 0 if self.after.scores is None else int(self.after.scores.n_tokens.sum()),
             "perplexity_change": None
             if change is None
-            else {"estimate": change.estimate, "low": change.low, "high": change.high},
+            else {name: None if math.isnan(value) else value for name, value in _bounds(change).items()},
             "notes": list(self.notes),
         }
+
+
+def _bounds(change: Interval) -> dict[str, float]:
+    return {"estimate": change.estimate, "low": change.low, "high": change.high}
 
 
 def weights_size(path: Path) -> int:

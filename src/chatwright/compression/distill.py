@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 
 from chatwright.compression.answers import answered
 from chatwright.compression.bill import Bill, Measured, measured, score
+from chatwright.compression.card import bill_scores, learned_text, write_made_card
 from chatwright.compression.continued import (
     STEPS,
     build_objective,
@@ -29,7 +30,8 @@ from chatwright.compression.quantize import scored_documents
 from chatwright.errors import ChatwrightError, InvalidDatasetError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.i18n import _
-from chatwright.model.card import ModelCard
+from chatwright.model.card import ModelCard, add_scores
+from chatwright.model.checkpoint import read_json_object
 from chatwright.model.config import parameter_count
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
@@ -38,6 +40,7 @@ from chatwright.training.base_model import BaseModel
 from chatwright.training.progress import Progress, Silent
 from chatwright.training.run import Run, check_new, write_json
 from chatwright.training.tune import start_tuning
+from chatwright.training.tune_card import held_out_scores
 from chatwright.training.tune_recipe import TuneOptions, check_kind
 
 By = Literal["logits", "answers"]
@@ -141,12 +144,17 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
 
         def write(trained: nn.Module, folder: Path) -> None:
             assert isinstance(trained, GPT)
-            title = f"{student.title}, taught by {teacher.title}"
-            made = ModelCard(
-                title=title, pipeline_tag="text-generation", base_model=student.reference, tags=["distilled"]
-            )
-            recipe = {"teacher": teacher.reference, "temperature": options.temperature, "share": options.share}
-            write_decoder(trained, student, folder, replace(made, recipe=recipe))
+            recipe = {
+                "by": "logits",
+                "temperature": options.temperature,
+                "share": options.share,
+                "steps": read_json_object(run.path / STEPS)["n_steps"],
+                "minutes": f"{options.minutes:g}",
+            }
+            dataset, kinds = Dataset.open(Path(run.section("dataset")["path"])), run.section("text")["kinds"]
+            made = learned_text(_made(student, teacher, recipe), dataset, kinds, objective.tokens.n_tokens)
+            write_decoder(trained, student, folder, made)
+            write_made_card(folder, student, made)  # the bill is made when the run is done: a Ctrl-C may come between
 
         objective = build_objective(run, trainable(model), make, progress, write)
         result = continue_training(run, objective, options.minutes, progress)
@@ -156,7 +164,17 @@ def resume_distillation(run: Run, *, progress: Progress | None = None) -> Distil
         after = score(model, documents)
         bill = _bill(student, run.result, teacher, (before, after, score(taught_by, documents)), n_threads, options)
         write_json(run.path / BILL, bill.to_dict())
+        add_scores(run.result, bill_scores(bill))
     return Distilled(run.path, run.result, bill)
+
+
+def _made(student: BaseModel, teacher: BaseModel, recipe: Mapping[str, object]) -> ModelCard:
+    return ModelCard(
+        title=f"{student.title}, taught by {teacher.title}",
+        pipeline_tag="text-generation",
+        tags=["distilled"],
+        recipe={"teacher": teacher.reference, **recipe},
+    )
 
 
 def _opened(run: Run, who: str) -> BaseModel:
@@ -245,4 +263,15 @@ def _by_answers(
     bill = _bill(student, tuned.result, teacher, scores, n_threads, options)
     bill = replace(bill, notes=[_("The teacher's answers ({n}) are in {path}.", n=len(rows["train"]), path=answers)])
     write_json(out / BILL, bill.to_dict())
+    # instead of the card of tuning, which knows no teacher
+    made = replace(
+        _made(student, teacher, {"by": "answers", "epochs": f"{options.epochs:g}, at most"}),
+        dataset_fingerprint=written.fingerprint,
+        data={
+            "text": f"{len(rows['train'])} answers of the teacher, to questions of the dataset {dataset.fingerprint}",
+            "learned from before": "see the base model",
+        },
+        scores=held_out_scores(out),
+    )
+    write_made_card(tuned.result, student, made, bill)
     return Distilled(out, tuned.result, bill)

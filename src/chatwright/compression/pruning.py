@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from chatwright.compression.bill import Bill, measured, score
+from chatwright.compression.card import learned_text, write_made_card
 from chatwright.compression.continued import (
     STEPS,
     build_objective,
@@ -28,12 +29,12 @@ from chatwright.compression.continued import (
 from chatwright.compression.decoder import check_decoder, load_decoder
 from chatwright.compression.importance import measure_importance
 from chatwright.compression.prune import PARTS, Part, Shape, prune, pruned_shape
-from chatwright.compression.quantize import card, default_windows, scored_documents
+from chatwright.compression.quantize import default_windows, scored_documents
 from chatwright.compression.study import Unstructured, reduce_rank, zero_weights
 from chatwright.compression.texts import calibration_texts, calibration_windows
 from chatwright.errors import UsageError
 from chatwright.i18n import _
-from chatwright.model.card import ModelCard, write_card
+from chatwright.model.card import ModelCard
 from chatwright.model.config import ModelConfig, parameter_count
 from chatwright.model.folder import new_folder
 from chatwright.model.gpt import GPT
@@ -118,24 +119,25 @@ def prune_model(
         progress.stage(_("Measuring the model before"), None)
         before = score(model, documents)
         model = _pruned(model, options, shape, windows, progress)
-        notes, recipe = _notes(options, config, model.config), _recipe(options)
+        notes = _notes(options, config, model.config)
+        title = f"{base.title}, " + ("for study" if study else "pruned")
+        made = ModelCard(title=title, pipeline_tag="text-generation", tags=["pruned"], recipe=_recipe(options))
         if options.heal is not None:
             if documents:
                 progress.stage(_("Measuring the pruned model"), None)
                 unhealed = score(model, documents)
                 assert unhealed is not None
                 notes.append(_("Before healing: {bpb:.4f} bits per byte.", bpb=unhealed.bits_per_byte))
-            recipe["steps of healing"] = _heal(model, base, options, healing, n_threads, progress)
+            made = _heal(model, base, options, healing, n_threads, progress, made)
         progress.stage(_("Measuring the model after"), None)
         after = score(model, documents)
-        title = f"{base.title}, " + ("for study" if study else "pruned")
-        write_decoder(model, base, whole, ModelCard(title=title, pipeline_tag="text-generation"))
+        write_decoder(model, base, whole, made)
         bill = Bill(
             measured(base.path, config, before, n_threads, options.measure),
             measured(whole, model.config, after, n_threads, options.measure),
             notes,
         )
-        write_card(whole, card(base, title, ["pruned"], recipe, bill))
+        write_made_card(whole, base, replace(made, notes=notes), bill)
     if options.heal is not None:
         shutil.rmtree(healing, ignore_errors=True)
     return bill
@@ -197,8 +199,16 @@ def _check_healing(path: Path, base: BaseModel, options: PruneOptions) -> None:
             )
 
 
-def _heal(model: GPT, base: BaseModel, options: PruneOptions, path: Path, n_threads: int, progress: Progress) -> int:
-    """Trains the pruned model in place, in a run at `path` that stays where it is interrupted; returns the steps."""
+def _heal(
+    model: GPT,
+    base: BaseModel,
+    options: PruneOptions,
+    path: Path,
+    n_threads: int,
+    progress: Progress,
+    made: ModelCard,
+) -> ModelCard:
+    """Trains the pruned model in place, in a run at `path` that stays where it is interrupted; the card then says that."""
     assert options.heal is not None
 
     def write(trained: nn.Module, target: Path) -> None:
@@ -224,7 +234,9 @@ def _heal(model: GPT, base: BaseModel, options: PruneOptions, path: Path, n_thre
         raise KeyboardInterrupt
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return result.step
+    recipe = {"steps of healing": result.step, "minutes of healing": f"{options.minutes:g}"}
+    made = replace(made, recipe={**made.recipe, **recipe})
+    return learned_text(made, dataset, run.section("text")["kinds"], objective.tokens.n_tokens)
 
 
 def _say_kept(path: Path, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from chatwright.compression.bill import Bill, measured, score, scored_bytes
 from chatwright.compression.blocks import BLOCK, round_to_blocks, values_of_blocks
+from chatwright.compression.card import write_made_card
 from chatwright.compression.decoder import check_decoder, load_decoder
 from chatwright.compression.gptq import gptq
 from chatwright.compression.layerwise import walk
@@ -25,7 +26,7 @@ from chatwright.errors import InvalidModelError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.hub.manifest import pulled_license
 from chatwright.i18n import _
-from chatwright.model.card import ModelCard, write_card
+from chatwright.model.card import ModelCard
 from chatwright.model.config import parameter_count
 from chatwright.model.describe import describe_model
 from chatwright.model.folder import new_folder
@@ -114,7 +115,8 @@ def quantize(
             measured(whole, config, after, n_threads, options.measure),
             _notes(base, options, lacking),
         )
-        write_card(whole, card(base, title, ["quantised"], _recipe(options, windows), bill))
+        made = ModelCard(title=title, pipeline_tag="text-generation", tags=["quantised"], notes=bill.notes)
+        write_made_card(whole, base, replace(made, recipe=_recipe(options, windows)), bill)
     return bill
 
 
@@ -126,29 +128,6 @@ def scored_documents(
     if source is None:
         return []
     return held_out_documents(held_out_texts(source, calibration), tokenizer, scored_bytes(n_parameters))
-
-
-def card(base: BaseModel, title: str, tags: Sequence[str], recipe: dict[str, Any], bill: Bill) -> str:
-    """The README.md of what was made of a model."""
-    info = describe_model(base.path)
-    scores = {}
-    if (change := bill.perplexity_change) is not None:
-        after, before = bill.after.to_dict(), bill.before.to_dict()
-        scores = {
-            "bits per byte": f"{after['bits_per_byte']:.4f} (before: {before['bits_per_byte']:.4f})",
-            "perplexity": f"{change.estimate:+.2%} ({change.low:+.2%} to {change.high:+.2%}, {bill.n_documents} documents)",
-        }
-    return ModelCard(
-        title=title,
-        pipeline_tag="text-generation",
-        languages=info.languages,
-        base_model=base.reference,
-        license=info.license or pulled_license(base.path) or "unknown",
-        tags=tags,
-        recipe=recipe | {"weights": f"{bill.after.size_bytes:,} bytes (before: {bill.before.size_bytes:,})"},
-        scores=scores,
-        notes=list(bill.notes),
-    ).render()
 
 
 def _windows(base: BaseModel, options: QuantizeOptions, tokenizer: Tokenizer) -> Tensor:

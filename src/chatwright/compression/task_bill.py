@@ -11,15 +11,16 @@ from typing import Any
 from chatwright.engine.load import load_text_model
 from chatwright.errors import UsageError
 from chatwright.evaluation.backends.engine import EngineWriter
+from chatwright.evaluation.card import add_figures
 from chatwright.evaluation.examples import Example
 from chatwright.evaluation.journal import Journal
 from chatwright.evaluation.library import MEMORISATION, find_tasks
-from chatwright.evaluation.report import shown
 from chatwright.evaluation.run import Progress, Silent, answer_with_writer, check_writer, prepare
 from chatwright.evaluation.scores import TaskComparison, TaskScores, compare, comparison_dict, score, to_dict
 from chatwright.evaluation.task import Task
-from chatwright.model.card import add_scores
 from chatwright.settings import Settings
+
+PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,8 @@ class TaskBill:
         ]
 
     def write_card(self, folder: Path) -> None:
-        """The main figure of each task, into the card of what was made."""
-        add_scores(
-            folder,
-            {
-                f"{before.answered.task.name}, {compared.metric}": f"{shown(after.figures[compared.metric])}, before: "
-                f"{shown(before.figures[compared.metric])} ({before.n} items)"
-                for before, after, compared in zip(self.before, self.after, self.comparisons, strict=True)
-            },
-        )
+        """Into the card of what was made, as `evaluate` does it, so that measuring again renews these lines."""
+        add_figures(folder, self.after, f"engine, {PRECISION}", self.before)
 
 
 class TaskScorer:
@@ -83,7 +77,7 @@ class TaskScorer:
                 " it with `chatwright evaluate --train`."
             )
         self.prepared: list[tuple[Task, list[Example]]] = prepare([task.sampled(limit) for task in tasks])
-        self.settings = settings.model_copy(update={"quantization": "fp32"})
+        self.settings = settings.model_copy(update={"quantization": PRECISION})
         self.progress = progress or Silent()
 
     def check(self, path: Path, name: str) -> None:

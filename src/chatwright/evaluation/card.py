@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatwright.evaluation.scores import TaskScores
+from chatwright.evaluation.statistics import Interval
 from chatwright.evaluation.task import SAFETY
 from chatwright.hub.folder import loadable_path
 from chatwright.hub.manifest import read_manifest
@@ -26,15 +27,21 @@ _NAMES = {
 }
 
 
-def add_figures(folder: Path, scores: Sequence[TaskScores], how: str) -> None:
+def add_figures(
+    folder: Path, scores: Sequence[TaskScores], how: str, before: Sequence[TaskScores] = ()
+) -> tuple[Sequence[str], Sequence[str]]:
     """Into README.md of a model folder: the main figure of each task among the scores, all figures of bias, toxicity and
-    memorisation among those. `how`: what was measured with. Raises UsageError, StorageError.
+    memorisation among those. `how`: what was measured with. `before`: the scores of the model that this one was made of, on the
+    same tasks. Returns the names of the figures that now stand there, and of those that did not replace older ones of more items.
+    Raises UsageError, StorageError.
     """
-    found, safety = figures(scores, how)
+    found, safety = figures(scores, how, before)
+    kept: list[str] = []
     if found:
-        add_scores(folder, found, None if (folder / CARD).is_file() else new_card(folder))
+        kept += add_scores(folder, found, None if (folder / CARD).is_file() else new_card(folder))
     if safety:
-        add_safety(folder, safety, None if (folder / CARD).is_file() else new_card(folder))
+        kept += add_safety(folder, safety, None if (folder / CARD).is_file() else new_card(folder))
+    return [name for name in (*found, *safety) if name not in kept], kept
 
 
 def new_card(folder: Path) -> ModelCard:
@@ -55,19 +62,20 @@ def new_card(folder: Path) -> ModelCard:
     )
 
 
-def figures(scores: Sequence[TaskScores], how: str) -> tuple[dict[str, str], dict[str, str]]:
-    """(scores, safety): name → value with its interval and n."""
+def figures(
+    scores: Sequence[TaskScores], how: str, before: Sequence[TaskScores] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """(scores, safety): name → value with its interval and n, and what it was before where that is known."""
     found: dict[str, str] = {}
     safety: dict[str, str] = {}
-    for each in scores:
+    was: Sequence[TaskScores | None] = before or [None] * len(scores)
+    for each, earlier in zip(scores, was, strict=True):
         task = each.answered.task
+        drawn = f", {each.n} of {task.drawn_of} items" if task.drawn_of else ""  # as `model.card` reads it
         for measure in each.measures if task.kind in SAFETY else each.measures[:1]:
-            interval = each.figures[measure.name]
             percent = measure.share and task.kind in SAFETY
-            value = _shown(interval.estimate, percent)
-            if not math.isnan(interval.low):
-                value += f" [{_shown(interval.low, percent)}, {_shown(interval.high, percent)}]"
-            value += f", n = {measure.n} ({how})"
+            value = f"{_shown(each.figures[measure.name], percent)}, n = {measure.n} ({how}{drawn}"
+            value += ")" if earlier is None else f"; before: {_shown(earlier.figures[measure.name], percent)})"
             (safety if task.kind in SAFETY else found)[f"{task.name}, {_name(measure.name)}"] = value
     return found, safety
 
@@ -89,7 +97,14 @@ def _name(metric: str) -> str:
     return f"{_NAMES[kind]}, {rest}" if rest else metric.replace("_", " ")
 
 
-def _shown(value: float, percent: bool) -> str:
+def _shown(interval: Interval, percent: bool) -> str:
+    value = _number(interval.estimate, percent)
+    if math.isnan(interval.low):
+        return value
+    return f"{value} [{_number(interval.low, percent)}, {_number(interval.high, percent)}]"
+
+
+def _number(value: float, percent: bool) -> str:
     if percent:
         return f"{value:.1%}"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"

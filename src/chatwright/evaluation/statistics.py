@@ -52,10 +52,14 @@ def bootstrap_interval(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of sum(values) / sum(weights), which without weights is the mean. At least one value is needed."""
+    """Percentile interval of sum(values) / sum(weights), which without weights is the mean. At least one value is needed; of one
+    value, or one group, the bounds are NaN."""
     totals = _totals([values, [1.0] * len(values) if weights is None else weights], groups)
+    estimate = totals[0].sum() / totals[1].sum()
+    if len(totals[0]) < 2:
+        return Interval(float(estimate), math.nan, math.nan, confidence)
     drawn = _resampled(totals, n_resamples, seed)
-    return _interval(totals[0].sum() / totals[1].sum(), drawn[0] / drawn[1], confidence)
+    return _interval(estimate, drawn[0] / drawn[1], confidence)
 
 
 def paired_bootstrap(
@@ -69,12 +73,14 @@ def paired_bootstrap(
     seed: int = 0,
 ) -> Comparison:
     """Two models on the same rows: the difference of their metrics. Both see the same draws, so that what makes a row easy or hard
-    for both cancels out."""
+    for both cancels out. With one row, or one group of rows, there is nothing to draw from: the bounds are NaN, and p is 1."""
     assert len(first) == len(second)
     totals = _totals([first, second, [1.0] * len(first) if weights is None else weights], groups)
+    estimate = (totals[0].sum() - totals[1].sum()) / totals[2].sum()
+    if len(totals[0]) < 2:
+        return Comparison(Interval(float(estimate), math.nan, math.nan, confidence), 1.0)
     drawn = _resampled(totals, n_resamples, seed)
     differences = (drawn[0] - drawn[1]) / drawn[2]
-    estimate = (totals[0].sum() - totals[1].sum()) / totals[2].sum()
     turned = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p_value = min(1.0, 2 * (turned + 1) / (n_resamples + 1))
     return Comparison(_interval(estimate, differences, confidence), p_value)

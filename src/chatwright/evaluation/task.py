@@ -49,7 +49,7 @@ _ITEM_FIELDS: Mapping[TaskKind, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class Task:
     """A checked task with its items. `settings`: the TOML as it stands, which is what `fingerprint` covers beside the
-    examples.
+    examples. `drawn_of`: how many items there are, where these are a sample.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Task:
     extract: str = ""
     group: str = "group"
     settings: Fields = field(default_factory=dict)
+    drawn_of: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +105,7 @@ class Task:
         if limit is None or limit >= len(self.items):
             return self
         kept = sorted(random.Random(0).sample(range(len(self.items)), limit))  # noqa: S311 — a sample, no secret
-        return replace(self, items=[self.items[i] for i in kept])
+        return replace(self, items=[self.items[i] for i in kept], drawn_of=self.drawn_of or len(self.items))
 
 
 def digest(data: Any) -> str:

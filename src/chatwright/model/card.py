@@ -37,6 +37,8 @@ _NOT_MEASURED: Mapping[Block, str] = {
 # Filled by `write_card`, which knows the files; anew where a card is copied to other files.
 _SIZES = ("<!-- chatwright:sizes -->", "<!-- /chatwright:sizes -->")
 _FIGURE = re.compile(r"- (?P<name>.+?): (?P<value>.*)")
+# `n = 3 (engine, auto, 50 of 234 items)`: of how many items a figure is, and how many were drawn where not all were asked.
+_N_ITEMS = re.compile(r"\bn = (?P<n>\d+)(?: \([^;)]*\b(?P<drawn>\d+) of \d+ items\b)?")
 _GENERAL_LIMITS: Mapping[PipelineTag, str] = {
     "text-generation": "Its answers can be wrong, and it can repeat what it was trained on.",
     "text-classification": "It gives one of its labels to any text, also to one that none of them fits.",
@@ -176,22 +178,23 @@ def _shape(n_layer: int, width: int, vocabulary: int) -> str:
     return f"{n_layer} layers of width {width:,}, a vocabulary of {vocabulary:,}"
 
 
-def add_scores(folder: Path, scores: Mapping[str, object], new: ModelCard | None = None) -> None:
-    """Adds figures to the card of a model folder, or renews those of the same names; twice is as once.
+def add_scores(folder: Path, scores: Mapping[str, object], new: ModelCard | None = None) -> Sequence[str]:
+    """Adds figures to the card of a model folder, or renews those of the same names; twice is as once. Returns the names of those
+    that were not taken, because the card has one of more items.
 
     Everything outside the marks of that section stays byte for byte. A folder without a card gets one, `new` where the caller
     knows more than the folder's name; a card without the section gets it at its end. Raises UsageError where there is no folder,
     StorageError.
     """
-    _add(folder, "scores", scores, new)
+    return _add(folder, "scores", scores, new)
 
 
-def add_safety(folder: Path, figures: Mapping[str, object], new: ModelCard | None = None) -> None:
+def add_safety(folder: Path, figures: Mapping[str, object], new: ModelCard | None = None) -> Sequence[str]:
     """`add_scores` for the section on bias, toxicity and memorisation."""
-    _add(folder, "safety", figures, new)
+    return _add(folder, "safety", figures, new)
 
 
-def _add(folder: Path, block: Block, figures: Mapping[str, object], new: ModelCard | None) -> None:
+def _add(folder: Path, block: Block, figures: Mapping[str, object], new: ModelCard | None) -> Sequence[str]:
     if not folder.is_dir():
         raise UsageError("{path} is no model folder, so it has no card to write figures into.", path=folder)
     card = folder / CARD
@@ -202,16 +205,17 @@ def _add(folder: Path, block: Block, figures: Mapping[str, object], new: ModelCa
             write_card(folder, new.render())
         with card.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             text = file.read()
-        changed = with_figures(text, block, figures)
+        changed, kept = with_figures(text, block, figures)
         if changed != text:
             _replace(card, changed)
     except OSError as error:
         raise StorageError("The card {path} cannot be written: {reason}", path=card, reason=error.strerror) from error
+    return kept
 
 
-def with_figures(text: str, block: Block, figures: Mapping[str, object]) -> str:
-    """The card with these figures among those of the block; lines of other kinds in it are kept. So is a figure that was taken of
-    more items than the new one of its name: a quick look does not take the place of a measurement."""
+def with_figures(text: str, block: Block, figures: Mapping[str, object]) -> tuple[str, Sequence[str]]:
+    """The card with these figures among those of the block; lines of other kinds in it are kept. The names are those of figures
+    that stay as they were (see `_stays`)."""
     newline = "\r\n" if "\r\n" in text else "\n"
     begin, end = _marks(block)
     start = text.find(begin)
@@ -235,17 +239,26 @@ def with_figures(text: str, block: Block, figures: Mapping[str, object]) -> str:
             shown[match["name"]] = match["value"]
         elif line.strip() and line.strip() != _NOT_MEASURED[block]:
             others.append(line)
-    for name, value in ((_name(name), _line(str(value))) for name, value in figures.items()):
-        if _n_items(value) == 0 or _n_items(shown.get(name, "")) <= _n_items(value):
+    kept = []
+    for given, figure in figures.items():
+        name, value = _name(given), _line(str(figure))
+        if _stays(shown.get(name, ""), value):
+            kept.append(given)
+        else:
             shown[name] = value
     lines = [*(f"- {name}: {value}" for name, value in shown.items()), *others] or [_NOT_MEASURED[block]]
-    return text[:start] + newline.join([begin, *lines, ""]) + text[stop:]
+    return text[:start] + newline.join([begin, *lines, ""]) + text[stop:], kept
 
 
-def _n_items(value: str) -> int:
-    """Of how many items a figure says that it is; 0 where it does not."""
-    found = re.search(r"\bn = (\d+)", value)
-    return int(found[1]) if found else 0
+def _stays(old: str, new: str) -> bool:
+    """A quick look does not take the place of a measurement: a figure of items that were drawn replaces none of more, and none of
+    all items. One of all items always does, also where bad ones have been taken out of the task since."""
+    was, now = _N_ITEMS.search(old), _N_ITEMS.search(new)
+    if was is None or now is None or now["drawn"] is None:
+        return False
+    if was["drawn"] is None:
+        return int(was["n"]) >= int(now["n"])
+    return int(was["drawn"]) > int(now["drawn"])
 
 
 def _replace(card: Path, text: str) -> None:

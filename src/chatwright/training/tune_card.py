@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,14 @@ def model_card(*, base: BaseModel, tune: Mapping[str, Any], adapter: bool, run: 
         dataset_fingerprint=str(tune["data"]),
         tags=[method],
         recipe={name: value for name, value in recipe.items() if value != ""},
-        scores=_scores(list(Journal(run / EVENTS).read())),
+        scores=held_out_scores(run),
         notes=notes,
     ).render()
 
 
-def _scores(events: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
+def held_out_scores(run: Path) -> Mapping[str, str]:
     """Of the result on all held-out rows, beside those of the base where they were measured; nothing for a checkpoint."""
+    events = list(Journal(run / EVENTS).read())
     before = newest_figures(events, BEFORE)
     return {
         f"held-out {name}": f"{value:.4f}" + (f" (before tuning: {before[name]:.4f})" if name in before else "")
