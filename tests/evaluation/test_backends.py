@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
+from chatwright.engine.opened import open_model
 from chatwright.errors import EngineError, EvaluationError
 from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
@@ -32,7 +34,7 @@ from chatwright.model.save import save_model
 from chatwright.settings import Settings
 from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts
 from tests.server.harness import MODEL, RunningServer, start_server
-from tests.server.tiny import make_model_folder
+from tests.server.tiny import make_adapter, make_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +176,40 @@ def test_what_does_not_fit_into_the_context_is_a_sentence(backend: str, folder: 
             await writer.close()
 
     asyncio.run(ask(engine(folder) if backend == "engine" else TransformersWriter(folder, MODEL, 1)))
+
+
+def test_whatever_changes_what_a_model_says_changes_its_key(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, own := tmp_path / "own")  # with the times of the files
+    adapter = make_adapter(own, tmp_path / "adapter", seed=1)
+
+    def keys() -> list[str]:
+        settings = Settings(threads=1, device="cpu", quantization="fp32")
+        opened = [open_model(own, MODEL, settings), open_model(own, MODEL, settings, adapter)]
+        return [*(each.fingerprint for each in opened), TransformersWriter(own, MODEL, 1).fingerprint]
+
+    found = [keys()]
+    assert keys() == found[0]
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (own / name).write_text((own / name).read_text() + "\n")
+        found.append(keys())
+    (own / "generation_config.json").write_text('{"eos_token_id": 1}')
+    found.append(keys())
+    assert all(len(set(column)) == len(found) for column in zip(*found, strict=True))
+    (adapter / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text() + "\n")
+    plain, adapted, theirs = keys()
+    assert (plain, theirs) == (found[-1][0], found[-1][2])
+    assert adapted != found[-1][1]
+
+
+def test_weights_in_the_old_format_are_part_of_the_key_under_transformers(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, own := tmp_path / "own")
+    (own / "model.safetensors").unlink()
+    written = []
+    for scale in (1.0, 2.0):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        torch.save({name: scale * value for name, value in model.state_dict().items()}, own / "pytorch_model.bin")
+        written.append(TransformersWriter(own, MODEL, 1).fingerprint)
+    assert written[0] != written[1]
 
 
 def test_blanks_before_a_choice_belong_to_it() -> None:
