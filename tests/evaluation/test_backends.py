@@ -146,22 +146,87 @@ def test_whole_sentences_are_compared_where_the_prompt_is_empty(
     assert told["logprobs"][0] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path) -> None:
-    prompt = Prompt("The cat sat on the mat. " * 200 + "The capital of France is")
+def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path, server: RunningServer) -> None:
+    begun = "The cat sat on the mat. " * 200
+    prompt = Prompt(f"{begun}The capital of France is")
+    chat = Prompt(messages=({"role": "user", "content": begun[:2400]},))
 
     async def ask(writer: Writer) -> Any:
         try:
-            return await writer.likelihoods(prompt, [" Paris"]), await writer.answer(prompt, 4, ["\n"])
+            found = await writer.likelihoods(prompt, [" Paris", " Tokyo."])
+            return found, [await writer.answer(each, 4, ["\n"]) for each in (prompt, chat)]
         finally:
             await writer.close()
 
-    (ours, said), (theirs, also) = (
-        asyncio.run(ask(engine(folder))),
-        asyncio.run(ask(TransformersWriter(folder, MODEL, 1))),
-    )
-    assert ours[0].n_cut == theirs[0].n_cut > 0
-    assert ours[0].logprob == pytest.approx(theirs[0].logprob, abs=1e-3)
-    assert said == also
+    async def ask_server() -> Any:
+        return await ask(await RemoteWriter.open(f"{server.url}/v1", MODEL, None))
+
+    ours, said = asyncio.run(ask(engine(folder)))
+    for found, also in (asyncio.run(ask(TransformersWriter(folder, MODEL, 1))), asyncio.run(ask_server())):
+        for mine, their in zip(ours, found, strict=True):
+            assert mine.n_cut == their.n_cut > 0
+            assert mine.n_tokens == their.n_tokens
+            assert mine.logprob == pytest.approx(their.logprob, abs=1e-3)
+        assert said == also
+
+
+@pytest.mark.parametrize("n_tokens", [511, 512, 513, 3000])
+def test_a_text_longer_than_the_context_is_scored_alike(folder: Path, server: RunningServer, n_tokens: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = tokenizer.decode(tokenizer.encode("The cat sat on the mat. " * 500)[:n_tokens])
+    assert len(tokenizer.encode(text)) == n_tokens
+
+    async def ask(writer: Writer) -> Any:
+        try:
+            return await writer.score_text(text)
+        finally:
+            await writer.close()
+
+    async def ask_server() -> Any:
+        return await ask(await RemoteWriter.open(f"{server.url}/v1", MODEL, None))
+
+    ours, told = asyncio.run(ask(engine(folder))), asyncio.run(ask_server())
+    assert (told.n_tokens, told.n_bytes) == (n_tokens - 1, ours.n_bytes - len("The"))
+    with torch.no_grad():
+        start = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        model = load_model(folder)
+        ids = tokenizer.encode(text)[:511]
+        with_start, without = (model(torch.tensor([each]))[0, :-1].log_softmax(-1) for each in ([start, *ids], ids))
+    # The server does not put the token that begins a document into the first window; all others are the same ones.
+    ours_first = with_start.gather(1, torch.tensor(ids)[:, None]).sum().item()
+    their_first = without.gather(1, torch.tensor(ids[1:])[:, None]).sum().item()
+    assert ours.nats - told.nats == pytest.approx(their_first - ours_first, abs=3e-3)
+
+
+def test_what_is_drawn_behind_a_long_text_comes_from_a_server_too(server: RunningServer) -> None:
+    async def ask() -> str:
+        writer = await RemoteWriter.open(f"{server.url}/v1", MODEL, None)
+        try:
+            return await writer.sample("The cat sat on the mat. " * 500, 8, seed=1)
+        finally:
+            await writer.close()
+
+    assert asyncio.run(ask())
+
+
+def test_a_server_that_tells_no_tokens_and_refuses_a_long_text_says_what_to_do(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = RemoteWriter._ask
+
+    async def without(self: RemoteWriter, method: str, path: str, body: Any = None) -> Any:
+        return await ask(self, method, "/nonesuch" if path == "/tokenize" else path, body)
+
+    async def score() -> None:
+        writer = await RemoteWriter.open(f"{server.url}/v1", MODEL, None)
+        try:
+            await writer.score_text("The cat sat on the mat. " * 500)
+        finally:
+            await writer.close()
+
+    monkeypatch.setattr(RemoteWriter, "_ask", without)
+    with pytest.raises(EvaluationError, match=r"maximum context length is 512 .* Take shorter texts or prompts"):
+        asyncio.run(score())
 
 
 @pytest.mark.parametrize("backend", ["engine", "transformers"])
