@@ -32,7 +32,7 @@ from chatwright.evaluation.task import Task, load_task
 from chatwright.model.load import load_model
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
-from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts
+from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts, write_task
 from tests.server.harness import MODEL, RunningServer, start_server
 from tests.server.tiny import make_adapter, make_model_folder
 
@@ -358,6 +358,7 @@ class Fragile(BaseHTTPRequestHandler):
 
     left = 0
     asked = 0
+    logprobs: Any = None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
@@ -372,7 +373,7 @@ class Fragile(BaseHTTPRequestHandler):
             return
         type(self).left -= 1
         type(self).asked += 1
-        body = json.dumps({"choices": [{"index": 0, "text": " 4", "logprobs": None}]}).encode()
+        body = json.dumps({"choices": [{"index": 0, "text": " 4", "logprobs": self.logprobs}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -429,6 +430,35 @@ def test_a_server_without_log_probabilities_says_which_tasks_need_them(fragile: 
             await writer.close()
 
     with pytest.raises(EvaluationError, match="which tasks of kind choice, classify, perplexity and bias need"):
+        asyncio.run(answer())
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat"], "token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, "-1.0", -1.0]},
+        {"tokens": ["The", 7, "."], "token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, -1.0, -1.0], "text_offset": [0, None, 7]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, -1.0, -1.0], "text_offset": 3},
+        {"tokens": "The", "token_logprobs": 3},
+    ],
+)
+def test_log_probabilities_of_an_odd_form_are_a_sentence(
+    fragile: str, tmp_path: Path, logprobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fragile, "logprobs", logprobs)
+    task = load_task(write_task(tmp_path, "cat", [{"text": "The cat"}], kind="perplexity"))
+
+    async def answer() -> None:
+        writer = await RemoteWriter.open(fragile, MODEL, None)
+        try:
+            await answer_with_writer(writer, prepare([task]), Journal(), Silent())
+        finally:
+            await writer.close()
+
+    with pytest.raises(EvaluationError, match="answers with something that is not OpenAI's API"):
         asyncio.run(answer())
 
 

@@ -67,6 +67,9 @@ class RemoteWriter:
         except EvaluationError:
             await found.close()
             raise
+        if not isinstance(listed, list):
+            await found.close()
+            raise found._strange()
         names = {str(each.get("id")): each for each in listed if isinstance(each, Mapping)}
         if names and model not in names:
             await found.close()
@@ -237,21 +240,14 @@ class RemoteWriter:
         choices = answer.get("choices")
         if not isinstance(choices, list) or len(choices) != len(prompts):
             raise self._strange()
-        found = []
-        for prompt, choice in zip(prompts, sorted(choices, key=lambda each: each.get("index", 0)), strict=True):
-            told = choice.get("logprobs")
-            if not isinstance(told, Mapping) or not told.get("token_logprobs"):
+        try:
+            choices = sorted(choices, key=lambda each: each.get("index", 0))
+            told = [choice.get("logprobs") for choice in choices]
+            if not all(isinstance(each, Mapping) and each.get("token_logprobs") for each in told):
                 raise self._no_likelihoods()
-            tokens = list(zip(told["tokens"], told["token_logprobs"], strict=True))
-            offsets = told.get("text_offset")
-            if not isinstance(prompt, str):
-                tokens = tokens[: len(prompt)]
-            elif offsets and len(offsets) == len(tokens):
-                tokens = [token for token, offset in zip(tokens, offsets, strict=True) if offset < len(prompt)]
-            else:
-                tokens = tokens[:-1]
-            found.append(tokens)
-        return found
+            return [_tokens_of(prompt, each) for prompt, each in zip(prompts, told, strict=True)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._strange() from error
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         for attempt in range(1, _TRIES + 1):
@@ -334,6 +330,25 @@ def _field(data: Any, *path: str | int) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return data
+
+
+def _tokens_of(prompt: str | Sequence[int], told: Mapping[str, Any]) -> Tokens:
+    """The tokens of a prompt and their log probabilities, of what /v1/completions says of one choice. Raises KeyError, TypeError,
+    ValueError where that has another form than OpenAI's.
+    """
+    tokens: Tokens = []
+    for piece, logprob in zip(told["tokens"], told["token_logprobs"], strict=True):
+        if not isinstance(piece, str) or not isinstance(logprob, float | int | None):
+            raise TypeError(f"{piece!r} has the log probability {logprob!r}")
+        tokens.append((piece, logprob))
+    if not isinstance(prompt, str):
+        if len(tokens) < len(prompt):
+            raise ValueError(f"{len(tokens)} tokens of {len(prompt)} came back")
+        return tokens[: len(prompt)]
+    offsets = told.get("text_offset")
+    if offsets and len(offsets) == len(tokens):
+        return [token for token, offset in zip(tokens, offsets, strict=True) if offset < len(prompt)]
+    return tokens[:-1]
 
 
 def _is_too_long(response: httpx2.Response) -> bool:
