@@ -137,6 +137,26 @@ def test_against_says_better_worse_or_cannot_tell(command: Run, tiny: str, tmp_p
     assert same.out.splitlines()[-1].strip().endswith("cannot tell")
 
 
+@pytest.mark.parametrize("backend", ["engine", "transformers"])
+def test_models_of_the_same_weights_are_both_asked(
+    backend: str, command: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    one = str(tiny_folder)
+    shutil.copytree(tiny_folder, other := tmp_path / "other")  # with the times of the files
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 3.0, "rope_parameters": None}))
+    arguments = ("--tasks", str(texts(tmp_path)), "--backend", backend, "--json")
+
+    def figures(*models: str) -> list[float]:
+        done = command("evaluate", *models, *arguments)
+        assert done.code == 0, done.err
+        return [each["tasks"][0]["metrics"]["bits_per_byte"]["value"] for each in json.loads(done.out)["models"]]
+
+    alone = figures(str(other))
+    assert figures(one, "--against", str(other)) == [*figures(one), *alone]
+    assert figures(one) != alone
+
+
 def test_items_of_the_training_data_are_named_and_scored_apart(command: Run, tiny: str, tmp_path: Path) -> None:
     items = [
         {"q": f"Which number comes directly after {n} when counting upwards by ones?", "answer": str(n + 1)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
+from chatwright.engine.opened import open_model
 from chatwright.errors import EngineError, EvaluationError
 from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
@@ -30,9 +32,9 @@ from chatwright.evaluation.task import Task, load_task
 from chatwright.model.load import load_model
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
-from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts
+from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts, write_task
 from tests.server.harness import MODEL, RunningServer, start_server
-from tests.server.tiny import make_model_folder
+from tests.server.tiny import make_adapter, make_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +146,87 @@ def test_whole_sentences_are_compared_where_the_prompt_is_empty(
     assert told["logprobs"][0] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path) -> None:
-    prompt = Prompt("The cat sat on the mat. " * 200 + "The capital of France is")
+def test_a_long_prompt_loses_its_beginning_and_that_is_told(folder: Path, server: RunningServer) -> None:
+    begun = "The cat sat on the mat. " * 200
+    prompt = Prompt(f"{begun}The capital of France is")
+    chat = Prompt(messages=({"role": "user", "content": begun[:2400]},))
 
     async def ask(writer: Writer) -> Any:
         try:
-            return await writer.likelihoods(prompt, [" Paris"]), await writer.answer(prompt, 4, ["\n"])
+            found = await writer.likelihoods(prompt, [" Paris", " Tokyo."])
+            return found, [await writer.answer(each, 4, ["\n"]) for each in (prompt, chat)]
         finally:
             await writer.close()
 
-    (ours, said), (theirs, also) = (
-        asyncio.run(ask(engine(folder))),
-        asyncio.run(ask(TransformersWriter(folder, MODEL, 1))),
-    )
-    assert ours[0].n_cut == theirs[0].n_cut > 0
-    assert ours[0].logprob == pytest.approx(theirs[0].logprob, abs=1e-3)
-    assert said == also
+    async def ask_server() -> Any:
+        return await ask(await RemoteWriter.open(f"{server.url}/v1", MODEL, None))
+
+    ours, said = asyncio.run(ask(engine(folder)))
+    for found, also in (asyncio.run(ask(TransformersWriter(folder, MODEL, 1))), asyncio.run(ask_server())):
+        for mine, their in zip(ours, found, strict=True):
+            assert mine.n_cut == their.n_cut > 0
+            assert mine.n_tokens == their.n_tokens
+            assert mine.logprob == pytest.approx(their.logprob, abs=1e-3)
+        assert said == also
+
+
+@pytest.mark.parametrize("n_tokens", [511, 512, 513, 3000])
+def test_a_text_longer_than_the_context_is_scored_alike(folder: Path, server: RunningServer, n_tokens: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = tokenizer.decode(tokenizer.encode("The cat sat on the mat. " * 500)[:n_tokens])
+    assert len(tokenizer.encode(text)) == n_tokens
+
+    async def ask(writer: Writer) -> Any:
+        try:
+            return await writer.score_text(text)
+        finally:
+            await writer.close()
+
+    async def ask_server() -> Any:
+        return await ask(await RemoteWriter.open(f"{server.url}/v1", MODEL, None))
+
+    ours, told = asyncio.run(ask(engine(folder))), asyncio.run(ask_server())
+    assert (told.n_tokens, told.n_bytes) == (n_tokens - 1, ours.n_bytes - len("The"))
+    with torch.no_grad():
+        start = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        model = load_model(folder)
+        ids = tokenizer.encode(text)[:511]
+        with_start, without = (model(torch.tensor([each]))[0, :-1].log_softmax(-1) for each in ([start, *ids], ids))
+    # The server does not put the token that begins a document into the first window; all others are the same ones.
+    ours_first = with_start.gather(1, torch.tensor(ids)[:, None]).sum().item()
+    their_first = without.gather(1, torch.tensor(ids[1:])[:, None]).sum().item()
+    assert ours.nats - told.nats == pytest.approx(their_first - ours_first, abs=3e-3)
+
+
+def test_what_is_drawn_behind_a_long_text_comes_from_a_server_too(server: RunningServer) -> None:
+    async def ask() -> str:
+        writer = await RemoteWriter.open(f"{server.url}/v1", MODEL, None)
+        try:
+            return await writer.sample("The cat sat on the mat. " * 500, 8, seed=1)
+        finally:
+            await writer.close()
+
+    assert asyncio.run(ask())
+
+
+def test_a_server_that_tells_no_tokens_and_refuses_a_long_text_says_what_to_do(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = RemoteWriter._ask
+
+    async def without(self: RemoteWriter, method: str, path: str, body: Any = None) -> Any:
+        return await ask(self, method, "/nonesuch" if path == "/tokenize" else path, body)
+
+    async def score() -> None:
+        writer = await RemoteWriter.open(f"{server.url}/v1", MODEL, None)
+        try:
+            await writer.score_text("The cat sat on the mat. " * 500)
+        finally:
+            await writer.close()
+
+    monkeypatch.setattr(RemoteWriter, "_ask", without)
+    with pytest.raises(EvaluationError, match=r"maximum context length is 512 .* Take shorter texts or prompts"):
+        asyncio.run(score())
 
 
 @pytest.mark.parametrize("backend", ["engine", "transformers"])
@@ -174,6 +241,40 @@ def test_what_does_not_fit_into_the_context_is_a_sentence(backend: str, folder: 
             await writer.close()
 
     asyncio.run(ask(engine(folder) if backend == "engine" else TransformersWriter(folder, MODEL, 1)))
+
+
+def test_whatever_changes_what_a_model_says_changes_its_key(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, own := tmp_path / "own")  # with the times of the files
+    adapter = make_adapter(own, tmp_path / "adapter", seed=1)
+
+    def keys() -> list[str]:
+        settings = Settings(threads=1, device="cpu", quantization="fp32")
+        opened = [open_model(own, MODEL, settings), open_model(own, MODEL, settings, adapter)]
+        return [*(each.fingerprint for each in opened), TransformersWriter(own, MODEL, 1).fingerprint]
+
+    found = [keys()]
+    assert keys() == found[0]
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (own / name).write_text((own / name).read_text() + "\n")
+        found.append(keys())
+    (own / "generation_config.json").write_text('{"eos_token_id": 1}')
+    found.append(keys())
+    assert all(len(set(column)) == len(found) for column in zip(*found, strict=True))
+    (adapter / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text() + "\n")
+    plain, adapted, theirs = keys()
+    assert (plain, theirs) == (found[-1][0], found[-1][2])
+    assert adapted != found[-1][1]
+
+
+def test_weights_in_the_old_format_are_part_of_the_key_under_transformers(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, own := tmp_path / "own")
+    (own / "model.safetensors").unlink()
+    written = []
+    for scale in (1.0, 2.0):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        torch.save({name: scale * value for name, value in model.state_dict().items()}, own / "pytorch_model.bin")
+        written.append(TransformersWriter(own, MODEL, 1).fingerprint)
+    assert written[0] != written[1]
 
 
 def test_blanks_before_a_choice_belong_to_it() -> None:
@@ -257,6 +358,7 @@ class Fragile(BaseHTTPRequestHandler):
 
     left = 0
     asked = 0
+    logprobs: Any = None
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
@@ -271,7 +373,7 @@ class Fragile(BaseHTTPRequestHandler):
             return
         type(self).left -= 1
         type(self).asked += 1
-        body = json.dumps({"choices": [{"index": 0, "text": " 4", "logprobs": None}]}).encode()
+        body = json.dumps({"choices": [{"index": 0, "text": " 4", "logprobs": self.logprobs}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -328,6 +430,35 @@ def test_a_server_without_log_probabilities_says_which_tasks_need_them(fragile: 
             await writer.close()
 
     with pytest.raises(EvaluationError, match="which tasks of kind choice, classify, perplexity and bias need"):
+        asyncio.run(answer())
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat"], "token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, "-1.0", -1.0]},
+        {"tokens": ["The", 7, "."], "token_logprobs": [None, -1.0, -1.0]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, -1.0, -1.0], "text_offset": [0, None, 7]},
+        {"tokens": ["The", " cat", "."], "token_logprobs": [None, -1.0, -1.0], "text_offset": 3},
+        {"tokens": "The", "token_logprobs": 3},
+    ],
+)
+def test_log_probabilities_of_an_odd_form_are_a_sentence(
+    fragile: str, tmp_path: Path, logprobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fragile, "logprobs", logprobs)
+    task = load_task(write_task(tmp_path, "cat", [{"text": "The cat"}], kind="perplexity"))
+
+    async def answer() -> None:
+        writer = await RemoteWriter.open(fragile, MODEL, None)
+        try:
+            await answer_with_writer(writer, prepare([task]), Journal(), Silent())
+        finally:
+            await writer.close()
+
+    with pytest.raises(EvaluationError, match="answers with something that is not OpenAI's API"):
         asyncio.run(answer())
 
 

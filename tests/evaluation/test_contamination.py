@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from chatwright.evaluation.contamination import PIECE, find_overlap
+from collections.abc import Sequence
+
+from chatwright.evaluation.contamination import PIECE, Overlap, find_overlaps
+from chatwright.evaluation.task import Fields
 
 LONG = "When the river rose over the old stone bridge nobody in the village could cross for nine days"
 CHINESE = "河水漫过了古老的石桥之后村里整整九天没有人能够过河"
+
+
+PASSAGE = (
+    "When the miller came home that evening he found the gate open, the dog gone and flour all over his kitchen floor."
+)
+
+
+def find_overlap(items: Sequence[Fields], corpus: Sequence[str]) -> Overlap:
+    return find_overlaps([(items, None)], corpus)[0]
+
+
+def asked(questions: Sequence[str], **more: str) -> list[Fields]:
+    return [{"passage": PASSAGE, "question": question, **more} for question in questions]
 
 
 def test_thirteen_words_or_characters_in_common_are_found() -> None:
@@ -37,8 +53,26 @@ def test_a_long_document_is_read_in_pieces_and_nothing_is_lost_between() -> None
         assert find_overlap([{"q": LONG}], [text]).items == (0,)
 
 
-def test_parts_of_several_tasks_are_told_apart() -> None:
-    whole = find_overlap([{"q": "too short"}, {"q": LONG}, {"q": CHINESE}], [LONG])
-    assert (whole.part(0, 2).items, whole.part(0, 2).too_short) == ((1,), (0,))
-    assert whole.part(1, 2).items == (0,)
-    assert whole.part(2, 1).items == ()
+def test_the_answer_about_a_task_does_not_depend_on_the_others() -> None:
+    few, many = asked([f"Who {n}?" for n in range(9)]), asked([f"Why {n}?" for n in range(12)])
+    tasks = [[{"q": "too short"}, {"q": LONG}], few, many, [{"q": CHINESE}]]
+    found = find_overlaps([(items, None) for items in tasks], [LONG, f"A tale. {PASSAGE}"])
+    assert found == [find_overlap(items, [LONG, f"A tale. {PASSAGE}"]) for items in tasks]
+    assert (found[0].items, found[0].too_short) == ((1,), (0,))
+    assert found[1].items == tuple(range(9))
+    assert found[3].items == ()
+
+
+def test_many_questions_about_one_text_are_judged_by_themselves_or_not_at_all() -> None:
+    questions = [f"What did the miller lose on day {n}?" for n in range(11)]
+    items = asked([*questions, "Why?"], instruction="Answer with one word of the text, please.")
+    found = find_overlap(items, [PASSAGE, f"Quiz: {questions[3]}", items[0]["instruction"]])
+    assert (found.items, found.shared, found.too_short) == ((3,), (11,), ())
+    assert found.n_judged == 11
+
+
+def test_items_of_one_group_share_their_words_once() -> None:
+    items = asked([f"Why {n}?" for n in range(12)])
+    assert find_overlap(items, [PASSAGE]).shared == tuple(range(12))
+    assert find_overlaps([(items, ["tale"] * 12)], [PASSAGE])[0].items == tuple(range(12))
+    assert find_overlaps([(items, list(range(12)))], [PASSAGE])[0].items == ()

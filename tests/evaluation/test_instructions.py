@@ -28,6 +28,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("ends_with", "done.", "It is done. ", "It is"),
     ("equals", "4", " 4\n", "14"),
     ("regex", r"^\d+$", "12", "12 a"),
+    ("regex", ["a", "b"], "a b", "a"),
     ("not_regex", r"\d", "none", "1"),
     ("language", "zh", "你好 OK", "hello there, 你好"),
     ("language", "en", "hello", "你好"),

@@ -196,3 +196,44 @@ def test_a_task_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         find_tasks(str(tmp_path))
     with pytest.raises(UsageError, match="Two tasks are called sums"):
         find_tasks(f"{sums(tmp_path / 'a')},{sums(tmp_path / 'b')}")
+
+
+@pytest.mark.parametrize("entities", [5, None, "PER", {"start": 0}])
+def test_entities_that_are_no_list_are_a_sentence(tmp_path: Path, entities: Any) -> None:
+    path = write_task(tmp_path, "t", [{"text": "Bob", "entities": entities}], kind="entities")
+    assert "item 1 cannot be used: its field entities must be a list" in wrong(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "shot", "sentence"),
+    [
+        (names, {"text": "Bob"}, "shots.jsonl: item 1 has no field entities"),
+        (
+            names,
+            {"text": "Bob", "entities": 5},
+            "an example from shots.jsonl cannot be used: its field entities must be",
+        ),
+        (sums, {"question": "1"}, "shots.jsonl: item 1 has no field answer"),
+        (capitals, {"country": "France", "answer": "Paris"}, "shots.jsonl: item 1 has no field choices"),
+        (orders, {"prompt": "Say yes.", "checks": []}, "shots.jsonl: item 1 has no field answer"),
+    ],
+)
+def test_examples_are_checked_as_items_are(tmp_path: Path, write: Any, shot: dict[str, Any], sentence: str) -> None:
+    write_task(tmp_path, "shots", [shot], kind="x")
+    assert sentence in wrong(write(tmp_path, shots=1, shots_from="shots.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("check", "sentence"),
+    [
+        ({"kind": ["x"]}, "the check ['x'] is unknown"),
+        ({"kind": "regex", "value": ["a", 5]}, "the value of regex must be a text or a list of texts"),
+        ({"kind": "regex", "value": {"a": 1}}, "the value of regex must be a text or a list of texts"),
+        ({"kind": "not_regex", "value": ["a", "("]}, "the regular expression '(' is wrong"),
+        ({"kind": "json", "value": [["a"]]}, "the value of json must be a text or a list of texts"),
+        ({"kind": "contains", "value": []}, "the check contains needs a value"),
+    ],
+)
+def test_a_check_of_the_wrong_type_is_a_sentence(tmp_path: Path, check: dict[str, Any], sentence: str) -> None:
+    path = write_task(tmp_path, "t", [{"prompt": "Say yes.", "checks": [check]}], kind="instructions")
+    assert sentence in wrong(path)

@@ -302,24 +302,16 @@ def _write_cards(output: Output, settings: Settings, evaluation: Evaluation, *, 
 
 def _overlaps(prepared: Prepared, dataset: Dataset, progress: _Progress) -> list[Overlap | None]:
     """One reading of the training texts for all tasks. What memorisation asks for stands in them by intent."""
-    from chatwright.evaluation.contamination import find_overlap
+    from chatwright.evaluation.contamination import find_overlaps
 
     looked_for = [task for task, _examples in prepared if task.kind != "memorisation"]
     if not looked_for:
         return [None] * len(prepared)
     n_bytes = sum(dataset.n_bytes("train", kind) for kind in dataset.kinds)
     progress.begin("", _("looking for the items in the training data"), n_bytes, 0)
-    items = [item for task in looked_for for item in task.items]
-    whole = find_overlap(items, dataset.texts("train"), progress.advance)
-    found: list[Overlap | None] = []
-    first = 0
-    for task, _examples in prepared:
-        if task.kind == "memorisation":
-            found.append(None)
-            continue
-        found.append(whole.part(first, len(task.items)))
-        first += len(task.items)
-    return found
+    wanted = [(task.items, task.groups) for task in looked_for]
+    found = iter(find_overlaps(wanted, dataset.texts("train"), progress.advance))
+    return [None if task.kind == "memorisation" else next(found) for task, _examples in prepared]
 
 
 def _tables(output: Output, evaluation: Evaluation) -> None:

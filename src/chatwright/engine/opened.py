@@ -17,7 +17,7 @@ from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.protocol import Engine
 from chatwright.engine.text import TextModel
 from chatwright.errors import InvalidModelError
-from chatwright.model.adapter import Adapter, check_fits, open_adapter
+from chatwright.model.adapter import ADAPTER_CONFIG, Adapter, check_fits, open_adapter
 from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, open_checkpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.describe import ModelInfo, describe_model
@@ -26,6 +26,7 @@ from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.head_checkpoint import HeadCheckpoint, is_head, open_head
 from chatwright.model.rnn_checkpoint import RecurrentCheckpoint, is_recurrent, open_rnn
 from chatwright.model.rnn_config import RNNConfig
+from chatwright.model.text_files import text_fingerprint
 from chatwright.settings import Settings
 from chatwright.tokenizer.chat import ChatTemplate, load_chat_template
 from chatwright.tokenizer.encoder_text import EncoderTokenizer
@@ -96,6 +97,7 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
         weights, metadata = [checkpoint.path], checkpoint.file.metadata
     else:
         weights, metadata = sorted({tensor.file for tensor in checkpoint.tensors.values()}), None
+    texts = [text_fingerprint(path)]
     checked = None
     if adapter is not None:
         if info.labels:
@@ -104,6 +106,7 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
             )
         checked = _checked_adapter(adapter, info.config)
         weights.append(checked.weights)
+        texts.append(text_fingerprint(checked.path, ADAPTER_CONFIG))
     folder = path if path.is_dir() else path.parent
     if isinstance(checkpoint, HeadCheckpoint) and checkpoint.kind == "Token":
         raise InvalidModelError(
@@ -135,7 +138,7 @@ def open_model(path: Path, name: str, settings: Settings, adapter: Path | None =
         tokenizer,
         template,
         created=int(weights[0].stat().st_mtime),
-        fingerprint=_fingerprint(weights, settings),
+        fingerprint=_fingerprint(weights, texts, settings),
     )
 
 
@@ -160,12 +163,14 @@ def _checked_adapter(path: Path, config: ModelConfig | RNNConfig | EncoderConfig
     return adapter
 
 
-def _fingerprint(weights: list[Path], settings: Settings) -> str:
-    """Changes with whatever can change an answer: weights, code, device, precision, threads (OpenAI's `system_fingerprint`)."""
+def _fingerprint(weights: list[Path], texts: list[str], settings: Settings) -> str:
+    """Changes with whatever can change an answer: weights, config, tokenizer, chat template (`texts`), code, device, precision,
+    threads (OpenAI's `system_fingerprint`).
+    """
     kernels = load_kernels()
     # PyTorch's products depend on the number of threads, the kernels' do not.
     computed_by = [kernels.isa_name] if isinstance(kernels, Kernels) else [version("torch"), str(settings.n_threads)]
-    parts = [__version__, settings.device, settings.quantization, *computed_by]
+    parts = [__version__, settings.device, settings.quantization, *computed_by, *texts]
     for file in weights:
         stat = file.stat()
         parts += [file.name, str(stat.st_size), str(stat.st_mtime_ns)]

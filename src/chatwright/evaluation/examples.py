@@ -156,6 +156,8 @@ class _Maker:
 
     def entities(self, item: Fields, text: str, number: int) -> tuple[Entity, ...]:
         found = []
+        if not isinstance(item["entities"], list):
+            raise self.wrong(number, _("its field {name} must be a list", name="entities"))
         for each in item["entities"]:
             try:
                 start, end, label = each["start"], each["end"], str(each["label"])
@@ -237,6 +239,13 @@ class _Maker:
         return self.render(template, item, number)
 
     def wrong(self, number: int, reason: str) -> EvaluationError:
+        if number == 0:
+            return EvaluationError(
+                "{path}: an example from {file} cannot be used: {reason}.",
+                path=self.task.path,
+                file=self.task.settings["shots_from"],
+                reason=reason,
+            )
         return EvaluationError(
             "{path}: item {number} cannot be used: {reason}.", path=self.task.path, number=number, reason=reason
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from chatwright.evaluation.text_metrics import text_tokens
@@ -86,22 +86,30 @@ CHECK_KINDS = tuple(_CHECKS)
 
 def check_specification(check: Any) -> str | None:
     """Why a check cannot be used; None when it can."""
-    if not isinstance(check, Mapping) or check.get("kind") not in _CHECKS:
-        kind = check.get("kind") if isinstance(check, Mapping) else check
+    kind = check.get("kind") if isinstance(check, Mapping) else check
+    if not isinstance(check, Mapping) or not isinstance(kind, str) or kind not in _CHECKS:
         return _("the check {kind!r} is unknown; there are {known}", kind=kind, known=", ".join(CHECK_KINDS))
-    kind, value = check["kind"], _value(check)
-    if value is None:
+    value = _value(check)
+    if value is None or value == []:
         return None if kind in _NO_VALUE else _("the check {kind} needs a value", kind=kind)
     if kind in _NUMBERS and (not isinstance(value, int) or isinstance(value, bool)):
         return _("the value of {kind} must be a whole number", kind=kind)
     if kind == "language" and value not in ("en", "zh"):
         return _("the value of language must be en or zh")
+    listed = value if isinstance(value, list) else [value]
+    if (kind.endswith("regex") or (kind == "json" and isinstance(value, list))) and not _all_texts(listed):
+        return _("the value of {kind} must be a text or a list of texts", kind=kind)
     if kind.endswith("regex"):
-        try:
-            re.compile(value)
-        except (re.error, TypeError) as error:
-            return _("the regular expression {value!r} is wrong: {reason}", value=value, reason=error)
+        for pattern in listed:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                return _("the regular expression {value!r} is wrong: {reason}", value=pattern, reason=error)
     return None
+
+
+def _all_texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
 
 
 def fulfilled(answer: str, check: Check) -> bool:

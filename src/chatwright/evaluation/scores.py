@@ -284,7 +284,8 @@ def to_dict(scores: TaskScores) -> dict[str, Any]:
         examples = scores.answered.examples
         data["contamination"] = {
             "n_overlapping": len(scores.overlap.items),
-            "n_too_short": scores.overlap.n_too_short,
+            "n_too_short": len(scores.overlap.too_short),
+            "n_shared": len(scores.overlap.shared),
             "items": [examples[i].number for i in scores.overlap.items],
             "metrics_without": {name: interval_dict(interval) for name, interval in scores.clean.items()},
         }
@@ -362,12 +363,20 @@ def _overlap_notes(answered: Answered, overlap: Overlap) -> list[str]:
                 items=listed + more,
             )
         )
-    else:
-        notes.append(_("None of the {total} items was found in the training data.", total=len(answered.examples)))
+    elif overlap.n_judged:
+        notes.append(_("None of the {total} items was found in the training data.", total=overlap.n_judged))
     if len(overlap.items) == len(answered.examples):
         notes.append(_("All of them do: what this score says is how well the model remembers, not what it can."))
-    if overlap.n_too_short:
-        notes.append(_("Items that are too short to be looked for: {n}.", n=overlap.n_too_short))
+    if overlap.too_short:
+        notes.append(_("Items that are too short to be looked for: {n}.", n=len(overlap.too_short)))
+    if overlap.shared:
+        notes.append(
+            _(
+                "Items that could not be judged, as all their words are those of more than ten items: {n}. Questions about one text"
+                " can be, if a field group says that they belong together.",
+                n=len(overlap.shared),
+            )
+        )
     return notes
 
 

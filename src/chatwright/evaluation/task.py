@@ -306,7 +306,17 @@ def _shots(path: Path, raw: Fields) -> Sequence[Fields]:
 
 
 def _check_items(task: Task, raw: Fields) -> None:
-    wanted = [name for name in _ITEM_FIELDS[task.kind] if not (name in ("choices", "answer") and name in raw)]
+    wanted = _wanted_fields(task, raw, _ITEM_FIELDS[task.kind])
+    _check_fields(task.path.parent / str(raw["data"]), task.items, wanted, task.kind)
+    if task.shots:
+        # What is shown of an instruction is an answer, not how one is checked.
+        fields = ("answer",) if task.kind == "instructions" else _ITEM_FIELDS[task.kind]
+        shown = _wanted_fields(task, raw, fields)
+        _check_fields(task.path.parent / str(raw["shots_from"]), task.shots, shown, task.kind)
+
+
+def _wanted_fields(task: Task, raw: Fields, fields: Sequence[str]) -> list[str]:
+    wanted = [name for name in fields if not (name in ("choices", "answer") and name in raw)]
     if "target" in raw and "answer" in wanted:
         wanted.remove("answer")
     if task.labels and "choices" in wanted:
@@ -317,8 +327,11 @@ def _check_items(task: Task, raw: Fields) -> None:
         wanted.append("text")
     if task.kind == "instructions" and not task.prompt:
         wanted.append("prompt")
-    data = task.path.parent / str(raw["data"])
-    for number, item in enumerate(task.items, 1):
+    return wanted
+
+
+def _check_fields(data: Path, items: Sequence[Fields], wanted: Sequence[str], kind: TaskKind) -> None:
+    for number, item in enumerate(items, 1):
         for name in wanted:
             if name not in item:
                 raise EvaluationError(
@@ -326,7 +339,7 @@ def _check_items(task: Task, raw: Fields) -> None:
                     path=data,
                     number=number,
                     field=name,
-                    kind=task.kind,
+                    kind=kind,
                 )
 
 

@@ -20,6 +20,7 @@ from chatwright.model.encoder_config import EncoderConfig, encoder_config_from_h
 from chatwright.model.encoder_hf import load_encoder
 from chatwright.model.gpt import GPT
 from chatwright.model.load import load_model
+from chatwright.model.text_files import text_fingerprint
 from chatwright.tokenizer.chat import ChatTemplate
 from chatwright.tokenizer.chat_formats import ChatFormat, format_for, lend
 from chatwright.tokenizer.save import write_json
@@ -34,18 +35,6 @@ from chatwright.training.spans import Range, token_ranges
 ENCODERS = ("bert",)
 _PADS = ("<|pad|>", "<pad>", "[PAD]", "<|endoftext|>")
 _WORDPIECE_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
-# What says how text becomes ids, in any of the layouts that are read; generation_config.json says which tokens end an answer.
-_TEXT_FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 _BLOCK = 1 << 20
 
 
@@ -206,16 +195,8 @@ class BaseModel:
         return digest.hexdigest()
 
     def text_fingerprint(self) -> str:
-        """SHA-256 of config, tokenizer and chat template: with another of them the same rows are other ids. A GGUF file has them
-        inside, but files beside it come first.
-        """
-        names = _TEXT_FILES if self.path.is_file() else ("config.json", *_TEXT_FILES)
-        digest = hashlib.sha256()
-        for name in names:
-            file = self.folder / name
-            if file.is_file():
-                digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-        return digest.hexdigest()
+        """SHA-256 of config, tokenizer and chat template: with another of them the same rows are other ids."""
+        return text_fingerprint(self.path)
 
     def check(self, weights: str, text_side: str) -> None:
         """Raises TrainingError when the weights, or what text becomes ids by, are not those that a run began with."""

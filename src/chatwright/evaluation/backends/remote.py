@@ -5,6 +5,9 @@ Prompts are sent as text, so nothing but an address is needed. Where the continu
 how many tokens the context has alone: it goes along as a prompt of its own. The first token of a text has nothing before it
 on most servers and so no probability: it, and its bytes, are left out of bits per byte, and sentences that are compared whole
 are asked behind a line break.
+
+What the server refuses as longer than the context is sent as token ids, in windows or without its beginning as our engine does
+it, where the server tells the length of the context (`context_length` in /v1/models) and the ids (/v1/tokenize), as ours does.
 """
 
 from __future__ import annotations
@@ -17,7 +20,14 @@ from typing import Any
 import httpx2
 
 from chatwright.errors import EvaluationError
-from chatwright.evaluation.backends.protocol import Likelihood, TextScore, split_context
+from chatwright.evaluation.backends.protocol import (
+    Likelihood,
+    TextScore,
+    check_choice,
+    room_for_prompt,
+    split_context,
+)
+from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
 from chatwright.evaluation.task import digest
 
@@ -25,6 +35,9 @@ _TRIES = 3
 _WAIT_S = 0.5
 _TIMEOUT = httpx2.Timeout(300.0, connect=10.0)
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+# Stands where a document begins with a token that the server does not put there.
+_NO_TOKEN = -1
+Tokens = list[tuple[str, float | None]]
 
 
 class RemoteWriter:
@@ -32,10 +45,10 @@ class RemoteWriter:
 
     concurrency = 8
     chats = True  # the server says if it is not so
-    room = None  # as it does here
 
     def __init__(self, url: str, model: str, key: str | None, version: str = "") -> None:
         self.url, self.name = url.rstrip("/"), model
+        self.room: int | None = None
         self.fingerprint = f"remote {digest([self.url, model, version])}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT)
@@ -54,6 +67,9 @@ class RemoteWriter:
         except EvaluationError:
             await found.close()
             raise
+        if not isinstance(listed, list):
+            await found.close()
+            raise found._strange()
         names = {str(each.get("id")): each for each in listed if isinstance(each, Mapping)}
         if names and model not in names:
             await found.close()
@@ -61,7 +77,10 @@ class RemoteWriter:
                 "{url} has no model {name}; it has {known}.", url=url, name=model, known=", ".join(sorted(names))[:300]
             )
         # A server that says when a model was made says so too when it is another one.
-        found.fingerprint = f"remote {digest([found.url, model, names.get(model, {}).get('created')])}"
+        told = names.get(model, {})
+        found.fingerprint = f"remote {digest([found.url, model, told.get('created')])}"
+        room = told.get("context_length")
+        found.room = room if isinstance(room, int) and room > 1 else None
         return found
 
     async def likelihoods(self, prompt: Prompt, continuations: Sequence[str]) -> list[Likelihood]:
@@ -75,37 +94,80 @@ class RemoteWriter:
         context = pairs[0][0]
         after_break = not context
         context = context or "\n"
-        scored = await self._echo([context, *(context + continuation for _context, continuation in pairs)])
-        n_context = len(scored[0])
-        found = []
-        for logprobs in scored[1:]:
-            own = logprobs[min(n_context, len(logprobs) - 1) :]
-            if any(each is None for each in own):
-                raise self._no_likelihoods()
-            logprob = math.fsum(each for each in own if each is not None)
-            found.append(Likelihood(logprob, len(own), after_break=after_break))
-        return found
+        try:
+            alone, *scored = await self._echoed(
+                [context, *(context + continuation for _context, continuation in pairs)]
+            )
+        except _TooLongError as error:
+            return await self._cut_likelihoods(
+                context, [context + each for _context, each in pairs], after_break, error
+            )
+        n_scored = (max(1, len(tokens) - len(alone)) for tokens in scored)
+        return [self._likelihood(tokens, n, after_break) for tokens, n in zip(scored, n_scored, strict=True)]
+
+    async def _cut_likelihoods(
+        self, context: str, texts: Sequence[str], after_break: bool, refusal: _TooLongError
+    ) -> list[Likelihood]:
+        """The same where the context loses its beginning."""
+        room = self._known_room(refusal)
+        n_context = len(await self._ids(refusal, prompt=context))
+        rows = []
+        for text in texts:
+            ids = await self._ids(refusal, prompt=text)
+            n_cut, n_scored = max(0, len(ids) - room), max(1, len(ids) - n_context)
+            check_choice(n_scored, len(ids) - n_cut, self.name, room)
+            rows.append((ids[n_cut:], n_scored, n_cut))
+        echoed = await self._echoed([ids for ids, _n_scored, _n_cut in rows], max_tokens=0)
+        return [
+            self._likelihood(tokens, n_scored, after_break, n_cut)
+            for tokens, (_ids, n_scored, n_cut) in zip(echoed, rows, strict=True)
+        ]
+
+    def _likelihood(self, tokens: Tokens, n_scored: int, after_break: bool, n_cut: int = 0) -> Likelihood:
+        own = [logprob for _piece, logprob in tokens[len(tokens) - n_scored :] if logprob is not None]
+        if len(own) < n_scored:
+            raise self._no_likelihoods()
+        return Likelihood(math.fsum(own), n_scored, n_cut, after_break)
 
     async def score_text(self, text: str) -> TextScore:
         """See Writer."""
-        (tokens,) = await self._echoed([text])
+        try:
+            (tokens,) = await self._echoed([text])
+        except _TooLongError as error:
+            tokens = await self._read_in_windows(text, error)
         scored = [(piece, logprob) for piece, logprob in tokens if logprob is not None]
         first = sum(len(piece.encode()) for piece, logprob in tokens if logprob is None)
         if not scored:
             raise self._no_likelihoods()
         return TextScore(-math.fsum(logprob for _piece, logprob in scored), len(text.encode()) - first, len(scored))
 
+    async def _read_in_windows(self, text: str, refusal: _TooLongError) -> Tokens:
+        """Every token once, in the windows that our engine reads: they begin as if the document's first token were there."""
+        room = self._known_room(refusal)
+        ids = await self._ids(refusal, prompt=text)
+        begins = len(ids) > len(await self._ids(refusal, prompt=text, add_special_tokens=False))
+        tokens: Tokens = []
+        for window, n_scored in windows(ids if begins else [_NO_TOKEN, *ids], room):
+            (echoed,) = await self._echoed([[each for each in window if each != _NO_TOKEN]], max_tokens=0)
+            new = echoed[len(echoed) - n_scored :]
+            if tokens and any(logprob is None for _piece, logprob in new):
+                raise self._no_likelihoods()
+            tokens += new
+        return tokens
+
     async def answer(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> str:
         """See Writer."""
-        body: dict[str, Any] = {"model": self.name, "max_tokens": max_tokens, "temperature": 0, "seed": 0}
-        if prompt.messages:
-            answer = await self._ask(
-                "POST", "/chat/completions", {**body, "messages": list(prompt.messages), **_stops(stop)}
-            )
-            text = _field(answer, "choices", 0, "message", "content")
-        else:
-            answer = await self._ask("POST", "/completions", {**body, "prompt": prompt.text, **_stops(stop)})
-            text = _field(answer, "choices", 0, "text")
+        body = {"max_tokens": max_tokens, "temperature": 0, "seed": 0, **_stops(stop)}
+        try:
+            if prompt.messages:
+                given = {"model": self.name, **body, "messages": list(prompt.messages)}
+                text = _field(await self._ask("POST", "/chat/completions", given), "choices", 0, "message", "content")
+            else:
+                text = await self._go_on({**body, "prompt": prompt.text})
+        except _TooLongError as error:
+            room = room_for_prompt(max_tokens, self.name, self._known_room(error))
+            asked = {"messages": list(prompt.messages)} if prompt.messages else {"prompt": prompt.text}
+            text = await self._go_on({**body, "prompt": (await self._ids(error, **asked))[-room:]})
         if text is None:
             text = ""  # an answer of no token
         if not isinstance(text, str):
@@ -117,7 +179,14 @@ class RemoteWriter:
 
     async def sample(self, text: str, max_tokens: int, seed: int) -> str:
         """See Writer."""
-        return await self._go_on({"prompt": text, "max_tokens": max_tokens, "temperature": 1, "seed": seed})
+        body = {"max_tokens": max_tokens, "temperature": 1, "seed": seed}
+        try:
+            return await self._go_on({**body, "prompt": text})
+        except _TooLongError as error:
+            room = self._known_room(error)
+            body["max_tokens"] = min(max_tokens, room - 1)
+            ids = await self._ids(error, prompt=text)
+            return await self._go_on({**body, "prompt": ids[-(room - body["max_tokens"]) :]})
 
     async def recite(self, text: str, n_given: int) -> tuple[str, str]:
         """See Writer. Where a token ends is not known here: the cut is moved back to a blank, where there is one."""
@@ -137,15 +206,31 @@ class RemoteWriter:
         """See Writer."""
         await self._client.aclose()
 
-    async def _echo(self, prompts: Sequence[str]) -> list[list[float | None]]:
-        return [[logprob for _piece, logprob in tokens] for tokens in await self._echoed(prompts)]
+    def _known_room(self, refusal: _TooLongError) -> int:
+        if self.room is None:
+            raise refusal
+        return self.room
 
-    async def _echoed(self, prompts: Sequence[str]) -> list[list[tuple[str, float | None]]]:
-        """Tokens of each prompt with their log probabilities; what the server wrote behind the prompt is left out."""
+    async def _ids(self, refusal: _TooLongError, **asked: Any) -> list[int]:
+        """Token ids of a text or a conversation. Raises the refusal where the server does not tell them."""
+        try:
+            ids = (await self._ask("POST", "/tokenize", {"model": self.name, **asked})).get("tokens")
+        except _StatusError as error:
+            if error.status in (404, 405, 501):
+                raise refusal from error
+            raise
+        if not isinstance(ids, list) or not all(isinstance(each, int) for each in ids):
+            raise self._strange()
+        return ids
+
+    async def _echoed(self, prompts: Sequence[str | Sequence[int]], max_tokens: int = 1) -> list[Tokens]:
+        """Tokens of each prompt with their log probabilities; what the server wrote behind the prompt is left out. Servers that
+        answer without writing anything are rare, so one token is asked for where there is room.
+        """
         body = {
             "model": self.name,
             "prompt": list(prompts),
-            "max_tokens": 1,
+            "max_tokens": max_tokens,
             "temperature": 0,
             "seed": 0,
             "logprobs": 1,
@@ -155,19 +240,14 @@ class RemoteWriter:
         choices = answer.get("choices")
         if not isinstance(choices, list) or len(choices) != len(prompts):
             raise self._strange()
-        found = []
-        for prompt, choice in zip(prompts, sorted(choices, key=lambda each: each.get("index", 0)), strict=True):
-            told = choice.get("logprobs")
-            if not isinstance(told, Mapping) or not told.get("token_logprobs"):
+        try:
+            choices = sorted(choices, key=lambda each: each.get("index", 0))
+            told = [choice.get("logprobs") for choice in choices]
+            if not all(isinstance(each, Mapping) and each.get("token_logprobs") for each in told):
                 raise self._no_likelihoods()
-            tokens = list(zip(told["tokens"], told["token_logprobs"], strict=True))
-            offsets = told.get("text_offset")
-            if offsets and len(offsets) == len(tokens):
-                tokens = [token for token, offset in zip(tokens, offsets, strict=True) if offset < len(prompt)]
-            else:
-                tokens = tokens[:-1]
-            found.append(tokens)
-        return found
+            return [_tokens_of(prompt, each) for prompt, each in zip(prompts, told, strict=True)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._strange() from error
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         for attempt in range(1, _TRIES + 1):
@@ -195,6 +275,15 @@ class RemoteWriter:
                     if not isinstance(answer, dict):
                         raise self._strange()
                     return answer
+                if _is_too_long(response):
+                    raise _TooLongError(
+                        response.status_code,
+                        "{url} refuses what is longer than its model's context: {reason} Only where a server tells its tokens"
+                        " (context_length in /v1/models, and /v1/tokenize) is it read in pieces, and a prompt cut, as everywhere"
+                        " else. Take shorter texts or prompts, or evaluate the model itself, without --url.",
+                        url=self.url + path,
+                        reason=_reason(response),
+                    )
                 if last or response.status_code not in _TEMPORARY:
                     raise _StatusError(
                         response.status_code,
@@ -226,6 +315,10 @@ class _StatusError(EvaluationError):
         self.status = http_status
 
 
+class _TooLongError(_StatusError):
+    """A refusal of what is longer than the context."""
+
+
 def _stops(stop: Sequence[str]) -> dict[str, Any]:
     return {"stop": list(stop[:4])} if stop else {}
 
@@ -237,6 +330,36 @@ def _field(data: Any, *path: str | int) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return data
+
+
+def _tokens_of(prompt: str | Sequence[int], told: Mapping[str, Any]) -> Tokens:
+    """The tokens of a prompt and their log probabilities, of what /v1/completions says of one choice. Raises KeyError, TypeError,
+    ValueError where that has another form than OpenAI's.
+    """
+    tokens: Tokens = []
+    for piece, logprob in zip(told["tokens"], told["token_logprobs"], strict=True):
+        if not isinstance(piece, str) or not isinstance(logprob, float | int | None):
+            raise TypeError(f"{piece!r} has the log probability {logprob!r}")
+        tokens.append((piece, logprob))
+    if not isinstance(prompt, str):
+        if len(tokens) < len(prompt):
+            raise ValueError(f"{len(tokens)} tokens of {len(prompt)} came back")
+        return tokens[: len(prompt)]
+    offsets = told.get("text_offset")
+    if offsets and len(offsets) == len(tokens):
+        return [token for token, offset in zip(tokens, offsets, strict=True) if offset < len(prompt)]
+    return tokens[:-1]
+
+
+def _is_too_long(response: httpx2.Response) -> bool:
+    """OpenAI's code, which is ours, or the words of servers that have none, such as vLLM."""
+    if response.status_code != 400:
+        return False
+    try:
+        code = response.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = None
+    return code == "context_length_exceeded" or "context length" in _reason(response)
 
 
 def _reason(response: httpx2.Response) -> str:

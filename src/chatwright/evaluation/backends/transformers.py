@@ -22,7 +22,11 @@ from chatwright.evaluation.backends.protocol import (
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
 from chatwright.model.first_call import settle_mkl
+from chatwright.model.text_files import text_fingerprint
 from chatwright.tokenizer.special import END_OF_TEXT
+
+# In a model's folder: weights in either format, and a tokenizer that is no text.
+_BINARIES = ("*.safetensors", "*.bin", "tokenizer.model")
 
 
 class TransformersWriter:
@@ -55,9 +59,7 @@ class TransformersWriter:
         config: Any = self.model.config
         lengths = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
         self.context_length = next((int(each) for each in lengths if each), 2048)
-        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-        stats = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-        self.fingerprint = "transformers " + hashlib.sha256("\0".join(stats).encode()).hexdigest()[:16]
+        self.fingerprint = f"transformers {_fingerprint(path)}"
         ends = self.model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         self._ends = {end for end in (*listed, self.tokenizer.eos_token_id) if end is not None}
@@ -182,3 +184,9 @@ class TransformersWriter:
         chosen_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(list(ids[1:]))[:, None])[:, 0]
         found: list[float] = chosen_T.tolist()
         return found
+
+
+def _fingerprint(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(file for pattern in _BINARIES for file in path.glob(pattern))
+    parts = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\0".join([text_fingerprint(path), *parts]).encode()).hexdigest()[:16]
