@@ -25,7 +25,7 @@ from chatwright.compression.verify.ours import EngineSide, TorchSide
 from chatwright.compression.verify.report import Report
 from chatwright.compression.verify.side import Answered, Logits, Message, Precision, Token
 from chatwright.compression.verify.texts import TEXTS
-from chatwright.errors import EngineError, ModelNotFoundError, UsageError
+from chatwright.errors import EngineError, InvalidModelError, ModelNotFoundError, UsageError
 from chatwright.i18n import catalogue
 from chatwright.settings import Settings
 from tests.compression.models import edit_json, make_folder
@@ -288,6 +288,21 @@ def test_other_vocabularies_are_refused(model: Path, tmp_path: Path) -> None:
     other = make_model_folder(tmp_path / "other")
     with pytest.raises(UsageError, match="are other texts"):
         compared(model, other, tmp_path)
+
+
+def truncated(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated, lambda folder: edit_json(folder / "config.json", intermediate_size=80)], ids=["file", "shape"]
+)
+def test_a_folder_that_transformers_cannot_load_is_a_sentence(
+    model: Path, changed: Callable[[Change], Path], damage: Change, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidModelError, match=r"Transformers cannot load .*/changed: ."):
+        compared(model, f"hf:{changed(damage)}", tmp_path)
 
 
 def test_transformers_and_our_engine_say_the_same(model: Path, tmp_path: Path) -> None:
