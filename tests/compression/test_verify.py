@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from chatwright.compression.verify.compare import compare_sides
 from chatwright.compression.verify.naming import parse, verify
 from chatwright.compression.verify.ours import EngineSide, TorchSide
 from chatwright.compression.verify.report import Report
+from chatwright.compression.verify.side import Answered, Logits, Message, Precision, Token
 from chatwright.compression.verify.texts import TEXTS
-from chatwright.errors import EngineError, ModelNotFoundError, UsageError
+from chatwright.errors import EngineError, InvalidModelError, ModelNotFoundError, UsageError
 from chatwright.i18n import catalogue
 from chatwright.settings import Settings
 from tests.compression.models import edit_json, make_folder
@@ -204,6 +205,71 @@ def test_greedy_tokens_part_in_a_tie_or_really(model: Path, tmp_path: Path, monk
     assert all(each.same == 3 for each in report.greedy)
 
 
+class Tipped(TorchSide):
+    """Answers as the model does for three tokens, then by a row of its own, which its logits say too."""
+
+    def __init__(self, label: str, path: Path, row: dict[int, float]) -> None:
+        super().__init__(label, path)
+        self.row = np.full(self.vocab_size, -9, np.float32)
+        self.row[list(row)] = list(row.values())
+        self.contexts: set[tuple[int, ...]] = set()
+
+    def greedy(self, ids: Sequence[int], n: int) -> list[int]:
+        tokens = super().greedy(ids, n)
+        self.contexts.add((*ids, *tokens[:3]))
+        return [*tokens[:3], int(self.row.argmax()), *tokens[4:]]
+
+    def logits(self, ids: Sequence[int]) -> Logits:
+        found = super().logits(ids).copy()
+        if tuple(ids) in self.contexts:
+            found[-1] = self.row
+        return found
+
+
+CLOSE = {7: 2.0, 8: 1.95, 9: 0.5, 10: 0.0, 11: -1.0}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_a_tie_is_one_of_the_two_tokens_that_were_taken(model: Path, precision: Precision) -> None:
+    """Where the reference's two best tokens were close, whatever the other side took was called a tie."""
+    a, second, fifth = (Tipped(str(row), model, CLOSE | row) for row in ({}, {8: 2.1}, {11: 2.1}))
+    second.precision = fifth.precision = precision
+    report = compare_sides(a, second, n_greedy=6)
+    assert kinds(report) == set()
+    assert "tie" in kinds(report, real=False)
+    report = compare_sides(a, fifth, n_greedy=6)
+    assert kinds(report) == {"greedy"}
+    assert [each.gap for each in report.greedy] == pytest.approx([3.0] * len(report.greedy))
+
+
+class Told:
+    """A server that says one token with its likeliest."""
+
+    def __init__(self, label: str, top: dict[str, float]) -> None:
+        self.label, self.top = label, top
+
+    def complete(self, text: str, n: int) -> Answered:
+        best = max(self.top, key=self.top.__getitem__)
+        return Answered(4, (), (Token.told(best, self.top[best], self.top.items()),))
+
+    def chat(self, messages: Sequence[Message], n: int) -> Answered:
+        return self.complete("", n)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("taken", "gap", "kind", "real"),
+    [("b", 0.05, "tie", False), ("d", 0.9, "greedy", False), ("e", 3.0, "greedy", True), ("x", 3.0, "greedy", True)],
+)
+def test_so_it_is_of_a_server(taken: str, gap: float, kind: str, real: bool) -> None:
+    """`x` was not told: it is at least as far down as the last one that was."""
+    told = {"a": -1.0, "b": -1.05, "c": -1.5, "d": -1.9, "e": -4.0}
+    report = compare_answers(Told("a", told), Told("b", {taken: -0.9}), n_greedy=1)
+    assert {(found.kind, found.real) for found in report.findings if found.kind in ("tie", "greedy")} == {(kind, real)}
+    assert [each.gap for each in report.greedy] == pytest.approx([gap] * len(report.greedy))
+
+
 def test_templates_that_differ_only_where_nobody_looked_are_mentioned(
     model: Path, changed: Callable[[Change], Path], tmp_path: Path
 ) -> None:
@@ -222,6 +288,21 @@ def test_other_vocabularies_are_refused(model: Path, tmp_path: Path) -> None:
     other = make_model_folder(tmp_path / "other")
     with pytest.raises(UsageError, match="are other texts"):
         compared(model, other, tmp_path)
+
+
+def truncated(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated, lambda folder: edit_json(folder / "config.json", intermediate_size=80)], ids=["file", "shape"]
+)
+def test_a_folder_that_transformers_cannot_load_is_a_sentence(
+    model: Path, changed: Callable[[Change], Path], damage: Change, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidModelError, match=r"Transformers cannot load .*/changed: ."):
+        compared(model, f"hf:{changed(damage)}", tmp_path)
 
 
 def test_transformers_and_our_engine_say_the_same(model: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
 from chatwright.engine.opened import open_model
-from chatwright.errors import EngineError, EvaluationError
+from chatwright.errors import EngineError, EvaluationError, InvalidModelError
 from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.backends.protocol import Writer, split_context
@@ -336,7 +336,7 @@ def test_scores_that_are_no_number_end_the_evaluation(tmp_path: Path) -> None:
         file.rename(broken / file.name)
     with pytest.raises(EvaluationError, match=r"gives item 1 of capitals a probability that is not a number \(NaN\)"):
         run(TransformersWriter(broken, MODEL, 1), [load_task(capitals(tmp_path))])
-    with pytest.raises(EngineError, match=r"the model's output is not a number \(NaN or infinity\)"):
+    with pytest.raises(InvalidModelError, match=r"head\.weight holds numbers that are not finite"):
         run(engine(broken), [load_task(capitals(tmp_path))])
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 
 from chatwright.engine.blocks import blocks_for
 from chatwright.engine.kernels import weights as packed_weights
-from chatwright.engine.kernels.library import Kernels, load_kernels
+from chatwright.engine.kernels.library import Kernels, Source, load_kernels
 from chatwright.engine.kernels.packed import sweep
+from chatwright.engine.kernels.rows import check_finite
 from chatwright.engine.kernels.runner import KernelRunner
 from chatwright.engine.protocol import GenerateRequest, SamplingParams
 from chatwright.engine.runner import ModelRunner
@@ -224,6 +229,39 @@ def test_adapters_are_mixed_within_one_step(case: str, make: str, tmp_path: Path
     runner.add_adapter("three", runner.read_adapter(second))
     [again] = runner.step([Chunk(sequence_of(ids, 36, adapter="three"), 0, 40)])
     assert np.abs(again - expected[2]).max() < 2e-4 * np.abs(expected[2]).max()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("quantization", ["auto", "int4", "bf16", "fp32"])
+@pytest.mark.parametrize("parameter", ["layers.1.mlp.down_proj.weight", "norm.weight"])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, parameter: str, quantization: str, value: float
+) -> None:
+    """Rounded to 8 bits a model of NaN went on, with figures that looked like a model's."""
+    save(tmp_path / "model", "qwen3")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors[f"model.{parameter}"].view(-1)[-1] = value
+    save_file(tensors, file, {"format": "pt"})
+    ours = {"norm.weight": "norm.weight", "layers.1.mlp.down_proj.weight": "layers.1.feed_forward.down.weight"}[
+        parameter
+    ]
+    with pytest.raises(InvalidModelError, match=f"the parameter {ours} holds numbers that are not finite"):
+        runner_of(tmp_path / "model", quantization, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q4_K])
+@pytest.mark.parametrize("word", [0x7C00, 0xFC00, 0x7E00])
+def test_a_block_is_refused_where_its_values_are_no_numbers(kind: Type, word: int) -> None:
+    _, n_bytes = GGML_QUANT_SIZES[kind]
+    for place in range(n_bytes // 2):
+        block = np.zeros((3, n_bytes), np.uint8)
+        block.view(np.uint16)[1, place] = word
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(dequantize(block, kind)).all()
+        with nullcontext() if finite else pytest.raises(InvalidModelError, match="not finite"):
+            check_finite(block, Source[kind.name], Path("m.gguf"), "head.weight")
 
 
 def test_an_adapter_of_another_shape_or_with_nan_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def verify(
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, named in the same way.")],
     tokens: Annotated[str, typer.Option(metavar="N", help="Greedy tokens of each prompt. Default: 24.")] = "24",
     tie: Annotated[
-        str, typer.Option(metavar="X", help="Two best logits less apart than X are a tie. Default: 0.1.")
+        str, typer.Option(metavar="X", help="Two tokens whose logits are less apart than X are a tie. Default: 0.1.")
     ] = "0.1",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -72,7 +72,11 @@ def _show(output: Output, report: Report) -> None:
         apart = (
             _("the same")
             if greedy.gap is None
-            else _("part at {place}; the two best logits are {gap:.2g} apart", place=greedy.same, gap=greedy.gap)
+            else _(
+                "part at {place}; the reference's logits of the two are {gap:.2g} apart",
+                place=greedy.same,
+                gap=greedy.gap,
+            )
         )
         rows.append([_("greedy {name}", name=greedy.name), _("{n} tokens", n=greedy.n_tokens), apart])
     output.table([_("COMPARED"), _("HOW MUCH"), _("RESULT")], rows)

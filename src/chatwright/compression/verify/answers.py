@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -176,12 +177,13 @@ def _one(
     if place is None or place >= whole:
         report.greedy.append(Greedy(label, whole, whole))
         return deltas + _deltas(a.answer, b.answer)
-    best = sorted(a.answer[place].top.values(), reverse=True)
-    gap = best[0] - best[1] if len(best) > 1 else float("inf")
+    told = a.answer[place].top
+    other = told.get(b.answer[place].text)
+    # a token that was not told is no likelier than the last one that was
+    gap = max(told.values()) - (min(told.values()) if other is None else other) if len(told) > 1 else math.inf
     report.greedy.append(Greedy(label, whole, place, gap))
-    other = a.answer[place].top.get(b.answer[place].text)
-    real = other is None or best[0] - other > 4 * rounding
-    report.findings.append(parted(real, name=label, place=place, gap=gap, tie=tie))
+    real = other is None or gap > 4 * rounding
+    report.findings.append(parted(real, name=label, place=place, gap=gap, tie=tie, least=other is None))
     return deltas + _deltas(a.answer[:place], b.answer[:place])
 
 

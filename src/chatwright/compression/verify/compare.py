@@ -47,7 +47,7 @@ def compare_sides(
     tie: float = 0.1,
     progress: Progress | None = None,
 ) -> Report:
-    """A is the reference. `sources`: their files, where they have some, which explain what differs. `tie`: two best logits that are
+    """A is the reference. `sources`: their files, where they have some, which explain what differs. `tie`: tokens whose logits are
     less apart than this may change places by rounding.
 
     Raises UsageError for different vocabularies.
@@ -374,8 +374,8 @@ def _greedy(
         return
     context = [*ids, *tokens_a[:place]]
     row_a, row_b = a.logits(context)[-1], b.logits(context)[-1]
-    second, best = np.partition(row_a, -2)[-2:]
-    gap = float(best - second)
+    # of the two that were taken: what stands between them may be close to the best, and says nothing of them
+    gap = float(row_a.max() - min(row_a[tokens_a[place]], row_a[tokens_b[place]]))
     report.greedy.append(Greedy(name, n, place, gap))
     # products of one row and of many are rounded differently, with weights of four bits by a lot
     noise = max(tie, _CACHE_ROOM * report.figures.rms if report.figures else 0.0)
@@ -394,7 +394,9 @@ def _greedy(
                 )
             )
             return
-    report.findings.append(parted(not allowed, name=name, place=place, gap=gap, tie=tie))
+    # two logits, each off by the most that was seen
+    explained = allowed and report.figures is not None and gap <= 2 * report.figures.max_abs
+    report.findings.append(parted(not explained, name=name, place=place, gap=gap, tie=tie))
 
 
 def _found(report: Report, kind: str) -> bool:

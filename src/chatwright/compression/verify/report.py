@@ -30,22 +30,31 @@ def finding(kind: Kind, real: bool, template: str, **params: object) -> Finding:
     return Finding(kind, real, template, params)
 
 
-def parted(real: bool, *, name: str, place: int, gap: float, tie: float) -> Finding:
-    """Where greedy tokens part: in a tie, or not."""
+def parted(real: bool, *, name: str, place: int, gap: float, tie: float, least: bool = False) -> Finding:
+    """Where greedy tokens part: in a tie, or not. `gap`: of the two tokens that were taken, which need not be the two best;
+    `least`: it is that or more, one of them was not told."""
     where = {"name": name, "place": place, "gap": gap, "tie": tie}
     if gap < tie:
         return finding(
             "tie",
             False,
-            "Greedy tokens of {name!r} part at {place}, in a tie: the reference's two best logits are {gap:.2g} apart"
-            " (less than {tie:g}).",
+            "Greedy tokens of {name!r} part at {place}, in a tie: the reference's logits of the two tokens are {gap:.2g}"
+            " apart (less than {tie:g}).",
+            **where,
+        )
+    if least:
+        return finding(
+            "greedy",
+            real,
+            "Greedy tokens of {name!r} part at {place}, where the reference's logits of the two tokens are {gap:.2g} apart or"
+            " further: more than a tie ({tie:g}).",
             **where,
         )
     return finding(
         "greedy",
         real,
-        "Greedy tokens of {name!r} part at {place}, where the reference's two best logits are {gap:.2g} apart: more than"
-        " a tie ({tie:g}).",
+        "Greedy tokens of {name!r} part at {place}, where the reference's logits of the two tokens are {gap:.2g} apart: more"
+        " than a tie ({tie:g}).",
         **where,
     )
 
@@ -74,7 +83,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Greedy:
-    """`same`: tokens before the two part (all where they do not); `gap`: the reference's two best logits there, apart."""
+    """`same`: tokens before the two part (all where they do not); `gap`: the reference's logits of the two tokens there,
+    apart; at least so much where a server did not tell one of them."""
 
     name: str
     n_tokens: int

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from chatwright.compression.verify.ours import DTYPES
 from chatwright.compression.verify.side import Logits, Message, Precision
@@ -37,7 +38,8 @@ class TransformersSide:
             self._model: Any = library.AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=DTYPES[precision]
             ).eval()
-        except (OSError, ValueError, KeyError) as error:
+        # RuntimeError: weights of other shapes than config.json says
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InvalidModelError(
                 "Transformers cannot load {path}: {reason}", path=folder, reason=str(error).partition("\n")[0][:200]
             ) from error

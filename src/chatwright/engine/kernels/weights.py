@@ -87,7 +87,7 @@ def load_weights(
 
 
 def pack(kernels: Kernels, config: ModelConfig, source: Rows, quantization: Quantization) -> PackedWeights:
-    """Lay out and pack all weights. Each parameter is read once."""
+    """Lay out and pack all weights. Each parameter is read once. Raises InvalidModelError, also for NaN and infinity."""
     fused, shapes = fused_matrices(config), parameter_shapes(config)
     index: dict[str, Matrix | Vector] = {}
     end = 0
@@ -162,6 +162,7 @@ def _fingerprint(checkpoint: SafetensorsCheckpoint | GGUFCheckpoint, quantizatio
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return {
         "abi": ABI,
+        "finite": True,  # what was packed before that was looked at is packed again
         "quantization": quantization,
         "files": [list(stat) for stat in stats],
         "config": repr(checkpoint.config),

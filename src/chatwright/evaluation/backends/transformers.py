@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from chatwright.errors import EvaluationError, InvalidModelError
 from chatwright.evaluation.backends.protocol import (
@@ -51,7 +52,7 @@ class TransformersWriter:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(**source)
             model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InvalidModelError(
                 "Transformers cannot load {path}: {reason}", path=path, reason=str(error).splitlines()[0][:300]
             ) from error
