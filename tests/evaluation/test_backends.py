@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatwright.engine.load import load_text_model
 from chatwright.engine.opened import open_model
-from chatwright.errors import EngineError, EvaluationError, InvalidModelError
+from chatwright.errors import EvaluationError, InvalidModelError
 from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.backends.protocol import Writer, split_context
