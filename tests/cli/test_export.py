@@ -42,6 +42,17 @@ def test_gguf_and_back_is_the_same_model(folder: Path, command: Run) -> None:
     assert report["figures"]["max_abs"] < 1e-3
 
 
+def test_export_and_quantize_say_what_llama_cpp_does_not_load(folder: Path, command: Run) -> None:
+    reason = "llama.cpp does not: its qwen3 models have no biases, this one has."
+    exported = command("export", str(folder), "--to", "gguf", "--out", "model.gguf")
+    assert exported.code == 0
+    assert f"Chatwright loads the file, {reason}" in exported.err
+    assert "llama:" not in exported.err, "no proof is offered that must fail"
+    quantized = command("quantize", str(folder), "--to", "int8", "--out", "small")
+    assert quantized.code == 0
+    assert f"Chatwright loads the folder, {reason}" in quantized.out + quantized.err
+
+
 def test_what_is_quantised_stays_so_unless_asked(folder: Path, command: Run) -> None:
     assert command("quantize", str(folder), "--to", "int8", "--out", "small").code == 0
     written = json.loads(command("export", "small", "--to", "gguf", "--out", "small.gguf", "--json").out)

@@ -23,7 +23,7 @@ def write_text_side(folder: Path, pattern: str = "qwen2", vocab_size: int = VOCA
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
-def make_folder(folder: Path, case: str = "qwen3, tied, biases", **sizes: int) -> Path:
+def make_folder(folder: Path, case: str = "qwen3, tied, biases", **sizes: int | bool) -> Path:
     """The case of `tiny_models` with a vocabulary that the tokenizer fits into; `sizes` are changes of its configuration."""
     kept = CASES[case]
     options = {**kept.to_dict(), "vocab_size": VOCAB, **sizes}

@@ -319,15 +319,34 @@ def test_transformers_and_our_engine_say_the_same(model: Path, tmp_path: Path) -
 @pytest.mark.skipif(
     find_spec("xllamacpp") is None and find_spec("llama_cpp") is None, reason="needs llama.cpp (the extra llama)"
 )
-@pytest.mark.parametrize("case", ["gpt2", "llama, tied", "llama, llama3 rope", "qwen2", "qwen3", "gemma3"])
+@pytest.mark.parametrize(
+    "case", ["gpt2", "llama, tied", "llama, llama3 rope", "llama, one key head, biases", "qwen2", "qwen3", "gemma3"]
+)
 def test_llama_cpp_says_the_same_of_what_was_exported(case: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "hf", case)
-    export_gguf(Source.open(folder), tmp_path / "out.gguf")
+    assert export_gguf(Source.open(folder), tmp_path / "out.gguf").not_loaded is None
     report = compared(folder, f"llama:{tmp_path / 'out.gguf'}", tmp_path)
     assert kinds(report) == set(), [str(found) for found in report.findings]
     assert report.figures is not None
     assert report.figures.kl_mean < 1e-3
     assert all(each.first is None for each in report.texts)
+
+
+@pytest.mark.skipif(
+    find_spec("xllamacpp") is None and find_spec("llama_cpp") is None, reason="needs llama.cpp (the extra llama)"
+)
+@pytest.mark.parametrize(("case", "changes"), [("qwen3, tied, biases", {}), ("gemma3", {"attention_bias": True})])
+def test_what_llama_cpp_does_not_load_is_said_when_it_is_written(
+    case: str, changes: dict[str, bool], tmp_path: Path
+) -> None:
+    """When this fails llama.cpp has learned it: then neither the sentence nor this test is needed any more."""
+    folder = make_folder(tmp_path / "hf", case, **changes)
+    exported = export_gguf(Source.open(folder), tmp_path / "out.gguf", "F32")
+    assert exported.not_loaded is not None
+    assert "have no biases" in exported.not_loaded
+    assert kinds(compared(folder, exported.path, tmp_path)) == set()
+    with pytest.raises(EngineError, match=r"llama\.cpp cannot load"):
+        compared(folder, f"llama:{exported.path}", tmp_path)
 
 
 @pytest.mark.skipif(

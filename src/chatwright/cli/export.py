@@ -79,7 +79,7 @@ def _to_gguf(output: Output, source: Source, path: Path, kind: str | None, as_js
         return
     types = ", ".join(f"{n} × {name}" for name, n in sorted(exported.types.items()))
     output.say(_("{path}: {size} ({types}).", path=exported.path, size=format_size(exported.size_bytes), types=types))
-    _to_prove(output, name, f"llama:{exported.path}")
+    _to_prove(output, name, f"llama:{exported.path}" if exported.not_loaded is None else str(exported.path))
 
 
 def _notices(output: Output, exported: ExportedGGUF) -> None:
@@ -101,6 +101,8 @@ def _notices(output: Output, exported: ExportedGGUF) -> None:
                 window=exported.window,
             )
         )
+    if exported.not_loaded is not None:
+        output.say(_("Chatwright loads the file, llama.cpp does not: {reason}", reason=exported.not_loaded))
     if exported.n_ends_lost:
         output.say(
             _(

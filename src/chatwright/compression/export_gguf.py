@@ -26,7 +26,7 @@ from chatwright.compression.gguf_parts import FILE_TYPES, GGUFType, add_value, r
 from chatwright.compression.progress import Progress, Silent
 from chatwright.compression.source import Source
 from chatwright.errors import StorageError
-from chatwright.i18n import format_size
+from chatwright.i18n import _, format_size
 from chatwright.model.checkpoint import GGUFCheckpoint
 from chatwright.model.config import ModelConfig
 from chatwright.model.folder import new_file
@@ -44,6 +44,9 @@ _BLOCK = 32
 _BLOCKS = (Type.Q8_0, Type.Q4_0, Type.Q4_1)
 _QUANTIZE_ELEMENTS = 1 << 20  # at a time: quantising needs several times its input
 _ALIGNMENT = 32
+# Families whose models have no biases in llama.cpp, which loads no file with a tensor that it has no place for. Ours and
+# Transformers' have them where `attention_bias` says so; tried with xllamacpp 2026.10, where Llama's take all of them.
+_WITHOUT_BIASES = ("qwen3", "gemma3")
 _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -51,7 +54,7 @@ _ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 class ExportedGGUF:
     """What was written. `n_kept`: tensors whose blocks were taken over as they were. `in_f16`: tensors whose rows do not divide
     into blocks. `window`: of attention, where llama.cpp's models of this family see everything. `n_ends_lost`: tokens that end an
-    answer for which GGUF has no place.
+    answer for which GGUF has no place. `not_loaded`: why llama.cpp does not load the file, where it does not; we do.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class ExportedGGUF:
     in_f16: tuple[str, ...] = ()
     window: int | None = None
     n_ends_lost: int = 0
+    not_loaded: str | None = None
 
 
 @dataclass
@@ -98,6 +102,7 @@ def export_gguf(source: Source, out: Path, kind: GGUFType = "F16", progress: Pro
         in_f16=tuple(plan.in_f16),
         window=_ignored_window(config),
         n_ends_lost=_ends_lost(source, metadata),
+        not_loaded=_not_loaded(config),
     )
 
 
@@ -152,6 +157,12 @@ def _ignored_window(config: ModelConfig) -> int | None:
         return None
     windows = [window for window in config.windows if window is not None and window < config.context_length]
     return min(windows, default=None)
+
+
+def _not_loaded(config: ModelConfig) -> str | None:
+    if config.family in _WITHOUT_BIASES and (config.qkv_bias or config.out_bias or config.mlp_bias):
+        return _("its {family} models have no biases, this one has.", family=config.family)
+    return None
 
 
 def default_type(source: Source) -> GGUFType:

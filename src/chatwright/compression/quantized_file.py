@@ -44,18 +44,18 @@ def write_weights(
 ) -> str | None:
     """model.gguf in a folder that has the tokenizer's files. `general`: metadata about the model, such as its name.
 
-    The reason where GGUF cannot say all of the model, most often its tokenizer: that lies beside the file then, where we find it
-    and llama.cpp does not. None where it can.
+    The reason where llama.cpp does not load it: GGUF cannot say all of the model, most often its tokenizer, which lies beside
+    the file then, where we find it and llama.cpp does not; or llama.cpp has no such model. None where it does.
     """
     bare = folder / BARE
     _write_bare(bare, config, parameters, {**general, "general.file_type": int(FILE_TYPES[kind])})
     try:
-        export_gguf(Source.open(bare), folder / WEIGHTS, kind)
+        exported = export_gguf(Source.open(bare), folder / WEIGHTS, kind)
     except InvalidModelError as error:
         bare.rename(folder / WEIGHTS)
         return str(error).replace(f"{folder}/", "")
     bare.unlink()
-    return None
+    return exported.not_loaded
 
 
 def _write_bare(path: Path, config: ModelConfig, parameters: Mapping[str, Stored], general: Mapping[str, Any]) -> None:
