@@ -29,9 +29,8 @@ def measure_before(objective: Objective, run: Run, world: World) -> Mapping[str,
         figures = next((entry["figures"] for entry in run.events.read() if entry.get("event") == EVENT), None)
         if figures is None:
             objective.model.eval()
-            with (
-                torch.no_grad()
-            ):  # in float32 also where the run is bf16, as the figures that it is set beside (`loop._figures`)
+            # in float32 also where the run is bf16, as the figures that it is set beside (`loop._figures`)
+            with torch.no_grad():
                 figures = {name: float(value) for name, value in objective.evaluate(full=True).items()}
             if figures:
                 run.event(EVENT, figures=figures)
