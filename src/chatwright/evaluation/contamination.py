@@ -62,17 +62,17 @@ def find_overlaps(
         for n, places in owned.items():
             for key, owners in places.items():
                 wanted.setdefault(n, {}).setdefault(key, []).extend((number, item) for item in owners)
-    index = {n: (np.array(sorted(owners), dtype=np.uint64), owners) for n, owners in wanted.items()}
+    index = {n: (np.array(sorted(by_hash), dtype=np.uint64), by_hash) for n, by_hash in wanted.items()}
     found: set[tuple[int, int]] = set()
     done = 0
     for text in corpus:
         for start in range(0, max(1, len(text)), PIECE):
             tokens_T = _hashed(text_tokens(text[start : start + PIECE + _OVERLAP]))
-            for n, (keys, owners) in index.items():
+            for n, (keys, by_hash) in index.items():
                 here = _grams(tokens_T, n)
                 at = np.searchsorted(keys, here).clip(max=len(keys) - 1)
                 for key in set(here[keys[at] == here].tolist()):
-                    found.update(owners.pop(key, ()))  # once is enough, however often a text is there
+                    found.update(by_hash.pop(key, ()))  # once is enough, however often a text is there
         done += len(text)
         advance(done)
     return [
@@ -96,11 +96,12 @@ def _looked_for(
         for n, places in having.items()
     }
     known_by: dict[int, int] = {}
-    too_short, shared = [], []
+    too_short: list[int] = []
+    shared: list[int] = []
     for number, grams in enumerate(alternatives):
-        n = next((n for n, keys in grams.items() if any(key in kept[n] for key in keys)), None)
-        if n is not None:
-            known_by[number] = n
+        known = next((n for n, keys in grams.items() if any(key in kept[n] for key in keys)), None)
+        if known is not None:
+            known_by[number] = known
         else:
             (shared if grams else too_short).append(number)
     owned = {
