@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MEASURED_S, MIN_STEPS = 3.0, 3
 # A short run has a dozen checkpoints: what one took while something else wrote would cost it its steps.
 N_SAVES = 3
+STILL = 1e-12  # a learning rate
 # Longer than the largest model that fits a machine needs for its first steps.
 TIMEOUT_S = 900.0
 
@@ -112,7 +113,8 @@ def _measure(request: Mapping[str, Any]) -> StepCost:
         torch.set_num_threads(request["n_threads"])
     device = torch.device(request["device"])
     start_bytes = _resident_bytes()
-    config = TrainingConfig.from_dict(request["config"])
+    # Standing still costs what learning does, and does not diverge: there is nothing to learn from random tokens.
+    config = replace(TrainingConfig.from_dict(request["config"]), lr=STILL, muon_lr=STILL)
     context_length = request["context_length"]
     document = EncodedDocument(range(min(4 * context_length, request["model"]["vocab_size"] - 1)), 1)
     held_out = HeldOut([document] * max(1, 16384 // len(document.ids)), [""], 1)
