@@ -3,10 +3,10 @@
     python -m bench.tutorial_b FOLDER [--seeds 3] [--lora-only] [--measure-only]
 
 Runs the commands of docs/en/tutorials/customer-service.md in FOLDER (a server is not started), tunes again with the other seeds
-(two hours on two cores; 45 minutes with --lora-only, which leaves out what stands behind the LoRA tuning on that page), then asks
-the base model and each adapter the questions of exam.jsonl: token F1 of the greedy answers and bits per byte of the true ones,
-each with a paired bootstrap interval. No exam question is nearly a training question (tests/examples/test_shop.py). General text
-is the topics of Python's own `pydoc`: bits per byte before and after. One JSON line a figure.
+(--lora-only leaves out what stands behind the LoRA tuning on that page: folds and other methods), then asks the base model and each
+adapter the questions of exam.jsonl: token F1 of the greedy answers and bits per byte of the true ones, each with a paired bootstrap
+interval. No exam question is nearly a training question (tests/examples/test_shop.py). General text is the topics of Python's own
+`pydoc`: bits per byte before and after. One JSON line a figure.
 """
 
 from __future__ import annotations
