@@ -359,9 +359,10 @@ def test_the_queue_and_what_comes_in_between(client: openai.OpenAI, shared: Runn
     wait_for(client, first.id, "running")
     wait_for(client, second.id, "queued")
     wait_until(lambda: len(client.fine_tuning.jobs.checkpoints.list(first.id).data) > 0, PATIENCE_S)
+    # A checkpoint is seen in its folder; the estimate comes when the job's journal is read the next time.
+    wait_until(lambda: client.fine_tuning.jobs.retrieve(first.id).estimated_finish is not None, PATIENCE_S)
     running = client.fine_tuning.jobs.retrieve(first.id)
     assert (running.hyperparameters.n_epochs, running.hyperparameters.batch_size) == (100, 1)
-    assert running.estimated_finish is not None
     folder = jobs_folder(shared).job(first.id)
     worker = folder.worker()
     assert worker is not None

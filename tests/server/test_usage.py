@@ -428,7 +428,9 @@ def test_what_a_client_left_behind_is_counted(slow_own: Server, path: str) -> No
         wait_until(lambda: slow_own.used()[0] == 1 and slow_own.is_settled())
         n_output = slow_own.used()[2]
         assert len([line for line in received if line]) - 1 <= n_output < 200, "what was written until then"
-        # Without a stream too: there the client leaves before it has seen anything.
+        # Without a stream too: there the client leaves before it has seen anything, while the engine works for this request
+        # and no longer for the one before.
+        wait_until(lambda: slow_own.running.load() == (0, 0))
         with slow_own.running.connect() as sock:
             headers = bearer(slow_own.people.keys["inference key"])
             sock.sendall(http_request("POST", path, json.dumps({**body, "stream": False}).encode(), headers))
