@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import tokenizers
 
@@ -132,9 +134,18 @@ class Tokenizer:
         if self._bound is None:
             return 0
         check_text(text)
-        normalizer = self._backend.normalizer
-        text = text if normalizer is None else normalizer.normalize_str(text)
+        text = self.normalized(text)
         return self._bound.at_least((text if self.byte_level else text.replace("▁", " ")).encode())
+
+    def normalized(self, text: str) -> str:
+        """`text` as it is before it is cut; lone surrogates become U+FFFD."""
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def definition(self) -> dict[str, Any]:
+        """What text is encoded with, as tokenizer.json writes it: without control tokens and tokens around a text."""
+        definition: dict[str, Any] = json.loads(self._backend.to_str())
+        return definition
 
 
 def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:

@@ -20,6 +20,7 @@ from chatwright.evaluation.documents import document_boundary
 from chatwright.i18n import _
 from chatwright.text.dataset import Dataset
 from chatwright.text.manifest import Kind
+from chatwright.tokenizer.bulk import BulkEncoder
 from chatwright.tokenizer.corpus import enough_bytes, sample
 from chatwright.tokenizer.fim import FimTokens, fim_permute
 from chatwright.tokenizer.load import load_tokenizer
@@ -88,14 +89,17 @@ def prepare_tokens(
     if fim_share and fim is None:
         raise UsageError("The tokenizer has no tokens for filling in (<|fim_prefix|> …): leave --fim out.")
 
+    n_bytes = sum(dataset.n_bytes("train", kind) for kind in kinds)
+    bulk = BulkEncoder(tokenizer, n_bytes)
+
     def encode(text: str, number: int) -> list[int]:
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids = bulk.encode(text)
         if fim_share and fim is not None:
             generator = random.Random(f"{seed} {number}")  # noqa: S311 — not for secrets
             ids = fim_permute(ids, generator, fim_share, fim, tokenizer, document_boundary(tokenizer))
         return ids
 
-    progress.stage(_("Tokenising"), sum(dataset.n_bytes("train", kind) for kind in kinds))
+    progress.stage(_("Tokenising"), n_bytes)
     return write_tokens(
         dataset.texts("train", kinds),
         encode,

@@ -105,7 +105,7 @@ def write_tokens(
 ) -> TokenFile:
     """Encodes the texts in their order and writes the file; whole or not at all, so that a killed start begins it again.
 
-    The `tokenizers` library lets go of the GIL, so threads use all cores. Raises InvalidDatasetError when there is no text,
+    tiktoken and `tokenizers` let go of the GIL, so threads use all cores. Raises InvalidDatasetError when there is no text,
     StorageError.
     """
     temporary = folder.with_name(f".{folder.name}.writing")
