@@ -34,6 +34,14 @@ def test_shingles_are_those_of_the_words(words: list[str]) -> None:
     assert len(set(found)) == len(set(expected))
 
 
+def test_shingles_do_not_depend_on_how_much_text_stands_before() -> None:
+    text = "The cat sat on the mat, and the dog beside it. " + "long" * 100
+    alone = shingle(CharacterTexts.of([text]), 3).hashes
+    for n_before in (100, 1 << 20, 3 << 20):
+        both = shingle(CharacterTexts.of(["word " * (n_before // 4), text]), 3)
+        np.testing.assert_array_equal(both.hashes[both.offsets[1] :], alone)
+
+
 def test_the_estimate_is_near_the_true_similarity() -> None:
     rng = np.random.default_rng(0)
     words = [f"w{n}" for n in range(3000)]

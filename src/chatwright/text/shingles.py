@@ -24,6 +24,8 @@ _IN_WORDS = (
     *(Class.ARABIC, Class.HEBREW, Class.DEVANAGARI, Class.LETTER),
 )
 _LETTER_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_LETTER_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+_USUAL_CHARS = 1 << 20
 _TOKEN_MULTIPLIER = np.uint64(0xC2B2AE3D27D4EB4F)
 _FINAL_MULTIPLIER = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)
@@ -122,12 +124,14 @@ def _hash_tokens(
     """(hash of each token, the text it belongs to). `inside`: positions of characters that belong to tokens."""
     if not len(inside):
         return np.zeros(0, np.uint64), np.zeros(0, np.int32)
-    first = begins[inside]
-    starts = np.flatnonzero(first)
-    place = np.arange(len(inside)) - np.repeat(starts, np.diff(np.append(starts, len(inside))))
+    starts = np.flatnonzero(begins[inside])
     codes = texts.lowered[inside]
-    letters = _spread_table()[codes & np.uint32(0xFFFF)] ^ codes
-    sums = np.add.reduceat(letters * _powers()[place & 63], starts)
+    letters = _spread_table()[codes & np.uint32(0xFFFF)]
+    letters ^= codes
+    # By its place in all of the text first: to count the places within each token takes half as long again.
+    powers, inverses = _powers(len(inside))
+    letters *= powers
+    sums = np.add.reduceat(letters, starts) * inverses[starts]
     return _finish(sums), texts.text_of[inside[starts]]
 
 
@@ -145,12 +149,23 @@ def _kind_table() -> NDArray[np.uint8]:
     return table
 
 
+def _powers(n: int) -> tuple[Array64, Array64]:
+    """(n,) the powers of an odd number, so that the order of letters counts, and (n,) their inverses modulo 2**64."""
+    powers, inverses = _usual_powers()
+    if n > len(powers):
+        return _powers_of(_LETTER_MULTIPLIER, n), _powers_of(_LETTER_INVERSE, n)
+    return powers[:n], inverses[:n]
+
+
 @cache
-def _powers() -> Array64:
-    """(64,) powers of an odd number, so that the order of letters counts."""
-    powers = np.full(64, _LETTER_MULTIPLIER, np.uint64)
-    powers[0] = 1
-    return np.multiply.accumulate(powers)
+def _usual_powers() -> tuple[Array64, Array64]:
+    return _powers_of(_LETTER_MULTIPLIER, _USUAL_CHARS), _powers_of(_LETTER_INVERSE, _USUAL_CHARS)
+
+
+def _powers_of(base: np.uint64, n: int) -> Array64:
+    factors = np.full(n, base, np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
 
 
 @cache
