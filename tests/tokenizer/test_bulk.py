@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,10 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from chatwright.errors import InvalidRequestError
-from chatwright.tokenizer.bulk import BYTES_PER_VOCAB_ENTRY, BulkEncoder
+from chatwright.tokenizer.bulk import MOST_WORK, BulkEncoder
 from chatwright.tokenizer.patterns import PRE_TOKENIZERS, byte_level_split
 from chatwright.tokenizer.pipeline import AddedToken, BpeFile, bytes_to_characters
 from chatwright.tokenizer.tokenizer import Tokenizer
@@ -65,11 +67,34 @@ def test_a_trained_tokenizer_is_fast_and_the_same(pattern: Pattern) -> None:
 
 
 def test_little_text_is_not_worth_the_look_through_the_vocabulary() -> None:
-    tokenizer = train_tokenizer(TEXTS, 300, "qwen2").tokenizer
-    least = BYTES_PER_VOCAB_ENTRY * tokenizer.vocab_size
+    tokenizer = make([(b"a", b"b"), (b"ab", b"ab")])
+    least = 256 + 2**2 + 4**2
     few, enough = BulkEncoder(tokenizer, least - 1), BulkEncoder(tokenizer, least)
     assert (few.is_fast, enough.is_fast) == (False, True)
-    assert_same(tokenizer, few, TEXTS)
+    assert few.encode("ababab") == [257, 256]
+
+
+def test_very_long_tokens_are_not_looked_through() -> None:
+    """A ruler in a log is one word to the pre-tokeniser, and training makes tokens of it, each twice as long as the one before."""
+    text = "log\n" + "=" * 40_000 + "\nend"
+    tokenizer = train_tokenizer([text, *TEXTS], 600, "qwen2").tokenizer
+    assert sum(len(tokenizer.token_bytes(i)) ** 2 for i in range(tokenizer.vocab_size)) > MOST_WORK
+    encoder = bulk(tokenizer)
+    assert not encoder.is_fast
+    assert_same(tokenizer, encoder, [text])
+
+
+@pytest.mark.parametrize("pattern", get_args(Pattern))
+def test_long_words(pattern: Pattern) -> None:
+    """Of 500 bytes and more tiktoken merges with a heap."""
+    rng = random.Random(0)
+    texts = [
+        "".join(rng.choices(letters, k=n)) for letters in ("ab", "abcd =", "中文字", "=-", "é😀") for n in (700, 5000)
+    ]
+    tokenizer = train_tokenizer([*TEXTS, *(text[:400] for text in texts)], 900, pattern).tokenizer
+    encoder = bulk(tokenizer)
+    assert encoder.is_fast
+    assert_same(tokenizer, encoder, [*texts, "=" * 3000, "a" * 100_000, "中" * 30_000])
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +110,37 @@ def test_every_character_is_the_same_to_both(name: str, pairs_of_bytes: list[tup
     tokenizer = make(pairs_of_bytes, name)
     encoder = bulk(tokenizer)
     assert encoder.is_fast
-    contexts = ["a{0}b ", "A{0}b", " {0}{0}x", "'{0} ", "x'{0}e", "1{0}2", "\n{0}\n", "  {0}", ".{0}/", "'l{0} "]
-    if name == "qwen2":  # what combines, on both sides of it
-        contexts += ["a\u0334{0}\u0323\u0301 ", "\u1100{0}\u11a8{0} ", "{0}\u0300\u302a{0}\u0338 "]
-    named = [chr(n) for n in range(sys.maxunicode + 1) if unicodedata.category(chr(n)) not in ("Cs", "Co")]
-    unnamed = [c for c in named if unicodedata.category(c) == "Cn"]
-    characters = (
-        [c for c in named if unicodedata.category(c) != "Cn"] + unnamed[:2000] + unnamed[:: len(unnamed) // 2000]
+    plain = ["a{0}b ", "A{0}b", " {0}{0}x", "'{0} ", "x'{0}e", "1{0}2", "\n{0}\n", "  {0}", ".{0}/", "'l{0} "]
+    marks = ["a\u0334{0}\u0323\u0301 ", "\u1100{0}\u11a8{0} ", "{0}\u0300\u302a{0}\u0338 "]
+    # Of the two large blocks, of which every character is like the others, every sixteenth.
+    large = [*range(0x3400, 0xA000), *range(0xAC00, 0xD7A4), *range(0x17000, 0x18D00), *range(0x20000, 0x31350)]
+    skipped = {n for n in large if n % 16} | set(range(0xD800, 0xF900)) | set(range(0xF0100, 0x110000))
+    characters = [chr(n) for n in range(0x110000) if n not in skipped]
+    unnamed = {c for c in characters if unicodedata.category(c) == "Cn"}
+    characters = [c for c in characters if c not in unnamed or ord(c) % 128 == 0]
+    for contexts, at_once in ((plain, 500), (plain, 1), (marks, 500)) if PRE_TOKENIZERS[name].nfc else ((plain, 500),):
+        for start in range(0, len(characters), at_once):
+            texts = ["".join(context.format(c) for context in contexts) for c in characters[start : start + at_once]]
+            if encoder.encode("\n".join(texts)) != tokenizer.encode("\n".join(texts)):
+                assert_same(tokenizer, encoder, texts)
+
+
+def test_what_combines_is_sent_through_the_librarys_nfc(pairs_of_bytes: list[tuple[bytes, bytes]]) -> None:
+    """Each canonical decomposition that the library knows, part by part and whole, with nothing else in the text."""
+    tokenizer = make(pairs_of_bytes)
+    encoder = bulk(tokenizer)
+    nfd = normalizers.NFD()
+    whole = [chr(n) for n in range(0x30000) if not 0xD800 <= n < 0xE000]
+    decomposed = {c: parts for c in whole if (parts := nfd.normalize_str(c)) != c}
+    assert len(decomposed) > 13_000
+    assert_same(
+        tokenizer, encoder, [*decomposed, *decomposed.values(), *(parts[::-1] for parts in decomposed.values())]
     )
-    for start in range(0, len(characters), 500):
-        texts = ["".join(context.format(c) for context in contexts) for c in characters[start : start + 500]]
-        if encoder.encode("\n".join(texts)) != tokenizer.encode("\n".join(texts)):
-            assert_same(tokenizer, encoder, texts)
+    # Marks that are part of no character, but have an order.
+    assert_same(
+        tokenizer, encoder, ["a\u0363\u0334", *(f"a{c}\u0334 \u0363{c}" for c in whole if unicodedata.combining(c))]
+    )
+    assert_same(tokenizer, encoder, ["\u2126 \uf900", "\u1100\u1161", "\u0bc6\u0bbe", "\uac00\u11a8", "a\u0323\u0301"])
 
 
 def test_pairs_that_the_list_does_not_have() -> None:
@@ -152,12 +196,13 @@ def test_every_vocabulary_that_is_taken_gives_the_same() -> None:
     assert 50 < sum(taken) < len(taken) - 50
 
 
-@pytest.mark.parametrize("blank", [" ", "\t", "\u3000"])
-def test_a_million_blanks(blank: str) -> None:
+@pytest.mark.parametrize("blanks", [" ", "\u3000", " \n", "\t \u00a0"])
+def test_a_million_blanks(blanks: str) -> None:
+    """199,998 of them, the first and the last not whole, are the most that tiktoken gets."""
     tokenizer = make([(b" ", b" "), (b"  ", b"  ")])
     encoder = bulk(tokenizer)
     assert encoder.is_fast
-    assert_same(tokenizer, encoder, [f"x{blank * n}y" for n in (199_999, 1_000_001)])
+    assert_same(tokenizer, encoder, [f"x{(blanks * n)[:n]}y" for n in (199_998, 1_000_001)])
 
 
 def test_half_of_a_pair() -> None:

@@ -21,8 +21,9 @@ from chatwright.tokenizer.patterns import GPT2_REGEX, PRE_TOKENIZERS
 from chatwright.tokenizer.pipeline import bytes_to_characters, steps
 from chatwright.tokenizer.tokenizer import Tokenizer, check_text
 
-# Looking through a vocabulary takes as long as the `tokenizers` library takes for so much text.
-BYTES_PER_VOCAB_ENTRY = 64
+# The look through a vocabulary takes time with the squares of its tokens' lengths: for a sum of n about as long as encoding n bytes
+# saves, and two seconds for this one. Ordinary vocabularies have 50 a token; runs of `=` or blanks make tokens of many kilobytes.
+MOST_WORK = 30_000_000
 # Of 700,000 blanks and more in a row tiktoken's regular expression runs out of its stack.
 _BLANK_CHARS = 100_000
 # Code points of the planes that have letters.
@@ -40,7 +41,7 @@ class BulkEncoder:
         self._tokenizer = tokenizer
         self._encoding: tiktoken.Encoding | None = None
         self._composes = False
-        if n_bytes < BYTES_PER_VOCAB_ENTRY * tokenizer.vocab_size:
+        if sum(len(tokenizer.token_bytes(i)) ** 2 for i in range(tokenizer.vocab_size)) > min(n_bytes, MOST_WORK):
             return
         definition = tokenizer.definition()
         regex, normalizers = _regex(definition), [step["type"] for step in steps(definition["normalizer"])]
@@ -120,7 +121,8 @@ def _ranks(definition: Mapping[str, Any]) -> dict[bytes, int] | None:
 
     It is when the ids are in the order of the list and every token, cut into what the tokens before it make of its bytes, is cut
     into the two parts that the list has for it. For as long as nothing reaches over the ends of these bytes in a text, the same
-    becomes of them there as alone; so when a token's turn comes, the two tokens that make its bytes are those of the list.
+    becomes of them there as alone; so when a token's turn comes, the two tokens that make its bytes are those of the list. Each
+    token's bytes alone then become that token, so it does not matter either that tiktoken looks for whole pieces first.
     """
     model = definition["model"]
     if (
@@ -137,7 +139,7 @@ def _ranks(definition: Mapping[str, Any]) -> dict[bytes, int] | None:
         return None
     spelled = {token: bytes(map(byte_of.__getitem__, token)) for token in model["vocab"]}
     ranks = {spelled[token]: token_id for token, token_id in model["vocab"].items()}
-    # A pair that makes a token which an earlier pair makes too never comes up.
+    # Where several pairs make one token, the cut below says that only the first of them ever comes up.
     parts: dict[bytes, list[bytes]] = {}
     for left, right in model["merges"]:
         parts.setdefault(spelled[left] + spelled[right], [spelled[left], spelled[right]])

@@ -90,6 +90,7 @@ def prepare_tokens(
         raise UsageError("The tokenizer has no tokens for filling in (<|fim_prefix|> …): leave --fim out.")
 
     n_bytes = sum(dataset.n_bytes("train", kind) for kind in kinds)
+    progress.stage(_("Tokenising"), n_bytes)
     bulk = BulkEncoder(tokenizer, n_bytes)
 
     def encode(text: str, number: int) -> list[int]:
@@ -99,7 +100,6 @@ def prepare_tokens(
             ids = fim_permute(ids, generator, fim_share, fim, tokenizer, document_boundary(tokenizer))
         return ids
 
-    progress.stage(_("Tokenising"), n_bytes)
     return write_tokens(
         dataset.texts("train", kinds),
         encode,
