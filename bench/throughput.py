@@ -76,7 +76,7 @@ class Ours:
         recipe = resolve(text_stats(dataset), request, measure_machine(device, torch.get_num_threads()))
         assert isinstance(recipe.model, ModelConfig)
         self.precision = recipe.training.precision
-        objective = random_objective(recipe.model, recipe.context_length, recipe.dropout, HeldOut([], [], 0), device)
+        objective = random_objective(recipe.model, recipe.context_length, recipe.dropout, HeldOut([], [], 0, 0), device)
         objective.model.train()
         if compiled and (problem := compile_model(objective.model)):
             raise SystemExit(problem)

@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from chatwright.evaluation.examples import make_examples
 from chatwright.evaluation.labels import confusion_matrix, entity_scores, macro_f1
 from chatwright.evaluation.measures import confusion, measures
+from chatwright.evaluation.proportion import Proportion
 from chatwright.evaluation.run import Answered
 from chatwright.evaluation.scores import compare, score
 from chatwright.evaluation.statistics import bootstrap_figure, compare_figures, holm
@@ -112,6 +113,8 @@ def test_entities_are_counted_by_place_or_by_name(tmp_path: Path) -> None:
     truth = [example.entities for example in examples]
     expected = entity_scores(truth, [[(0, 4, "PER"), (9, 12, "LOC")], []])
     assert by_place == {name: pytest.approx(expected[name]) for name in ("f1", "precision", "recall")}
+    none = figures(Answered(task, examples, [{"found": []}] * 2))
+    assert none == {"f1": 0, "precision": 0, "recall": 0} == entity_scores(truth, [[], []])
     said = ['Sure: ["Anna", "Bob", "Anna"] and', "none"]
     by_name = figures(Answered(task, examples, [{"said": each} for each in said]))
     assert (by_name["precision"], by_name["recall"]) == (1, pytest.approx(2 / 3))
@@ -246,3 +249,19 @@ def test_a_share_where_all_are_alike_has_an_interval_nevertheless(tmp_path: Path
     assert (interval.estimate, interval.low) == (0, 0)
     assert interval.high == pytest.approx(0.161, abs=0.001)  # Wilson's, of 0 of 20
     assert any("Wilson" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("n", "alike"), [(3, False), (60, False), (400, True)])
+def test_two_models_are_not_alike_because_a_few_items_are(tmp_path: Path, n: int, alike: bool) -> None:
+    """The bootstrap has nothing to draw from, and would say that they never differ."""
+    wrong = [score(written(tmp_path, ["a"] * n, ["b"] * n))]
+    [found] = compare(wrong, wrong)
+    assert found.alike == alike
+    assert found.verdict == "cannot tell"
+    half = Proportion(0, n).bounds[1]
+    assert (found.comparison.difference.low, found.comparison.difference.high) == pytest.approx((-half, half))
+    right = [score(written(tmp_path, ["a"] * n, ["a"] * n))]
+    [found] = compare(right, wrong)
+    assert found.comparison.difference.high == 1
+    assert found.comparison.difference.low == pytest.approx(1 - 2 * half)
+    assert found.verdict == ("better" if n > 5 else "cannot tell")

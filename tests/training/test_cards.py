@@ -74,6 +74,14 @@ def test_a_pretrained_models_card_has_the_figures_of_the_weights_that_were_kept(
     assert "perplexity" not in pretraining_card(run)
 
 
+def test_a_card_says_of_how_much_of_the_held_out_data_its_figures_are(tmp_path: Path) -> None:
+    run = pretraining_run(tmp_path / "run")
+    run.event("measured", figures={"bits_per_byte": 2.0}, documents=[56, 56])
+    assert "documents." not in pretraining_card(run)
+    run.event("measured", figures={"bits_per_byte": 2.0}, documents=[15, 56])
+    assert "The held-out figures are of 15 of 56 documents." in pretraining_card(run)
+
+
 def test_every_way_of_training_gives_a_whole_card(tmp_path: Path) -> None:
     run = pretraining_run(tmp_path / "run")
     base = BaseModel(tmp_path, "tiny", "decoder", toy_config())

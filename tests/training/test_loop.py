@@ -147,6 +147,18 @@ def test_a_final_figure_that_is_not_the_last_one_on_the_way_is_explained(tmp_pat
     assert f"a quick look at the held-out data gave {value + 0.5:.4f}" in words
     assert f"all of it, in float32 ({value:.4f})" in words
     said.clear()
+
+    class OfAPart(Glances):
+        measured = (15, 56)
+
+    train(OfAPart(), settings, toy_run(tmp_path / "part", settings), progress=Says())
+    assert f"of 15 of its 56 documents, in float32 ({value:.4f})" in said.pop()
+
+    class Weakened(Glances):
+        strength = 0.5
+
+    train(Weakened(), settings, toy_run(tmp_path / "weak", settings), progress=Says())
+    assert "the result keeps 0.5 of it" in said.pop()
     Glances.off = 0.0
     train(Glances(), settings, toy_run(tmp_path / "same", settings), progress=Says())
     assert not said, "nothing to explain"

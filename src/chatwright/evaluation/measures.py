@@ -187,15 +187,17 @@ def _entity_measures(examples: Sequence[Example], results: Sequence[Result]) -> 
             found = Counter(named_entities(str(result["said"])))
         row[:] = (wanted & found).total(), wanted.total(), found.total()
     return [
-        Measure("f1", rows, lambda s: _share(2 * s[:, 0], s[:, 1] + s[:, 2])),
-        Measure("precision", rows, lambda s: _share(s[:, 0], s[:, 2])),
-        Measure("recall", rows, lambda s: _share(s[:, 0], s[:, 1])),
+        Measure("f1", rows, lambda s: _found_share(2 * s[:, 0], s[:, 1] + s[:, 2], s)),
+        Measure("precision", rows, lambda s: _found_share(s[:, 0], s[:, 2], s)),
+        Measure("recall", rows, lambda s: _found_share(s[:, 0], s[:, 1], s)),
     ]
 
 
-def _share(part: Rows, whole: Rows) -> Rows:
-    """1 where there is nothing to find and nothing was found, as `entity_scores` has it."""
-    return np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
+def _found_share(part: Rows, whole: Rows, sums_RD: Rows) -> Rows:
+    """As `entity_scores` has it: without a whole 0, but 1 where there was nothing to find and nothing was found."""
+    nothing = (sums_RD[:, 1] + sums_RD[:, 2] == 0).astype(np.float64)
+    shares: Rows = np.divide(part, whole, out=nothing, where=whole > 0)
+    return shares
 
 
 def named_entities(said: str) -> list[str]:

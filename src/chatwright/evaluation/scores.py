@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -143,6 +143,7 @@ def compare(
         if groups is not None and a.members is not None:
             groups = [group for group, here in zip(groups, a.members, strict=True) if here]
         comparison = compare_figures(_kept(a), _kept(b), finish, groups=groups, margin=margin)
+        comparison = _widened(comparison, a.n if groups is None else len(set(groups)), a.name)
         rows.append((ours.answered.task.name, name, figures, comparison, margin, higher_is_better))
     corrected = holm([row[3].p_value for row in rows])
     return [
@@ -171,9 +172,26 @@ def verdict(difference: Interval, p_value: float, higher_is_better: bool, margin
     return "cannot tell"
 
 
+def _widened(found: Comparison, n: int, metric: str) -> Comparison:
+    """Where two models differ alike on all items, or not at all, the bootstrap says that they always will. Of other items at most
+    Wilson's share (of 0 of `n`) may be otherwise, each by the whole scale. Bits per byte have no scale, and agree to the last digit
+    only where the models do.
+    """
+    difference = found.difference
+    if n < 2 or difference.low < difference.high or metric in _WITHOUT_SCALE:
+        return found
+    scale = _scale(metric, 1.0)
+    half = Proportion(0, n).bounds[1] * (scale + abs(difference.estimate))
+    low, high = max(-scale, difference.low - half), min(scale, difference.high + half)
+    return replace(found, difference=replace(difference, low=low, high=high))
+
+
+_WITHOUT_SCALE = ("bits_per_byte", "exposure")
+
+
 def _scale(metric: str, value: float) -> float:
     """What a smallest difference is a part of: the figure itself where it has no upper end."""
-    if metric in ("bits_per_byte", "exposure"):
+    if metric in _WITHOUT_SCALE:
         return abs(value)
     return 100.0 if metric in ("bleu", "chrf") else 1.0
 

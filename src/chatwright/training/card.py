@@ -9,13 +9,14 @@ from chatwright.training.run import Run
 
 
 def pretraining_card(run: Run) -> str:
-    """The README.md for the model folder that is being written now: of the result with the figures of all held-out data, of a
+    """The README.md for the model folder that is being written now: of the result with the figures of the held-out data, of a
     checkpoint with the newest there are."""
     dataset, model = run.section("dataset"), run.section("model")
     pretraining, training = run.section("pretraining"), run.section("training")
     history = History.read(run)
     figures = newest_figures(history.events, MEASURED) or {name: at[-1][1] for name, at in history.series.items()}
     scores = {f"held-out {name}": f"{value:.4f}" for name, value in figures.items() if name.startswith("bits_per_byte")}
+    documents = next((entry["documents"] for entry in reversed(history.events) if "documents" in entry), None)
     recurrent = model["kind"] == "rnn"
     card = ModelCard(
         title=run.path.resolve().name,
@@ -33,6 +34,11 @@ def pretraining_card(run: Run) -> str:
         },
         scores=scores,
         notes=["A base model: it continues text, and was not taught to hold a conversation."]
+        + (
+            ["The held-out figures are of {} of {} documents.".format(*documents)]
+            if documents and len(set(documents)) > 1
+            else []
+        )
         + (["A recurrent model: only Chatwright's own loader reads it."] if recurrent else []),
     )
     return card.render()

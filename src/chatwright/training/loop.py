@@ -236,7 +236,10 @@ class _Loop:
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}
             self._say_why_it_differs(metrics.get(self.objective.metric))
-            self.note(MEASURED, step=self.state.best_step or self.state.step, figures=metrics)  # the card says them
+            measured = {"documents": list(found)} if (found := getattr(self.objective, "measured", None)) else {}
+            self.note(
+                MEASURED, step=self.state.best_step or self.state.step, figures=metrics, **measured
+            )  # the card says them
             self._write_result()
             self.note(
                 "finished",
@@ -253,15 +256,34 @@ class _Loop:
 
     def _say_why_it_differs(self, value: float | None) -> None:
         """The last figure on the way and the final one of the same weights stand below each other, and seldom agree."""
-        if value is not None and self.state.best is not None and f"{value:.4f}" != f"{self.state.best:.4f}":
-            self.progress.say(
-                _(
-                    "On the way a quick look at the held-out data gave {glance:.4f}; the figures of the result are of all of it, in"
-                    " float32 ({value:.4f}).",
-                    glance=self.state.best,
-                    value=value,
-                )
+        if value is None or self.state.best is None or f"{value:.4f}" == f"{self.state.best:.4f}":
+            return
+        n, n_all = getattr(self.objective, "measured", (0, 0))
+        if (strength := float(getattr(self.objective, "strength", 1.0))) != 1.0:
+            sentence = _(
+                "On the way the change counted in full ({glance:.4f} by a quick look at the held-out data); the result keeps"
+                " {strength:g} of it, and its figures are of all held-out data, in float32 ({value:.4f}).",
+                glance=self.state.best,
+                strength=strength,
+                value=value,
             )
+        elif n < n_all:
+            sentence = _(
+                "On the way a quick look at the held-out data gave {glance:.4f}; the figures of the result are of {n} of its {all}"
+                " documents, in float32 ({value:.4f}): all of them would have taken too much of the time.",
+                glance=self.state.best,
+                n=n,
+                all=n_all,
+                value=value,
+            )
+        else:
+            sentence = _(
+                "On the way a quick look at the held-out data gave {glance:.4f}; the figures of the result are of all of it, in"
+                " float32 ({value:.4f}).",
+                glance=self.state.best,
+                value=value,
+            )
+        self.progress.say(sentence)
 
     def _write_result(self) -> None:
         """RUN/model, or what the objective names its result (an adapter has another layout and another name)."""

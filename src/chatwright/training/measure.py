@@ -117,7 +117,7 @@ def _measure(request: Mapping[str, Any]) -> StepCost:
     config = replace(TrainingConfig.from_dict(request["config"]), lr=STILL, muon_lr=STILL)
     context_length = request["context_length"]
     document = EncodedDocument(range(min(4 * context_length, request["model"]["vocab_size"] - 1)), 1)
-    held_out = HeldOut([document] * max(1, 16384 // len(document.ids)), [""], 1)
+    held_out = HeldOut([document] * max(1, 16384 // len(document.ids)), [""], 1, 1)
     values = request["model"]
     model: ModelConfig | RNNConfig = (
         RNNConfig(**values)

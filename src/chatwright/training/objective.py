@@ -26,9 +26,10 @@ class Sample:
 class Objective(Protocol):
     """See the module. `model`'s parameters with `requires_grad` are trained; the loop puts it into train and eval mode.
 
-    Three more names are read where they are there: `unit`, what `weight` counts ("tokens" unless said otherwise, "answer_tokens",
-    "pairs", "texts"); `result_name`, the folder of the result within the run ("model" unless said otherwise); and `finish()`,
-    called once when training is over, before the result is measured and written.
+    More names are read where they are there: `unit`, what `weight` counts ("tokens" unless said otherwise, "answer_tokens",
+    "pairs", "texts"); `result_name`, the folder of the result within the run ("model" unless said otherwise); `finish()`, called
+    once when training is over, before the result is measured and written; `strength`, the part of its change that the result then
+    keeps; and `measured`, how many held-out documents a full evaluation looks at, and how many there are.
     """
 
     @property
@@ -57,7 +58,7 @@ class Objective(Protocol):
         """The names of the documents in these rows, for the sentence of a divergence."""
 
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
-        """Figures on held-out data: all of it when `full`, else the same part each time. Empty without held-out data."""
+        """Figures on held-out data: all of it (but see `measured`) when `full`, else the same part each time. Empty without any."""
 
     def samples(self) -> Sequence[Sample]:
         """A few prompts and what the model says now; empty where that makes no sense."""

@@ -30,11 +30,13 @@ PROMPT_TOKENS, SAMPLE_TOKENS, SAMPLES_PER_LANGUAGE = 12, 48, 2
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Documents that training never sees. `part`: how many of them, from the first, are looked at on the way."""
+    """Documents that training never sees. `part`: how many of them, from the first, are looked at on the way. `n_all`: how many the
+    dataset holds out."""
 
     documents: Sequence[EncodedDocument]
     languages: Sequence[str]
     part: int
+    n_all: int
 
 
 class Pretraining:
@@ -91,6 +93,11 @@ class Pretraining:
             numbers.update(self.tokens.documents(start, self.context_length + 1))
         return self.name_documents(sorted(numbers))
 
+    @property
+    def measured(self) -> tuple[int, int]:
+        """See Objective."""
+        return len(self.held_out.documents), self.held_out.n_all
+
     def evaluate(self, *, full: bool) -> Mapping[str, float]:
         """Bits per byte, also by language where there are several, and the perplexity of a token."""
         documents = self.held_out.documents if full else self.held_out.documents[: self.held_out.part]
@@ -146,12 +153,12 @@ def read_held_out(
     dataset: Dataset, kinds: Sequence[Kind], tokenizer: Tokenizer, separator: int, *, part_bytes: int, most_bytes: int
 ) -> HeldOut:
     """The held-out documents in an order of their own (shuffled once, the same for every run on this dataset), at most
-    `most_bytes` of them; the first of them, `part_bytes` together, are the part looked at on the way."""
+    `most_bytes` of them; the first of them, about `part_bytes` together, are the part looked at on the way."""
     rows = [(row_text(kind, row), str(row["language"])) for kind in kinds for row in dataset.rows("held_out", kind)]
     random.Random(0).shuffle(rows)  # noqa: S311
     documents: list[EncodedDocument] = []
     languages: list[str] = []
-    n_bytes = part = 0
+    n_bytes = n_bytes_of_part = part = 0
     for text, language in rows:
         if n_bytes >= most_bytes:
             break
@@ -159,9 +166,11 @@ def read_held_out(
             documents.append(document)
             languages.append(language)
             n_bytes += document.n_bytes
-            if n_bytes <= part_bytes or part == 0:
-                part = len(documents)
-    return HeldOut(documents, languages, part)
+            # Rather twice as much than a few short ones that stand before a longer one.
+            most = part_bytes if n_bytes_of_part > part_bytes / 2 else 2 * part_bytes
+            if part == len(documents) - 1 and (n_bytes <= most or part == 0):
+                part, n_bytes_of_part = len(documents), n_bytes
+    return HeldOut(documents, languages, part, sum(bool(text) for text, _language in rows))
 
 
 def document_names(dataset: Dataset, kinds: Sequence[Kind]) -> Callable[[Sequence[int]], list[str]]:

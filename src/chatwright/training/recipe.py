@@ -229,8 +229,8 @@ def _paced(recipe: Recipe, n_steps: int, n_evaluations: int = N_EVALUATIONS) -> 
     )
     return replace(
         recipe,
-        part_bytes=min(max(2_000, round(part)), 200_000),
-        final_bytes=min(max(10_000, round(final)), 4_000_000),
+        part_bytes=min(max(8_000, round(part)), 200_000),
+        final_bytes=min(max(100_000, round(final)), 4_000_000),
     )
 
 
