@@ -121,3 +121,14 @@ def test_lr_is_one_dial_for_both_optimizers() -> None:
     doubled = resolve(TEXT, Request(size=1_000_000, steps=5, batch_tokens=16384, lr=2 * plain.lr), MACHINE).training
     assert plain.optimizer == "muon"
     assert doubled.muon_lr == pytest.approx(2 * plain.muon_lr)
+
+
+def test_the_smallest_size_is_not_called_what_the_text_can_teach() -> None:
+    def why(n_bytes: int, minutes: float) -> str:
+        text = replace(TEXT, n_bytes=n_bytes, languages={"en": n_bytes})
+        return resolve(text, Request(minutes=minutes), MACHINE).reasons["size"]
+
+    assert "would fill a smaller one" in why(3_000, 5)
+    assert why(28_000_000, 0.001) == "the smallest that is chosen by itself"
+    assert "as much as the text can teach" in why(2_000_000, 60)
+    assert "what this machine can train" in why(28_000_000, 5)

@@ -270,9 +270,14 @@ def _size_for(minutes: float, stats: TextStats, machine: Machine, why: dict[str,
         size = by_text
     else:
         why["size"] = _("what this machine can train in {minutes:g} min", minutes=minutes)
-    return min(max(round(size), 150_000), 2_000_000_000)
+    if size < SMALLEST_CHOSEN:
+        why["size"] = _("the smallest that is chosen by itself")
+        if by_text < SMALLEST_CHOSEN:
+            why["size"] = _("the smallest that is chosen by itself: so little text would fill a smaller one")
+    return min(max(round(size), SMALLEST_CHOSEN), 2_000_000_000)
 
 
+SMALLEST_CHOSEN = 150_000
 TOKENS_PER_PARAMETER = 8.0
 MOST_EPOCHS = 4
 
