@@ -13,8 +13,10 @@ import torch
 import yaml
 
 from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.examples import Prompt
+from chatwright.evaluation.journal import ITEMS, STATE, Journal
 from chatwright.model.card import ModelCard, write_card
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
@@ -73,6 +75,35 @@ def test_a_finished_evaluation_is_not_overwritten_and_another_one_not_mixed_in(
     assert resumed.code == 0, resumed.err
     assert "5 of 5 items were answered before" in resumed.err
     assert (out / "report.json").read_bytes() == before
+
+
+def test_a_folder_without_an_answer_may_be_begun_anew_by_any_request(
+    command: Run, tiny: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WAIT_S", 0.0)
+    out, task = tmp_path / "out", str(sums(tmp_path))
+    done = command("evaluate", tiny, "--tasks", task, "--out", str(out), "--url", "http://127.0.0.1:9/v1")
+    assert "cannot be reached" in done.err
+    shutil.copytree(tiny_folder, broken := tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-1])
+    done = command("evaluate", str(broken), "--tasks", task, "--out", str(out))
+    assert done.code == 1, done.err
+    assert "begun with other" not in done.err
+    assert sorted(file.name for file in out.iterdir()) == [STATE, ITEMS]
+    done = command("evaluate", tiny, "--tasks", task, "--out", str(out))
+    assert done.code == 0, done.err
+    assert json.loads((out / STATE).read_text())["models"] == [tiny]
+
+
+def test_two_processes_do_not_write_into_one_folder(command: Run, tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(out))
+    with Journal.open(out, {"of": "another process"}):
+        done = command(*arguments)
+        assert done.code == 1
+        assert "Another process is writing an evaluation into" in done.err
+        assert json.loads((out / STATE).read_text()) == {"of": "another process"}
+    assert command(*arguments).code == 0
 
 
 def test_whoever_stops_it_is_told_how_to_go_on(
