@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -219,10 +221,45 @@ def test_the_second_model_is_looked_at_before_the_first_has_answered_everything(
     assert done.code == 1
     assert "base has no chat template" in done.err
     assert "Loading" not in done.err
-    long = str(sums(tmp_path, max_tokens=100_000))
-    done = command("evaluate", tiny, "--tasks", f"{capitals(tmp_path)},{long}")
-    assert "asks for answers of 100000 tokens" in done.err
+
+
+def test_tasks_of_answers_longer_than_the_context_are_all_named_before_work_begins_with_those_that_fit(
+    command: Run, tiny: str, tmp_path: Path
+) -> None:
+    small = str(make_model_folder(tmp_path / "small", context=256))
+    (own := tmp_path / "my own").mkdir()
+    fits, long = str(capitals(own)), str(sums(own, max_tokens=300))
+    done = command("evaluate", tiny, "--tasks", f"{fits},{long},en", "--limit", "2", "--against", small)
+    assert done.code == 1
+    assert "these tasks ask for (max_tokens): sums (300), instructions-en (256). " in done.err
     assert "Loading" not in done.err
+    [others] = re.findall(r"Leave them out, --tasks (.+), or take a model of a longer context", done.err)
+    [names] = shlex.split(others)
+    assert names.split(",")[0] == fits
+    assert {"arithmetic-en", "headlines-en", "facts-en"} < set(names.split(","))
+    assert not {"sums", long, "instructions-en"} & set(names.split(","))
+    done = command("evaluate", small, "--tasks", names, "--limit", "1")
+    assert done.code == 0, done.err
+    done = command("evaluate", small, "--tasks", long)
+    assert "sums (300). Take tasks of shorter answers" in done.err
+
+
+def test_a_server_is_asked_for_both_models_before_anything_is_evaluated(
+    command: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--tasks", str(sums(tmp_path)), "--out", str(out), "--against")
+    server = start_server(tiny_folder)
+    try:
+        done = command("evaluate", MODEL, *arguments, "nobody", "--url", f"{server.url}/v1")
+        assert done.code == 1
+        assert f"has no model nobody; it has {MODEL}" in done.err
+        assert not (out / ITEMS).read_text()
+        done = command("evaluate", MODEL, *arguments, MODEL, "--url", f"{server.url}/v1")
+    finally:
+        server.stop()
+    assert done.code == 0, done.err
+    assert "cannot tell" in done.out
 
 
 def test_the_engines_log_stands_in_nobodys_tables(
