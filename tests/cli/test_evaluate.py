@@ -331,6 +331,10 @@ def test_wrong_options_are_sentences(command: Run, tiny: str, tmp_path: Path) ->
     assert "--backend is one of" in command("evaluate", tiny, "--tasks", task, "--backend", "vllm").err
     assert "--limit takes a number from 1" in command("evaluate", tiny, "--tasks", task, "--limit", "0").err
     assert "--api-key belongs to --url" in command("evaluate", tiny, "--tasks", task, "--api-key", "k").err
+    for other in (("--url", "http://127.0.0.1:9/v1"), ("--backend", "transformers")):
+        refused = command("evaluate", tiny, "--tasks", task, "--quantization", "int8", *other)
+        assert refused.code == 2
+        assert "--quantization is of our engine" in refused.err
     assert "No model is called nobody" in command("evaluate", "nobody", "--tasks", task).err
     missing = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "none"))
     assert missing.code == 1

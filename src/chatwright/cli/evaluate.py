@@ -117,6 +117,10 @@ def evaluate(
         raise UsageError("Give either --card or --no-card.")
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
+    if quantization is not None and (url is not None or backend == "transformers"):
+        raise UsageError(
+            "--quantization is of our engine: with --url the server chooses its precision, and Transformers computes in float32."
+        )
     n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
     percent = number(smallest_difference, "--margin", least=0, most=100)
     settings = read_settings({"device": device, "quantization": quantization})
