@@ -261,7 +261,7 @@ async def _ask(writer: Writer, task: Task, example: Example) -> dict[str, Any]:
     if any(math.isnan(each) for each in numbers):
         raise EvaluationError(
             "{name} gives item {number} of {task} a probability that is not a number (NaN): its weights are damaged, or the"
-            " precision is too low for it. Try --quantization fp32.",
+            " precision is too low for it: try --quantization fp32 in our engine.",
             name=writer.name,
             number=example.number,
             task=task.name,
