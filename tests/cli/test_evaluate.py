@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,8 +15,10 @@ import torch
 import yaml
 
 from chatwright.engine.tokenizers import copy_tokenizer
+from chatwright.evaluation.backends import remote
 from chatwright.evaluation.backends.engine import EngineWriter
 from chatwright.evaluation.examples import Prompt
+from chatwright.evaluation.journal import ITEMS, STATE, Journal
 from chatwright.model.card import ModelCard, write_card
 from chatwright.model.head_folder import save_head
 from chatwright.model.heads import TextClassifier, TokenTagger
@@ -73,6 +77,35 @@ def test_a_finished_evaluation_is_not_overwritten_and_another_one_not_mixed_in(
     assert resumed.code == 0, resumed.err
     assert "5 of 5 items were answered before" in resumed.err
     assert (out / "report.json").read_bytes() == before
+
+
+def test_a_folder_without_an_answer_may_be_begun_anew_by_any_request(
+    command: Run, tiny: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WAIT_S", 0.0)
+    out, task = tmp_path / "out", str(sums(tmp_path))
+    done = command("evaluate", tiny, "--tasks", task, "--out", str(out), "--url", "http://127.0.0.1:9/v1")
+    assert "cannot be reached" in done.err
+    shutil.copytree(tiny_folder, broken := tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:-1])
+    done = command("evaluate", str(broken), "--tasks", task, "--out", str(out))
+    assert done.code == 1, done.err
+    assert "begun with other" not in done.err
+    assert sorted(file.name for file in out.iterdir()) == [STATE, ITEMS]
+    done = command("evaluate", tiny, "--tasks", task, "--out", str(out))
+    assert done.code == 0, done.err
+    assert json.loads((out / STATE).read_text())["models"] == [tiny]
+
+
+def test_two_processes_do_not_write_into_one_folder(command: Run, tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("evaluate", tiny, "--tasks", str(sums(tmp_path)), "--out", str(out))
+    with Journal.open(out, {"of": "another process"}):
+        done = command(*arguments)
+        assert done.code == 1
+        assert "Another process is writing an evaluation into" in done.err
+        assert json.loads((out / STATE).read_text()) == {"of": "another process"}
+    assert command(*arguments).code == 0
 
 
 def test_whoever_stops_it_is_told_how_to_go_on(
@@ -188,10 +221,45 @@ def test_the_second_model_is_looked_at_before_the_first_has_answered_everything(
     assert done.code == 1
     assert "base has no chat template" in done.err
     assert "Loading" not in done.err
-    long = str(sums(tmp_path, max_tokens=100_000))
-    done = command("evaluate", tiny, "--tasks", f"{capitals(tmp_path)},{long}")
-    assert "asks for answers of 100000 tokens" in done.err
+
+
+def test_tasks_of_answers_longer_than_the_context_are_all_named_before_work_begins_with_those_that_fit(
+    command: Run, tiny: str, tmp_path: Path
+) -> None:
+    small = str(make_model_folder(tmp_path / "small", context=256))
+    (own := tmp_path / "my own").mkdir()
+    fits, long = str(capitals(own)), str(sums(own, max_tokens=300))
+    done = command("evaluate", tiny, "--tasks", f"{fits},{long},en", "--limit", "2", "--against", small)
+    assert done.code == 1
+    assert "these tasks ask for (max_tokens): sums (300), instructions-en (256). " in done.err
     assert "Loading" not in done.err
+    [others] = re.findall(r"Leave them out, --tasks (.+), or take a model of a longer context", done.err)
+    [names] = shlex.split(others)
+    assert names.split(",")[0] == fits
+    assert {"arithmetic-en", "headlines-en", "facts-en"} < set(names.split(","))
+    assert not {"sums", long, "instructions-en"} & set(names.split(","))
+    done = command("evaluate", small, "--tasks", names, "--limit", "1")
+    assert done.code == 0, done.err
+    done = command("evaluate", small, "--tasks", long)
+    assert "sums (300). Take tasks of shorter answers" in done.err
+
+
+def test_a_server_is_asked_for_both_models_before_anything_is_evaluated(
+    command: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--tasks", str(sums(tmp_path)), "--out", str(out), "--against")
+    server = start_server(tiny_folder)
+    try:
+        done = command("evaluate", MODEL, *arguments, "nobody", "--url", f"{server.url}/v1")
+        assert done.code == 1
+        assert f"has no model nobody; it has {MODEL}" in done.err
+        assert not (out / ITEMS).read_text()
+        done = command("evaluate", MODEL, *arguments, MODEL, "--url", f"{server.url}/v1")
+    finally:
+        server.stop()
+    assert done.code == 0, done.err
+    assert "cannot tell" in done.out
 
 
 def test_the_engines_log_stands_in_nobodys_tables(
@@ -263,6 +331,10 @@ def test_wrong_options_are_sentences(command: Run, tiny: str, tmp_path: Path) ->
     assert "--backend is one of" in command("evaluate", tiny, "--tasks", task, "--backend", "vllm").err
     assert "--limit takes a number from 1" in command("evaluate", tiny, "--tasks", task, "--limit", "0").err
     assert "--api-key belongs to --url" in command("evaluate", tiny, "--tasks", task, "--api-key", "k").err
+    for other in (("--url", "http://127.0.0.1:9/v1"), ("--backend", "transformers")):
+        refused = command("evaluate", tiny, "--tasks", task, "--quantization", "int8", *other)
+        assert refused.code == 2
+        assert "--quantization is of our engine" in refused.err
     assert "No model is called nobody" in command("evaluate", "nobody", "--tasks", task).err
     missing = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "none"))
     assert missing.code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import shutil
 import threading
@@ -14,8 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import enable_progress_bar, get_verbosity, is_progress_bar_enabled
 
+from chatwright.compression.export_gguf import export_gguf
+from chatwright.compression.export_hf import export_hf
+from chatwright.compression.source import Source
 from chatwright.engine.load import load_text_model
 from chatwright.engine.opened import open_model
 from chatwright.errors import EvaluationError, InvalidModelError
@@ -32,6 +38,7 @@ from chatwright.evaluation.task import Task, load_task
 from chatwright.model.load import load_model
 from chatwright.model.save import save_model
 from chatwright.settings import Settings
+from tests.compression.models import make_folder
 from tests.evaluation.example_tasks import capitals, names, orders, reviews, sentences, sums, texts, write_task
 from tests.server.harness import MODEL, RunningServer, start_server
 from tests.server.tiny import make_adapter, make_model_folder
@@ -277,6 +284,54 @@ def test_weights_in_the_old_format_are_part_of_the_key_under_transformers(folder
     assert written[0] != written[1]
 
 
+def test_transformers_loads_without_a_word_and_speaks_to_others_as_before(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export_gguf(Source.open(folder), gguf := tmp_path / "tiny.gguf", "F32")
+    enable_progress_bar()
+    capfd.readouterr()
+    for path in (folder, gguf):
+        TransformersWriter(path, MODEL, 1)
+    assert capfd.readouterr() == ("", "")
+    assert is_progress_bar_enabled()
+    assert get_verbosity() == logging.WARNING
+    AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name)
+    told = capfd.readouterr().err
+    assert "de-quantizing GGUF tensors" in told
+    assert "Loading weights" in told
+
+
+def test_a_gguf_that_transformers_misreads_is_a_sentence_whose_advice_helps(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = make_folder(tmp_path / "made", "qwen3", num_hidden_layers=2)  # heads of 32, which its reader takes for 128
+    export_gguf(Source.open(made), gguf := tmp_path / "made.gguf", "F32")
+    capfd.readouterr()
+    with pytest.raises(
+        InvalidModelError, match=r"k_norm\.weight to be 128, and finds 32\. It does not read every GGUF"
+    ):
+        TransformersWriter(gguf, MODEL, 1)
+    assert capfd.readouterr() == ("", "")
+    export_hf(Source.open(gguf), tmp_path / "exported", None)
+    task = [load_task(texts(tmp_path))]
+    theirs, ours = run(TransformersWriter(tmp_path / "exported", MODEL, 1), task), run(engine(gguf), task)
+    assert [each["nats"] for each in theirs[0]] == pytest.approx([each["nats"] for each in ours[0]], rel=1e-4)
+
+
+def test_weights_that_are_missing_are_not_drawn_for_transformers_and_unused_ones_are_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(folder, own := tmp_path / "own")
+    weights = load_file(own / "model.safetensors")
+    save_file({**weights, "model.extra.weight": torch.ones(3)}, own / "model.safetensors", {"format": "pt"})
+    TransformersWriter(own, MODEL, 1)
+    assert "Transformers does not use 1 of the weights: model.extra.weight" in caplog.text
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, own / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InvalidModelError, match=r"it finds no model\.layers\.1\.mlp\.up_proj\.weight"):
+        TransformersWriter(own, MODEL, 1)
+
+
 def test_blanks_before_a_choice_belong_to_it() -> None:
     assert split_context("Answer: ", "yes") == ("Answer:", " yes")
     assert split_context("Answer:", " yes") == ("Answer:", " yes")
@@ -303,7 +358,7 @@ def test_answers_longer_than_the_context_are_refused_before_the_first_item_of_an
     asked = [load_task(sums(tmp_path)), load_task(sums(tmp_path / "long", name="long", max_tokens=100_000))]
     for writer in (engine(folder), TransformersWriter(folder, MODEL, 1)):
         journal = Journal()
-        with pytest.raises(EvaluationError, match=r"answers of 100000 tokens, but .* Take a task of shorter answers"):
+        with pytest.raises(EvaluationError, match=r"\(max_tokens\): long \(100000\)\. Leave them out"):
             run(writer, asked, journal)
         assert not journal.results
 

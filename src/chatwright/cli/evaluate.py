@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,15 +19,11 @@ from chatwright.i18n import _, describe_error
 if TYPE_CHECKING:
     from chatwright.cli.adapters import Chosen
     from chatwright.evaluation.contamination import Overlap
-    from chatwright.evaluation.examples import Example
     from chatwright.evaluation.journal import Journal
     from chatwright.evaluation.report import Evaluation
-    from chatwright.evaluation.run import Answered
-    from chatwright.evaluation.task import Task
+    from chatwright.evaluation.run import Answered, Prepared
     from chatwright.settings import Settings
     from chatwright.text.dataset import Dataset
-
-    Prepared = Sequence[tuple[Task, Sequence[Example]]]
 
 
 def evaluate(
@@ -45,7 +41,11 @@ def evaluate(
     ],
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL2", help="Say whether MODEL is better than this one.", show_default=False),
+        typer.Option(
+            metavar="MODEL2",
+            help="Say whether MODEL is better than this one; with --url another name there.",
+            show_default=False,
+        ),
     ] = None,
     limit: Annotated[
         str | None,
@@ -117,6 +117,10 @@ def evaluate(
         raise UsageError("Give either --card or --no-card.")
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
+    if quantization is not None and (url is not None or backend == "transformers"):
+        raise UsageError(
+            "--quantization is of our engine: with --url the server chooses its precision, and Transformers computes in float32."
+        )
     n_items = number(limit, "--limit", least=1, most=1 << 40, whole=True)
     percent = number(smallest_difference, "--margin", least=0, most=100)
     settings = read_settings({"device": device, "quantization": quantization})
@@ -172,12 +176,11 @@ def _evaluate(
     models: list[str] = request["models"]
     with Journal.open(folder, request) as journal, _Progress(output) as progress:
         overlaps = [None] * len(prepared) if dataset is None else _overlaps(prepared, dataset, progress)
-        answered = []
-        for model in models:
-            if url is not None:
-                answered.append(asyncio.run(_ask_server(url, api_key, model, prepared, journal, progress)))
-            else:
-                answered.append(_ask_model(model, request["backend"], settings, prepared, journal, progress))
+        if url is not None:
+            answered = asyncio.run(_ask_server(url, api_key, models, prepared, journal, progress))
+        else:
+            backend = request["backend"]
+            answered = [_ask_model(model, backend, settings, prepared, journal, progress) for model in models]
         scores = [[score(*pair) for pair in zip(each, overlaps, strict=True)] for each in answered]
         comparisons = compare(scores[0], scores[1], request["smallest_difference"]) if len(scores) == 2 else []
         evaluation = Evaluation(models, scores, comparisons, request)
@@ -195,8 +198,7 @@ def _check(chosen: Chosen, prepared: Prepared) -> None:
     if not info.writes_text:  # said by its labels, once it is loaded
         return
     chats = info.has_chat_template or chosen.adapter is not None
-    for task, examples in prepared:
-        check_able(chosen.name, chats, info.context_length, task, examples)
+    check_able(chosen.name, chats, info.context_length, prepared)
 
 
 def _ask_model(
@@ -236,11 +238,19 @@ def _ask_model(
 
 
 async def _ask_server(
-    url: str, api_key: str | None, model: str, prepared: Prepared, journal: Journal, progress: _Progress
-) -> list[Answered]:
+    url: str, api_key: str | None, models: Sequence[str], prepared: Prepared, journal: Journal, progress: _Progress
+) -> list[list[Answered]]:
+    """Models of a server; all are looked for there before the first is asked anything."""
     from chatwright.evaluation.backends.remote import RemoteWriter
+    from chatwright.evaluation.run import answer_with_writer, check_writer
 
-    return await _ask(await RemoteWriter.open(url, model, api_key), prepared, journal, progress)
+    async with AsyncExitStack() as stack:
+        writers = []
+        for model in models:
+            writers.append(writer := await RemoteWriter.open(url, model, api_key))
+            stack.push_async_callback(writer.close)
+            check_writer(writer, prepared)
+        return [await answer_with_writer(writer, prepared, journal, progress) for writer in writers]
 
 
 async def _ask(writer: Any, prepared: Prepared, journal: Journal, progress: _Progress) -> list[Answered]:

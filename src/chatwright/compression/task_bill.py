@@ -87,8 +87,7 @@ class TaskScorer:
     async def _check(self, path: Path, name: str) -> None:
         writer = EngineWriter(load_text_model(path, name, self.settings))
         try:
-            for task, examples in self.prepared:
-                check_writer(writer, task, examples)
+            check_writer(writer, self.prepared)
         finally:
             await writer.close()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from chatwright.errors import StorageError, UsageError
+from chatwright.errors import InUseError, StorageError, UsageError
 from chatwright.evaluation.task import Task
+from chatwright.text.work import open_locked
 
 ITEMS, STATE, REPORT = "items.jsonl", "evaluation.json", "report.json"
 Key = tuple[str, str, str]
@@ -29,22 +30,41 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path | None, request: Mapping[str, Any]) -> Journal:
-        """The journal of an evaluation that `request` describes, begun or gone on with. Nothing is overwritten: raises
-        UsageError for a folder that holds something else, or an evaluation that is finished; StorageError.
+        """The journal of an evaluation that `request` describes, begun or gone on with, for one process at a time. Nothing is
+        overwritten: raises UsageError for a folder that holds something else, an evaluation that is finished, or answers to
+        another request; InUseError; StorageError.
         """
         journal = cls(folder)
         if folder is None:
             return journal
+        items = folder / ITEMS
         try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                _check_resumable(folder, request)
+            _check_holds_none_or_one(folder)
             folder.mkdir(parents=True, exist_ok=True)
+            journal._file = open_locked(items)
+            if journal._file is None:
+                raise InUseError(
+                    "Another process is writing an evaluation into {path} just now: wait for it, or choose another folder with"
+                    " --out.",
+                    path=folder,
+                )
+            # What ended before its first answer, at an address where nobody listens, binds nobody to its request.
+            if b"\n" in items.read_bytes():
+                _check_same(folder, request)
             (folder / STATE).write_text(json.dumps(request, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            journal._read(folder / ITEMS)
-            journal._file = (folder / ITEMS).open("ab")
+            journal._read(items)
         except OSError as error:
+            journal.close()
             raise StorageError("{path} cannot be written: {reason}", path=folder, reason=error.strerror) from error
+        except UsageError:
+            journal.close()
+            raise
         return journal
+
+    def close(self) -> None:
+        """Leaves the folder to others."""
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -52,8 +72,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.close()
 
     def find(self, task: Task, model: str, item: str) -> dict[str, Any] | None:
         """What was found before, if it was."""
@@ -89,18 +108,30 @@ class Journal:
             self.results[key] = entry
 
 
-def _check_resumable(folder: Path, request: Mapping[str, Any]) -> None:
+def _check_holds_none_or_one(folder: Path) -> None:
+    """An evaluation that is not finished, or nothing yet."""
     if (folder / REPORT).is_file():
         raise UsageError(
             "{path} holds a finished evaluation already; nothing was changed. Choose another folder with --out.",
             path=folder,
         )
+    if not folder.exists() or (folder.is_dir() and all(_is_empty_journal(each) for each in folder.iterdir())):
+        return
     try:
-        begun = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(
             "{path} exists and holds no evaluation; nothing was changed. Choose another folder with --out.", path=folder
         ) from error
+
+
+def _is_empty_journal(path: Path) -> bool:
+    """As it lies there for a moment, before what was asked is written beside it."""
+    return path.name == ITEMS and path.stat().st_size == 0
+
+
+def _check_same(folder: Path, request: Mapping[str, Any]) -> None:
+    begun = json.loads((folder / STATE).read_text(encoding="utf-8"))
     if begun != json.loads(json.dumps(request)):
         raise UsageError(
             "{path} holds an evaluation that was begun with other models, tasks or options; nothing was changed. Repeat its"

@@ -36,6 +36,11 @@ def is_shipped(task: Task) -> bool:
     return SHIPPED in task.path.parents
 
 
+def called(task: Task) -> str:
+    """What `--tasks` names it."""
+    return task.name if is_shipped(task) or task.kind == MEMORISATION else str(task.path)
+
+
 def find_tasks(wanted: str, train: Dataset | None = None) -> list[Task]:
     """`a,b`: names of shipped tasks, `all`, `en`, `zh`, `bias`, `toxicity`, `memorisation` (of the dataset `train`), a TOML file
     or a folder of such files, a text to be scored whole. Raises EvaluationError, UsageError; two tasks of one name are refused.

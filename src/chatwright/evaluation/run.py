@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chatwright.errors import ChatwrightError, EvaluationError
-from chatwright.evaluation.backends.protocol import Labeller, Writer, room_for_prompt
+from chatwright.evaluation.backends.protocol import Labeller, Writer
 from chatwright.evaluation.examples import Example, Prompt, make_examples
 from chatwright.evaluation.journal import Journal
+from chatwright.evaluation.library import called
 from chatwright.evaluation.recital import RECITED_TOKENS, n_given, rank_of_first
 from chatwright.evaluation.task import Task
 
@@ -20,6 +22,7 @@ from chatwright.evaluation.task import Task
 _LABELLED_AT_ONCE = 32
 # Candidates of a canary that are asked together; the others wait.
 _SCORED_AT_ONCE = 8
+Prepared = Sequence[tuple[Task, Sequence[Example]]]
 
 
 class Progress(Protocol):
@@ -59,16 +62,15 @@ def prepare(tasks: Sequence[Task]) -> list[tuple[Task, list[Example]]]:
 
 
 async def answer_with_writer(
-    writer: Writer, prepared: Sequence[tuple[Task, Sequence[Example]]], journal: Journal, progress: Progress
+    writer: Writer, prepared: Prepared, journal: Journal, progress: Progress
 ) -> list[Answered]:
     """All tasks. Raises EvaluationError for a task that the model cannot do, or where it says something that is no number."""
-    for task, examples in prepared:
-        check_writer(writer, task, examples)
+    check_writer(writer, prepared)
     return [await _ask_all(writer, task, examples, journal, progress) for task, examples in prepared]
 
 
 def answer_with_labeller(
-    labeller: Labeller, prepared: Sequence[tuple[Task, Sequence[Example]]], journal: Journal, progress: Progress
+    labeller: Labeller, prepared: Prepared, journal: Journal, progress: Progress
 ) -> list[Answered]:
     """All tasks, of kind classify or entities. Raises EvaluationError for others, and for labels that the head does not know."""
     for task, examples in prepared:
@@ -93,29 +95,66 @@ def answer_with_labeller(
     return answered
 
 
-def check_writer(writer: Writer, task: Task, examples: Sequence[Example]) -> None:
-    """Raises EvaluationError where the model cannot do the task at all."""
-    check_able(writer.name, writer.chats, writer.room, task, examples)
+def check_writer(writer: Writer, prepared: Prepared) -> None:
+    """Raises EvaluationError where the model cannot do one of the tasks at all."""
+    check_able(writer.name, writer.chats, writer.room, prepared)
 
 
-def check_able(name: str, chats: bool, room: int | None, task: Task, examples: Sequence[Example]) -> None:
+def check_able(name: str, chats: bool, room: int | None, prepared: Prepared) -> None:
     """`check_writer` for a model that is not loaded yet. `room`: tokens of prompt and answer together."""
-    if any(example.prompt.messages for example in examples) and not chats:
+    for task, examples in prepared:
+        if _chats(examples) and not chats:
+            raise EvaluationError(
+                "The task {task} asks in a chat (chat = true), and {name} has no chat template: it is a base model, which"
+                " continues text. Take a task without chat, or a model that chats.",
+                task=task.name,
+                name=name,
+            )
+        if task.kind in ("entities", "classify") and not task.prompt:
+            raise EvaluationError(
+                "The task {task} has no prompt, so only a model with a head can do it (chatwright tune --method classify or"
+                " tag); {name} writes text.",
+                task=task.name,
+                name=name,
+            )
+    if room is not None:
+        _check_room(name, room, prepared)
+
+
+def _check_room(name: str, room: int, prepared: Prepared) -> None:
+    """All tasks whose answers do not fit are named at once, with the others, so that --tasks can be corrected in one go."""
+    too_long = {task.name: n for task, examples in prepared if (n := _answer_tokens(task, examples)) >= room}
+    if not too_long:
+        return
+    others = [called(task) for task, _examples in prepared if task.name not in too_long]
+    told = {
+        "name": name,
+        "room": room,
+        "tasks": ", ".join(f"{task} ({n})" for task, n in too_long.items()),
+    }
+    if others:
         raise EvaluationError(
-            "The task {task} asks in a chat (chat = true), and {name} has no chat template: it is a base model, which continues"
-            " text. Take a task without chat, or a model that chats.",
-            task=task.name,
-            name=name,
+            "{name} holds {room} tokens of prompt and answer together, too few for answers as long as these tasks ask for"
+            " (max_tokens): {tasks}. Leave them out, --tasks {others}, or take a model of a longer context.",
+            **told,
+            others=shlex.quote(",".join(others)),
         )
-    if task.kind in ("entities", "classify") and not task.prompt:
-        raise EvaluationError(
-            "The task {task} has no prompt, so only a model with a head can do it (chatwright tune --method classify or tag);"
-            " {name} writes text.",
-            task=task.name,
-            name=name,
-        )
-    if room is not None and task.kind in ("generate", "entities", "instructions"):
-        room_for_prompt(task.max_tokens, name, room)
+    raise EvaluationError(
+        "{name} holds {room} tokens of prompt and answer together, too few for answers as long as these tasks ask for"
+        " (max_tokens): {tasks}. Take tasks of shorter answers, or a model of a longer context.",
+        **told,
+    )
+
+
+def _chats(examples: Sequence[Example]) -> bool:
+    return any(example.prompt.messages for example in examples)
+
+
+def _answer_tokens(task: Task, examples: Sequence[Example]) -> int:
+    """That a task asks for without minding what room there is."""
+    if task.kind == "memorisation":
+        return RECITED_TOKENS if _chats(examples) else 0
+    return task.max_tokens if task.kind in ("generate", "entities", "instructions") else 0
 
 
 def _check_labeller(labeller: Labeller, task: Task, examples: Sequence[Example]) -> None:
@@ -222,7 +261,7 @@ async def _ask(writer: Writer, task: Task, example: Example) -> dict[str, Any]:
     if any(math.isnan(each) for each in numbers):
         raise EvaluationError(
             "{name} gives item {number} of {task} a probability that is not a number (NaN): its weights are damaged, or the"
-            " precision is too low for it. Try --quantization fp32.",
+            " precision is too low for it: try --quantization fp32 in our engine.",
             name=writer.name,
             number=example.number,
             task=task.name,

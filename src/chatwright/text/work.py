@@ -42,7 +42,7 @@ def locked(out: Path) -> Iterator[None]:
     path = lock_file(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _open_locked(path)
+        file = open_locked(path)
     except OSError as error:
         raise storage_error(error, path.parent) from error
     if file is None:
@@ -56,10 +56,10 @@ def locked(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _open_locked(path: Path) -> IO[str] | None:
-    """The lock file, locked; None when somebody else has the lock. Raises OSError."""
+def open_locked(path: Path) -> IO[bytes] | None:
+    """A file to append to, locked; None when somebody else has the lock. Raises OSError."""
     while True:
-        file = path.open("a")
+        file = path.open("ab")
         if sys.platform == "win32":
             return file
         try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,12 @@ from chatwright.evaluation.backends.protocol import (
 )
 from chatwright.evaluation.backends.windows import windows
 from chatwright.evaluation.examples import Prompt
+from chatwright.i18n import _
 from chatwright.model.first_call import settle_mkl
 from chatwright.model.text_files import text_fingerprint
 from chatwright.tokenizer.special import END_OF_TEXT
+
+log = logging.getLogger(__name__)
 
 # In a model's folder: weights in either format, and a tokenizer that is no text.
 _BINARIES = ("*.safetensors", "*.bin", "tokenizer.model")
@@ -39,23 +45,14 @@ class TransformersWriter:
 
     def __init__(self, path: Path, name: str, n_threads: int) -> None:
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            import transformers as _installed  # noqa: F401
         except ImportError as error:
             raise EvaluationError(
                 "--backend transformers needs the package transformers: pip install transformers."
             ) from error
         settle_mkl()
         torch.set_num_threads(n_threads)
-        source: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
-        if path.is_file():
-            source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(**source)
-            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise InvalidModelError(
-                "Transformers cannot load {path}: {reason}", path=path, reason=str(error).splitlines()[0][:300]
-            ) from error
+        self.tokenizer, model = _load(path)
         self.name, self.model = name, model.eval()
         config: Any = self.model.config
         lengths = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
@@ -185,6 +182,74 @@ class TransformersWriter:
         chosen_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(list(ids[1:]))[:, None])[:, 0]
         found: list[float] = chosen_T.tolist()
         return found
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """Tokenizer and model. Raises InvalidModelError, also where weights are left as they were drawn: the scores would be
+    nobody's.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
+    if path.is_file():
+        source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    try:
+        with _quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(**source)
+            # Sizes that do not match are told in `info`; the error for them only points at a report on the terminal.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **source, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(path, str(error).partition("\n")[0].partition(" For details look at")[0][:300]) from error
+    model, info = loaded
+    for name, found, expected in sorted(info["mismatched_keys"]):
+        shapes = {"found": _shape(found), "expected": _shape(expected)}
+        raise _unreadable(path, _("it takes {name} to be {expected}, and finds {found}", name=name, **shapes))
+    for name in sorted(info["missing_keys"]):
+        raise _unreadable(path, _("it finds no {name}", name=name))
+    if unused := sorted(info["unexpected_keys"]):
+        log.warning("%s: Transformers does not use %d of the weights: %s", path, len(unused), ", ".join(unused)[:300])
+    return tokenizer, model
+
+
+def _unreadable(path: Path, reason: str) -> InvalidModelError:
+    if path.is_file():
+        return InvalidModelError(
+            "Transformers cannot load {path}: {reason}. It does not read every GGUF: `chatwright export MODEL --to hf --out FOLDER`"
+            " writes a folder that it reads.",
+            path=path,
+            reason=reason.rstrip("."),
+        )
+    return InvalidModelError("Transformers cannot load {path}: {reason}", path=path, reason=reason)
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Bars and reports of Transformers would stand between ours; whoever else uses it in this process finds it as it was."""
+    from transformers import modeling_gguf_pytorch_utils
+    from transformers.utils import logging as untyped_logging
+
+    gguf: Any = modeling_gguf_pytorch_utils
+    their_logging: Any = untyped_logging
+    bar = getattr(gguf, "tqdm", None)  # of tqdm itself, which disable_progress_bar does not reach
+    verbosity, bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
+    their_logging.set_verbosity_error()
+    their_logging.disable_progress_bar()
+    if bar is not None:
+        gguf.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        their_logging.set_verbosity(verbosity)
+        if bars:
+            their_logging.enable_progress_bar()
+        if bar is not None:
+            gguf.tqdm = bar
 
 
 def _fingerprint(path: Path) -> str:
