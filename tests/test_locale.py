@@ -17,6 +17,7 @@ import chatwright
 from chatwright import errors
 from chatwright.cli.app import app, help_texts
 from chatwright.i18n import catalogue, describe_error, translate
+from chatwright.text.formats import TEMPLATES
 from chatwright.text.readers.members import WHAT_TO_DO
 from chatwright.text.readers.names import UNSUPPORTED
 from chatwright.text.reasons import REASONS, Detail, from_json, shown, to_json
@@ -109,6 +110,10 @@ def test_every_reason_is_one_of_the_known_ones() -> None:
 
 def test_every_reason_and_note_exists_in_chinese() -> None:
     assert REASONS - set(catalogue("zh")) == set()
+
+
+def test_every_name_of_a_format_exists_in_chinese() -> None:
+    assert set(TEMPLATES) - set(catalogue("zh")) == set()
 
 
 def test_every_detail_exists_in_chinese() -> None:

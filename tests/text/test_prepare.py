@@ -566,6 +566,34 @@ def test_the_dataset_may_lie_inside_its_input(tmp_path: Path, corpus: Path, monk
     assert files_of(prepare([corpus], corpus / "data", workers=1).path) == files_of(expected.path)
 
 
+def test_a_dataset_inside_its_input_is_not_read_the_next_time(tmp_path: Path, corpus: Path) -> None:
+    first = prepare([corpus], corpus / "data", workers=1)
+    second = prepare([corpus], tmp_path / "again", workers=1)
+    assert second.fingerprint == first.fingerprint
+    named = [entry for entry in dropped_of(second) if entry["source"].startswith("corpus/data")]
+    assert [(entry["source"], entry["step"], entry["reason"]) for entry in named] == [
+        ("corpus/data", "find", "prepared dataset")
+    ]
+    assert second.manifest.steps[0].dropped["prepared dataset"] == 1
+    with pytest.raises(UsageError, match=r"data is a dataset already"):
+        prepare([corpus / "data"], tmp_path / "third", workers=1)
+    assert not (tmp_path / "third").exists()
+
+
+def test_what_an_interrupted_run_has_left_is_no_input(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatwright.text.prepare.decide", lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare([corpus], tmp_path / "data", workers=1)
+    monkeypatch.undo()
+    left = work_folder(tmp_path / "data")
+    for path in (left, next(left.iterdir())):
+        with pytest.raises(UsageError, match="is what an interrupted run has made"):
+            prepare([corpus, path], tmp_path / "data", workers=1)
+    assert left.exists()
+
+
 def test_a_full_disk_leaves_nothing_half_written_and_can_be_gone_on_with(tmp_path: Path, long_corpus: Path) -> None:
     out = tmp_path / "data"
 

@@ -6,6 +6,7 @@ It holds no dates and no absolute paths, so that the same input and the same opt
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from chatwright.errors import InvalidDatasetError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
+_MAX_MANIFEST_BYTES = 64 << 20  # other programs call large files manifest.json too
 
 Kind = Literal["documents", "conversations", "preferences", "labelled", "tagged"]
 Split = Literal["train", "held_out"]
@@ -96,6 +98,25 @@ def fingerprint(kinds: Mapping[Kind, Mapping[Split, Contents]]) -> str:
             for shard in contents.shards if contents else ():
                 digest.update(f"{kind} {split} {shard.rows} {shard.sha256}\n".encode())
     return digest.hexdigest()
+
+
+def kinds_of_dataset(folder: Path) -> list[str] | None:
+    """The kinds of rows of the dataset that `folder` is, of whatever version of Chatwright; None where it is no dataset.
+
+    Other programs have a manifest.json too, so that what it says decides.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST_BYTES:
+            return None
+        raw = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(raw, dict) or not isinstance(raw.get("format"), int) or not isinstance(raw.get("kinds"), dict):
+        return None
+    is_ours = str(raw.get("created_by")).startswith("chatwright ") and isinstance(raw.get("fingerprint"), str)
+    return list(raw["kinds"]) if is_ours else None
 
 
 def read_manifest(folder: Path) -> Manifest:

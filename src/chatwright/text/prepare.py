@@ -100,6 +100,7 @@ class _Preparation:
 
     def run(self, inputs: Sequence[str | Path | Input], held_out: Sequence[str | Path | Input]) -> Dataset:
         self.progress.begin(_("Looking for files"), 0, 0)
+        _refuse_own_work(self.work.folder, [*held_out, *inputs])
         limits = Limits(split_bytes=_SPLIT_BYTES)
         n_held_out = len(find_units(held_out, limits)[0]) if held_out else 0
         units, skipped = find_units([*held_out, *inputs], limits)  # together: a file in both is read once, and held out
@@ -289,6 +290,18 @@ class _BatchRunner:
 
     def __call__(self, batch: Batch) -> int:
         return run_batch(self.plan, batch)
+
+
+def _refuse_own_work(folder: Path, inputs: Iterable[str | Path | Input]) -> None:
+    """Raises UsageError where an input lies in what an interrupted run has left of this dataset: `.*` names hidden folders too."""
+    own = folder.resolve()
+    for each in inputs:
+        path = (each.path if isinstance(each, Input) else Path(each)).expanduser()
+        if "\0" not in str(path) and path.resolve().is_relative_to(own):
+            raise UsageError(
+                "{path} is what an interrupted run has made of the dataset so far: leave it out, it is gone on with by itself.",
+                path=shown(path),
+            )
 
 
 def _document_bytes(options: PrepareOptions, units: Sequence[Unit]) -> int:

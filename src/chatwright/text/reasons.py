@@ -16,8 +16,8 @@ NOTES = frozenset({"repeated line", "scanned page", "left out"})
 # Files that are of another kind or hold nothing, and answers that were recorded as unwanted ones.
 NOT_MEANT = frozenset(
     {
-        "binary", "empty", "hidden", "link", "named twice", "not a file", "part of a ChatGPT export", "unsupported format",
-        "unwanted answer",
+        "binary", "empty", "hidden", "link", "named twice", "not a file", "part of a ChatGPT export", "prepared dataset",
+        "unsupported format", "unwanted answer",
     }
 )  # fmt: skip
 # Rows that can be read, and are not wanted.

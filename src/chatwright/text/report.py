@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatwright.i18n import _, detect_language, format_size
+from chatwright.text.formats import shown_format
 from chatwright.text.manifest import SPLITS, Manifest
 
 _STYLE = """
@@ -70,7 +71,10 @@ def tables(manifest: Manifest) -> Iterator[Table]:
     yield Table(
         _("Formats found"),
         (_("format"), _("rows")),
-        [(name, f"{count:,}") for name, count in sorted(manifest.sources.detected.items(), key=lambda item: -item[1])],
+        [
+            (shown_format(name), f"{count:,}")
+            for name, count in sorted(manifest.sources.detected.items(), key=lambda item: -item[1])
+        ],
     )
     names = step_names()
     steps = [

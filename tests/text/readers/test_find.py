@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatwright.errors import UsageError
+from chatwright.text.dataset import write_dataset
 from chatwright.text.readers import Input, Limits, Skipped, find_units, read_unit
 from tests.text.readers.helpers import read, read_data, reasons, texts
 
@@ -51,6 +52,44 @@ def test_a_file_reached_twice_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     records, skipped = read(tmp_path, tmp_path / "a.txt")
     assert (texts(records), reasons(skipped)) == (["a"], ["named twice"])
+
+
+def test_a_dataset_in_a_folder_is_named_and_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "theirs").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    manifest = {"format": 1, "kinds": {}, "created_by": "another program", "name": "Theirs"}
+    (folder / "theirs" / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "theirs" / "b.txt").write_text("b")
+    write_dataset(folder / "mine", {"documents": {"train": [{"text": "c"}]}})
+    (folder / "mine" / "report.html").write_text("<html><body><p>This is the report.</p></body></html>")
+    (folder / "mine" / "dropped.jsonl").write_text('{"text": "d"}\n')
+    records, skipped = read(folder)
+    assert texts(records) == ["a", "b"]
+    assert [(each.source, each.reason) for each in skipped] == [
+        ("in/mine", "prepared dataset"),
+        ("in/theirs/manifest.json", "unknown shape"),
+    ]
+    assert texts(read(folder / "mine" / "documents")[0]) == ["c"]  # named by the user
+
+
+def test_a_dataset_as_an_input_is_refused_with_what_to_name_instead(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "mine", {"documents": {"train": [{"text": "c"}]}})
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for path in (tmp_path / "mine", tmp_path / "link", Input(tmp_path / "mine", "hf:org/mine")):
+        with pytest.raises(UsageError, match=r"mine is a dataset already.*\(documents\)"):
+            find_units([path], Limits())
+    newer = json.loads((tmp_path / "mine" / "manifest.json").read_bytes()) | {"format": 999}
+    (tmp_path / "mine" / "manifest.json").write_text(json.dumps(newer))
+    with pytest.raises(UsageError, match="is a dataset already"):
+        find_units([tmp_path / "mine"], Limits())
+
+
+@pytest.mark.parametrize("data", ["", "[]", "{}", '{"format": 1}', "\0", '{"format": 1, "kinds": [], "created_by": 7}'])
+def test_a_manifest_of_whatever_else_makes_no_dataset_of_a_folder(tmp_path: Path, data: str) -> None:
+    (tmp_path / "manifest.json").write_text(data)
+    (tmp_path / "notes.txt").write_text("notes")
+    assert "notes" in texts(read(tmp_path)[0])
 
 
 def test_an_input_that_does_not_exist_is_said_in_a_sentence(tmp_path: Path) -> None:

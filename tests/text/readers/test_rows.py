@@ -342,6 +342,37 @@ class TestJson:
             "b",
         ]
 
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"messages": [Q, A]},
+            {"id": 7, "sender": 12, "conversations": [Q, A]},
+            [Q, A],
+            {"instruction": "Where?", "input": "", "output": "There."},
+            {"question": "Where?", "answer": "There."},
+        ],
+    )
+    def test_an_object_whose_conversations_are_rows_holds_them_all(self, tmp_path: Path, row: Any) -> None:
+        data = json.dumps({"version": 1, "conversations": [row, row, 7]})
+        records, skipped = read_data(tmp_path / "a.json", data)
+        assert [(record.where, dialogue(record)) for record in records] == [("row 1", QA), ("row 2", QA)]
+        assert [(entry.where, entry.reason) for entry in skipped] == [("row 3", "bad row")]
+
+    @pytest.mark.parametrize(
+        "turns",
+        [
+            [Q, A],
+            [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "There."}],
+            [{"speaker": "user", "text": "Where?"}, {"speaker": "bot", "text": "There."}],
+            [{"input": "Where?", "output": "There."}],
+            [["Where?", "There."]],
+            ["Where?", "There."],
+        ],
+    )
+    def test_an_object_whose_conversations_are_turns_is_one_row(self, tmp_path: Path, turns: Any) -> None:
+        record = one(*read_data(tmp_path / "a.json", json.dumps({"version": 1, "conversations": turns})))
+        assert (record.where, dialogue(record)) == ("", QA)
+
     def test_all_splits_inside_an_object_are_read(self, tmp_path: Path) -> None:
         data = '{"train": [{"text": "a"}, {"text": "b"}], "test": [{"text": "c"}, 7], "version": 1}'
         records, skipped = read_data(tmp_path / "a.json", data)

@@ -34,6 +34,36 @@ class TestTables:
         )
         assert record.kind == "preferences"
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize(
+        ("first", "delimiter", "name"),
+        [
+            ("sep=;", ";", "a.csv"),
+            ("SEP=,", ",", "a.csv"),
+            ('"sep=;"', ";", "a.csv"),
+            ("sep=\t", "\t", "a.csv"),
+            ("sep=^", "^", "a.csv"),
+            ("sep=;", ";", "a.tsv"),
+        ],
+    )
+    def test_excels_line_about_the_separator_is_obeyed_and_no_row(
+        self, tmp_path: Path, first: str, delimiter: str, name: str, encoding: str
+    ) -> None:
+        lines = [first, f"Text{delimiter}Label", f'"One, two"{delimiter}pos', f"three{delimiter}neg"]
+        for end in ("\r\n", "\r", "\n"):
+            records, skipped = read_data(tmp_path / name, "".join(line + end for line in lines).encode(encoding))
+            assert skipped == []
+            assert [(record.payload["text"], record.payload["label"], record.where) for record in records] == [
+                ("One, two", "pos", "line 3"),
+                ("three", "neg", "line 4"),
+            ]
+
+    def test_a_line_like_excels_is_text_where_it_is_not_the_first_of_a_table(self, tmp_path: Path) -> None:
+        data = "text,label\nsep=;,neg\nThe line sep=; is Excel's.,pos\n"
+        assert texts(read_data(tmp_path / "a.csv", data)[0]) == ["sep=;", "The line sep=; is Excel's."]
+        assert read_data(tmp_path / "a.txt", "sep=;\nText;Label\n")[0][0].payload["text"].startswith("sep=;")
+        assert reasons(read_data(tmp_path / "a.csv", "sep=;\r\n")[1]) == ["empty"]
+
     def test_quoted_fields_hold_delimiters_and_lines(self, tmp_path: Path) -> None:
         records, skipped = read_data(tmp_path / "a.csv", 'text,label\n"One, two\n\nthree ""four""",a\nfive,b\n')
         assert skipped == []

@@ -14,6 +14,7 @@ from chatwright.text.readers.columns import (
     ANSWER,
     NUMBERING,
     PROMPT,
+    TEXT,
     TURNS,
     Shaped,
     find_column,
@@ -43,6 +44,9 @@ _HOLD_MESSAGES = frozenset(
         "preferred_output", "non_preferred_output",
     }
 )  # fmt: skip
+# A turn has none of the first, and a row of a file at least one of the second.
+_HOLD_TURNS = frozenset({"messages", "conversations", "conversation", "chat_messages", "mapping", *TURNS})
+_OF_ROWS = _HOLD_TURNS | {*PROMPT, *ANSWER, *TEXT, "chosen", "rejected", "preferred_output"}
 Message = dict[str, Any]
 
 
@@ -65,6 +69,23 @@ def sharegpt(row: dict[str, Any]) -> Shaped | None:
             return conversation(_xtuner(turns_), "xtuner", row)
         return conversation(_with_system(read_messages(turns_), row), name, row)
     return conversation(_alternating(turns_), "list of turns", row)
+
+
+def holds_rows(entries: list[Any]) -> bool:
+    """Whether a list under "conversations" holds whole rows, each with a conversation or a text of its own, and not turns."""
+    return any(map(_is_row, entries)) and not any(isinstance(entry, str) or _is_turn(entry) for entry in entries)
+
+
+def _is_row(entry: Any) -> bool:
+    if isinstance(entry, list):  # of messages; [question, answer] is a pair of one conversation
+        return bool(entry) and all(isinstance(turn, dict) for turn in entry)
+    return isinstance(entry, dict) and not _is_turn(entry) and not _OF_ROWS.isdisjoint(entry)
+
+
+def _is_turn(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not _HOLD_TURNS.isdisjoint(entry):
+        return False
+    return any(entry.get(key) for key in _WHO) or ("instruction" not in entry and _is_xtuner([entry]))
 
 
 def turns(row: dict[str, Any]) -> Shaped | None:

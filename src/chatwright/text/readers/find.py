@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chatwright.errors import UsageError
+from chatwright.text.manifest import kinds_of_dataset
 from chatwright.text.readers.encoding import SAMPLE_BYTES
 from chatwright.text.readers.members import BROKEN_ARCHIVE, BoundedTarInfo, Member, tar_members, zip_members
 from chatwright.text.readers.names import COMPRESSIONS, EXPORT_EXTRA, export_extras, format_of, shown, sniff
@@ -30,7 +31,9 @@ def find_units(inputs: Sequence[str | Path | Input], limits: Limits) -> tuple[li
     """What there is to read in files, folders and archives, and what is not read and why.
 
     Inputs keep their order; inside a folder names are sorted by their bytes. Links inside folders are not followed; one
-    named as an input is. A file reached twice is read once. Raises UsageError for an input that does not exist.
+    named as an input is. A file reached twice is read once. A dataset of Chatwright's inside a folder is left out: its report
+    and what was dropped are no text of the user's, and its rows are there in the files it was made of. Raises UsageError for
+    an input that does not exist or is a dataset.
     """
     units: list[Unit] = []
     skipped: list[Skipped] = []
@@ -88,6 +91,11 @@ def _walk(path: Path, name: str) -> Iterator[tuple[str, Path, os.stat_result] | 
         except OSError as error:
             yield Skipped(label, "", "unreadable", error.strerror or "")
             continue
+        if (kinds := kinds_of_dataset(Path(folder))) is not None:
+            if folder == path:
+                raise _is_dataset(name, kinds)
+            yield Skipped(label, "", "prepared dataset", "name the folders of rows in it as inputs to read them")
+            continue
         folders = []
         extras = export_extras(entry.name for entry in entries)
         for entry in entries:
@@ -110,6 +118,16 @@ def _walk(path: Path, name: str) -> Iterator[tuple[str, Path, os.stat_result] | 
             else:
                 yield Skipped(source, "", "not a file", "a device, pipe or socket")
         pending.extend(reversed(folders))
+
+
+def _is_dataset(name: str, kinds: list[str]) -> UsageError:
+    """For a dataset as an input: its rows are cut, cleaned and split already, and stand beside a report and what was dropped."""
+    return UsageError(
+        "{name} is a dataset already: tokenizer train, train and tune take it as it is. To prepare another one, name the files "
+        "that it was made of, or in it the folders of rows ({folders}).",
+        name=name,
+        folders=", ".join(kinds) or "–",
+    )
 
 
 def _units_of(path: Path, source: str, size_bytes: int, limits: Limits) -> Iterator[Unit | Skipped]:

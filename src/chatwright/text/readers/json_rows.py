@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from chatwright.text.readers.columns import NUMBERING, has_text, listed
+from chatwright.text.readers.conversations import holds_rows
 from chatwright.text.readers.encoding import TextDecoder, is_binary
 from chatwright.text.readers.piece import Piece
 from chatwright.text.readers.unit import Refused, Skipped
@@ -233,6 +234,10 @@ def _inner_rows(value: Any) -> dict[str, list[Any]]:
         return {"": value}
     if not isinstance(value, dict):
         return {}
+    # ShareGPT's rows have their turns under this name; some files have all their rows there.
+    conversations = value.get("conversations")
+    if isinstance(conversations, list) and holds_rows(conversations):
+        return {"conversations": conversations}
     lists = {
         key: inner
         for key in (*_ROWS, *_OTHER_SPLITS)

@@ -61,7 +61,7 @@ def read_pdf(piece: Piece) -> Iterator[Record | Skipped]:
     stripped = [strip_edges(page, repeated) for page in pages]
     full = full_width(stripped)
     text = "\n\n".join(filter(None, (join_lines(page, full) for page in stripped)))
-    yield Record("documents", {"text": text}, "", f"pdf, {len(pages)} pages")
+    yield Record("documents", {"text": text}, "", f"pdf, {len(pages)} pages" if len(pages) != 1 else "pdf, 1 page")
 
 
 def _pages(reader: Any) -> tuple[list[str], list[int]]:

@@ -32,6 +32,8 @@ from chatwright.text.reasons import Detail
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 200
 _QUOTED = re.compile(r'"[^"]*"')
+# The line `sep=;` before the header tells Excel which separator follows, whatever the user's country; it is no row.
+_SEP_LINE = re.compile(r'\ufeff?("?)sep=([^"\r\n\ufffd])\1(?:\r\n?|\n|\Z)', re.IGNORECASE)
 _KNOWN = {*TEXT, *PROMPT, *ANSWER, *LABEL, *WEAK_LABEL, "chosen", "rejected", "system", "history", "title", "标题"}
 
 
@@ -72,6 +74,7 @@ class _Lines:
         self.piece = piece
         self.decoder = piece.decoder()
         self.end = _line_end(piece)
+        self.has_sep_line = _separator(piece) is not None
         self.number = piece.first_line
         self.encoding = piece.encoding or "utf-8"
         self.n_undecodable = 0
@@ -80,6 +83,8 @@ class _Lines:
     def __iter__(self) -> Iterator[str]:
         for number, line in self.piece.lines(blank=True, end=self.end.encode()):
             self.number = number
+            if self.has_sep_line and number == self.piece.first_line:
+                continue
             if line is None:
                 self.too_long.append(number)
                 continue
@@ -135,6 +140,17 @@ def _line_end(piece: Piece) -> str:
 
 
 def _head(piece: Piece) -> str:
+    """The first rows, without a line that only names the separator."""
+    return _SEP_LINE.sub("", _decoded_head(piece), count=1) if _separator(piece) else _decoded_head(piece)
+
+
+def _separator(piece: Piece) -> str | None:
+    """The separator that the first line of the file names, as Excel's `sep=;`."""
+    found = _SEP_LINE.match(_decoded_head(piece))
+    return found[2] if found else None
+
+
+def _decoded_head(piece: Piece) -> str:
     return piece.head.decode(piece.encoding or "utf-8", "replace")
 
 
@@ -149,7 +165,9 @@ def _quoting(piece: Piece, delimiter: str) -> Literal[0, 3]:
 
 
 def _delimiter(piece: Piece) -> str:
-    """The delimiter that splits the first lines most evenly."""
+    """The delimiter that the file names in a line `sep=`, else the one that splits the first lines most evenly."""
+    if (named := _separator(piece)) is not None:
+        return named
     if piece.format == "tsv":
         return "\t"
     text = _head(piece)
