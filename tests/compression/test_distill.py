@@ -215,6 +215,18 @@ def test_a_run_is_not_continued_with_another_tokenizer(tmp_path: Path, data: Dat
         resume_distillation(Run.open(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("by", ["logits", "answers"])
+def test_a_text_without_text_to_measure_on_leaves_nothing(
+    models: tuple[Path, Path], data: Dataset, tmp_path: Path, by: str
+) -> None:
+    learned_from = data if by == "logits" else questions_in(tmp_path / "chats")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InvalidDatasetError, match="no text to measure on"):
+        run(models, learned_from, tmp_path / "run", by=by, text=tmp_path / "empty.txt", max_tokens=8)
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_too_little_text_and_a_broken_teacher_leave_no_run(
     models: tuple[Path, Path], data: Dataset, tmp_path: Path
 ) -> None:

@@ -196,4 +196,7 @@ def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tm
     with pytest.raises(InvalidDatasetError, match=r"less than one window.*Train on more"):
         # the calibration is looked at behind this, and is not there at all
         run(source, tmp_path / "out", ratio=0.25, heal=short, calibration=tmp_path / "absent")
+    (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
+    with pytest.raises(InvalidDatasetError, match="no text to measure on"):
+        run(source, tmp_path / "out", ratio=0.25, calibration=data, text=tmp_path / "empty.txt")
     assert not (tmp_path / "out").exists()

@@ -234,6 +234,8 @@ def _by_answers(
             "{path} is there already: the teacher's answers would go there. Remove it or choose another run.",
             path=answers,
         )
+    # before minutes of answers: they refuse a --text without text
+    documents, of_teacher = (_documents(model, student, dataset.path, options) for model in (student, teacher))
     taught_by = load_decoder(teacher)
     kept = out.with_name(f"{out.name}-answers.partial")
     try:
@@ -257,7 +259,6 @@ def _by_answers(
     )
     if tuned.result is None:
         return Distilled(out, None, None, tuned.signal)
-    documents, of_teacher = (_documents(model, student, dataset.path, options) for model in (student, teacher))
     scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result))]
     scores.append(score(taught_by, of_teacher))
     bill = _bill(student, tuned.result, teacher, scores, n_threads, options)

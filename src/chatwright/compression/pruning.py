@@ -146,7 +146,7 @@ def prune_model(
 def _windows(base: BaseModel, options: PruneOptions) -> Tensor:
     assert options.source is not None
     n = max(8, default_windows(parameter_count(check_decoder(base, "prune"))) // WINDOW_SHARE)
-    texts = calibration_texts(options.source)
+    texts = calibration_texts(options.source, options.text)
     return calibration_windows(texts, options.source, base.tokenizer(), base.context_length, n)
 
 
