@@ -167,6 +167,8 @@ def test_by_answers_the_teacher_goes_on_where_it_was_interrupted(
     kept.write_bytes(kept.read_bytes() + b'{"split": "tra')  # a line that was cut off
     with pytest.raises(UsageError, match="answers of another teacher"):
         run((models[1], models[1]), chats, tmp_path / "run", **options)
+    with pytest.raises(UsageError, match=rf"of a command with --max-tokens {options['max_tokens']}\. Repeat"):
+        run(models, chats, tmp_path / "run", **{**options, "max_tokens": 99})
     done = run(models, chats, tmp_path / "run", **options)
     assert done.result is not None
     assert len(asked) == 5, "of four questions two were answered, and the third was asked twice"

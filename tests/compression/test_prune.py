@@ -146,9 +146,21 @@ def test_an_interrupted_healing_goes_on_with_the_same_command(
     assert str(kept) in first.said[-1]
     assert not (tmp_path / "out").exists()
     n_steps = json.loads((kept / "steps.json").read_text())["n_steps"]
-    for changes in ({"minutes": 1.0}, {"ratio": 0.5}, {"heal": make_dataset(tmp_path / "other", 120, 9).path}):
-        with pytest.raises(UsageError, match="healing that was interrupted, with another"):
+    other = make_dataset(tmp_path / "other", 120, 9).path
+    for changes, settings in (
+        ({"minutes": 1.0}, "--minutes 0.05"),
+        ({"ratio": 0.5, "seed": 7}, "--ratio 0.25 --seed 0"),
+        ({"what": ("ffn",)}, "--what heads,ffn"),
+        ({"calibration": other}, f"--calibration {data}"),
+        ({"heal": other}, f"--heal {data}"),
+    ):
+        with pytest.raises(UsageError, match=rf"interrupted, of a command with {re.escape(settings)}\. Repeat"):
             heal(Interrupting(0), **changes)
+    config = (kept / "config.toml").read_text(encoding="utf-8")
+    (kept / "config.toml").write_text(re.sub('weights = "[0-9a-f]+"', 'weights = "0"', config), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"interrupted, and {re.escape(str(source))} has changed since"):
+        heal(Interrupting(0))
+    (kept / "config.toml").write_text(config, encoding="utf-8")
     assert command(["runs", "resume", str(kept)]) == 1
     assert "repeat the `chatwright prune` command" in capsys.readouterr().err
     second = Interrupting(0)
