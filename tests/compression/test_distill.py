@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from chatwright.compression import answers
 from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
+from chatwright.compression.quantize import QuantizeOptions, quantize
 from chatwright.compression.texts import held_out_documents
 from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
 from chatwright.model.checkpoint import read_json_object
@@ -63,6 +64,15 @@ def test_by_logits_the_student_comes_nearer(models: tuple[Path, Path], data: Dat
     again = resume_distillation(Run.open(tmp_path / "run"))
     assert again.result is not None
     assert divergence(done.result, again.result) < 1e-6
+
+
+def test_that_a_small_student_becomes_floats_is_said(models: tuple[Path, Path], data: Dataset, tmp_path: Path) -> None:
+    quantize(BaseModel.open(models[1], ""), QuantizeOptions(to="int4", measure=False), tmp_path / "small", n_threads=1)
+    done = run((models[0], tmp_path / "small"), data, tmp_path / "run", minutes=0.01, measure=False)
+    assert done.bill is not None
+    assert done.bill.after.size_bytes > done.bill.before.size_bytes
+    [note] = done.bill.notes
+    assert "are written in float32" in note
 
 
 def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[Path, Path], tmp_path: Path) -> None:

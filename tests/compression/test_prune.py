@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from chatwright.cli.edge import run as command
+from chatwright.compression.export_hf import export_hf
 from chatwright.compression.importance import measure_importance
 from chatwright.compression.prune import prune, pruned_shape
 from chatwright.compression.pruning import PruneOptions, prune_model
+from chatwright.compression.quantize import QuantizeOptions, quantize
+from chatwright.compression.source import Source
 from chatwright.compression.study import matrices
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.config import ModelConfig
@@ -176,6 +179,25 @@ def test_a_part_that_cannot_give_so_little_stays_and_is_said(data: Path, tmp_pat
     bill = run(source, tmp_path / "out", ratio=0.25, calibration=data, measure=False)
     assert "All 4 heads stay" in bill.notes[0]
     assert load_model(tmp_path / "out").config.n_head == 4
+
+
+@pytest.mark.parametrize(
+    ("to", "command"), [("int4", "chatwright quantize --to int4"), ("BF16", "chatwright export --to hf --type BF16")]
+)
+def test_that_a_small_source_becomes_floats_is_said(
+    source: Path, data: Path, tmp_path: Path, to: str, command: str
+) -> None:
+    small = tmp_path / "small"
+    if to == "int4":
+        quantize(BaseModel.open(source, ""), QuantizeOptions(to="int4", measure=False), small, n_threads=1)
+    else:
+        export_hf(Source.open(source), small, "BF16")
+    bill = run(small, tmp_path / "out", ratio=0.25, calibration=data, measure=False)
+    assert bill.after.size_bytes > bill.before.size_bytes
+    [note] = bill.notes
+    assert "are written in float32" in note
+    assert command in note
+    assert note in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_studies_say_that_nothing_gets_faster(source: Path, data: Path, tmp_path: Path) -> None:

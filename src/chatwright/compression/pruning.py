@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chatwright.compression.bill import Bill, measured, score
+from chatwright.compression.bill import Bill, measured, precision_notes, score
 from chatwright.compression.card import learned_text, write_made_card
 from chatwright.compression.continued import (
     STEPS,
@@ -133,6 +133,7 @@ def prune_model(
         progress.stage(_("Measuring the model after"), None)
         after = score(model, documents)
         write_decoder(model, base, whole, made)
+        notes += precision_notes(base.path, whole)
         bill = Bill(
             measured(base.path, config, before, n_threads, options.measure),
             measured(whole, model.config, after, n_threads, options.measure),
