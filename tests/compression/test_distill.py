@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from chatwright.compression import answers
 from chatwright.compression.bill import score
 from chatwright.compression.distill import Distilled, DistillOptions, distill, resume_distillation
+from chatwright.compression.quantize import QuantizeOptions, quantize
 from chatwright.compression.texts import held_out_documents
 from chatwright.errors import InvalidDatasetError, InvalidModelError, TrainingError, UsageError
 from chatwright.model.checkpoint import read_json_object
@@ -63,6 +64,15 @@ def test_by_logits_the_student_comes_nearer(models: tuple[Path, Path], data: Dat
     again = resume_distillation(Run.open(tmp_path / "run"))
     assert again.result is not None
     assert divergence(done.result, again.result) < 1e-6
+
+
+def test_that_a_small_student_becomes_floats_is_said(models: tuple[Path, Path], data: Dataset, tmp_path: Path) -> None:
+    quantize(BaseModel.open(models[1], ""), QuantizeOptions(to="int4", measure=False), tmp_path / "small", n_threads=1)
+    done = run((models[0], tmp_path / "small"), data, tmp_path / "run", minutes=0.01, measure=False)
+    assert done.bill is not None
+    assert done.bill.after.size_bytes > done.bill.before.size_bytes
+    [note] = done.bill.notes
+    assert "are written in float32" in note
 
 
 def test_by_answers_the_student_is_tuned_on_what_the_teacher_says(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -167,6 +177,8 @@ def test_by_answers_the_teacher_goes_on_where_it_was_interrupted(
     kept.write_bytes(kept.read_bytes() + b'{"split": "tra')  # a line that was cut off
     with pytest.raises(UsageError, match="answers of another teacher"):
         run((models[1], models[1]), chats, tmp_path / "run", **options)
+    with pytest.raises(UsageError, match=rf"of a command with --max-tokens {options['max_tokens']}\. Repeat"):
+        run(models, chats, tmp_path / "run", **{**options, "max_tokens": 99})
     done = run(models, chats, tmp_path / "run", **options)
     assert done.result is not None
     assert len(asked) == 5, "of four questions two were answered, and the third was asked twice"
@@ -213,6 +225,18 @@ def test_a_run_is_not_continued_with_another_tokenizer(tmp_path: Path, data: Dat
     write_text_side(tmp_path / who, vocab_size=300)
     with pytest.raises(TrainingError, match="tokenizer or chat template has changed"):
         resume_distillation(Run.open(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("by", ["logits", "answers"])
+def test_a_text_without_text_to_measure_on_leaves_nothing(
+    models: tuple[Path, Path], data: Dataset, tmp_path: Path, by: str
+) -> None:
+    learned_from = data if by == "logits" else questions_in(tmp_path / "chats")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InvalidDatasetError, match="no text to measure on"):
+        run(models, learned_from, tmp_path / "run", by=by, text=tmp_path / "empty.txt", max_tokens=8)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_too_little_text_and_a_broken_teacher_leave_no_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
+from safetensors.torch import load_file, save_file
 
 from chatwright.compression import export_gguf as export_module
 from chatwright.compression.export_gguf import TYPES, export_gguf
@@ -126,6 +128,44 @@ def test_what_gguf_cannot_say_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelError, match="cannot be written as GGUF"):
         export_gguf(Source.open(exact), tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize(("write", "kind"), [(export_gguf, "Q8_0"), (export_hf, "F16")])
+def test_weights_that_are_no_numbers_are_refused(write: Callable[..., Any], kind: str, tmp_path: Path) -> None:
+    broken = make_folder(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "to").mkdir()
+    with pytest.raises(InvalidModelError, match=r"broken: the parameter layers\.1\.feed_forward\.up.* not finite"):
+        write(Source.open(broken), tmp_path / "to" / "out", kind)
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_a_broken_scale_of_a_block_that_would_be_kept_is_refused(tmp_path: Path) -> None:
+    folder, source = make_folder(tmp_path / "hf"), tmp_path / "first.gguf"
+    export_gguf(Source.open(folder), source, "Q8_0")
+    file = GGUFFile.open(source)
+    block = bytes(file.raw("blk.1.ffn_up.weight")[:34])
+    del file
+    data = source.read_bytes()
+    assert data.count(block) == 1
+    source.write_bytes(data.replace(block, np.float16(np.inf).tobytes() + block[2:]))
+    with pytest.raises(InvalidModelError, match=r"layers\.1\.feed_forward\.up.* not finite"):
+        export_gguf(Source.open(source), tmp_path / "out.gguf", "Q8_0")
+
+
+def test_an_adapter_that_is_broken_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "hf", "llama, tied")
+    adapted = load_model(folder)
+    config = LoraConfig(r=4, targets=("q", "down"))
+    add_lora(adapted, config, seed=0)
+    with torch.no_grad():
+        next(iter(lora_layers(adapted).values())).lora_b.fill_(torch.nan)
+    save_adapter(adapted, config, tmp_path / "adapter", str(folder))
+    for form, write in (("gguf", export_gguf), ("hf", export_hf)):
+        with pytest.raises(InvalidModelError, match=r"adapter: the parameter layers\.0\..* not finite"):
+            write(Source.open(folder, tmp_path / "adapter"), tmp_path / f"out-{form}")
 
 
 def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from chatwright.cli.edge import run as command
+from chatwright.compression.export_hf import export_hf
 from chatwright.compression.importance import measure_importance
 from chatwright.compression.prune import prune, pruned_shape
 from chatwright.compression.pruning import PruneOptions, prune_model
+from chatwright.compression.quantize import QuantizeOptions, quantize
+from chatwright.compression.source import Source
 from chatwright.compression.study import matrices
 from chatwright.errors import InvalidDatasetError, UsageError
 from chatwright.model.config import ModelConfig
@@ -146,9 +149,21 @@ def test_an_interrupted_healing_goes_on_with_the_same_command(
     assert str(kept) in first.said[-1]
     assert not (tmp_path / "out").exists()
     n_steps = json.loads((kept / "steps.json").read_text())["n_steps"]
-    for changes in ({"minutes": 1.0}, {"ratio": 0.5}, {"heal": make_dataset(tmp_path / "other", 120, 9).path}):
-        with pytest.raises(UsageError, match="healing that was interrupted, with another"):
+    other = make_dataset(tmp_path / "other", 120, 9).path
+    for changes, settings in (
+        ({"minutes": 1.0}, "--minutes 0.05"),
+        ({"ratio": 0.5, "seed": 7}, "--ratio 0.25 --seed 0"),
+        ({"what": ("ffn",)}, "--what heads,ffn"),
+        ({"calibration": other}, f"--calibration {data}"),
+        ({"heal": other}, f"--heal {data}"),
+    ):
+        with pytest.raises(UsageError, match=rf"interrupted, of a command with {re.escape(settings)}\. Repeat"):
             heal(Interrupting(0), **changes)
+    config = (kept / "config.toml").read_text(encoding="utf-8")
+    (kept / "config.toml").write_text(re.sub('weights = "[0-9a-f]+"', 'weights = "0"', config), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"interrupted, and {re.escape(str(source))} has changed since"):
+        heal(Interrupting(0))
+    (kept / "config.toml").write_text(config, encoding="utf-8")
     assert command(["runs", "resume", str(kept)]) == 1
     assert "repeat the `chatwright prune` command" in capsys.readouterr().err
     second = Interrupting(0)
@@ -164,6 +179,25 @@ def test_a_part_that_cannot_give_so_little_stays_and_is_said(data: Path, tmp_pat
     bill = run(source, tmp_path / "out", ratio=0.25, calibration=data, measure=False)
     assert "All 4 heads stay" in bill.notes[0]
     assert load_model(tmp_path / "out").config.n_head == 4
+
+
+@pytest.mark.parametrize(
+    ("to", "command"), [("int4", "chatwright quantize --to int4"), ("BF16", "chatwright export --to hf --type BF16")]
+)
+def test_that_a_small_source_becomes_floats_is_said(
+    source: Path, data: Path, tmp_path: Path, to: str, command: str
+) -> None:
+    small = tmp_path / "small"
+    if to == "int4":
+        quantize(BaseModel.open(source, ""), QuantizeOptions(to="int4", measure=False), small, n_threads=1)
+    else:
+        export_hf(Source.open(source), small, "BF16")
+    bill = run(small, tmp_path / "out", ratio=0.25, calibration=data, measure=False)
+    assert bill.after.size_bytes > bill.before.size_bytes
+    [note] = bill.notes
+    assert "are written in float32" in note
+    assert command in note
+    assert note in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_studies_say_that_nothing_gets_faster(source: Path, data: Path, tmp_path: Path) -> None:
@@ -196,4 +230,7 @@ def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tm
     with pytest.raises(InvalidDatasetError, match=r"less than one window.*Train on more"):
         # the calibration is looked at behind this, and is not there at all
         run(source, tmp_path / "out", ratio=0.25, heal=short, calibration=tmp_path / "absent")
+    (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
+    with pytest.raises(InvalidDatasetError, match="no text to measure on"):
+        run(source, tmp_path / "out", ratio=0.25, calibration=data, text=tmp_path / "empty.txt")
     assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ from chatwright.compression.layerwise import second_moment, walk
 from chatwright.compression.quantize import QuantizeOptions, quantize
 from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
 from chatwright.compression.source import Source
+from chatwright.compression.texts import calibration_texts, held_out_texts
 from chatwright.engine.kernels.library import Kernels, load_kernels
 from chatwright.engine.kernels.rows import rows_of
 from chatwright.engine.kernels.weights import pack, unpack
@@ -27,6 +28,7 @@ from chatwright.model.checkpoint import GGUFCheckpoint, open_checkpoint
 from chatwright.model.encoder import Encoder
 from chatwright.model.encoder_config import EncoderConfig
 from chatwright.model.load import load_model
+from chatwright.text.dataset import write_dataset
 from chatwright.training.base_model import BaseModel
 from chatwright.training.progress import Silent
 from tests.compression.models import VOCAB, make_folder, write_text_side
@@ -228,6 +230,50 @@ def test_a_text_file_calibrates_and_measures_on_parts_of_its_own(source: Path, t
     text.write_text("".join(f"The cat sees the printer {n}.\n\n" for n in range(2000)), encoding="utf-8")
     bill = run(source, tmp_path / "out", to="int4", calibration=text)
     assert bill.n_documents > 2
+
+
+@pytest.mark.parametrize(
+    "text", ["The cat sees the printer.\n\n" * 160, "The cat sees it. " * 240, "猫看见了打印机。" * 300]
+)
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_of_a_short_text_too_the_last_fifth_is_measured_and_not_calibrated_on(
+    source: Path, tmp_path: Path, to: str, text: str
+) -> None:
+    file = tmp_path / "book.txt"
+    file.write_text(text, encoding="utf-8")
+    bill = run(source, tmp_path / "out", to=to, calibration=file)
+    n_bytes = int(bill.after.scores.n_bytes.sum())
+    assert 0.18 < n_bytes / len(text.encode()) <= 0.2
+    learned, measured = calibration_texts(file), held_out_texts(file, file)
+    assert sorted("".join(learned) + "".join(measured)) == sorted(text)
+    assert sum(len(piece.encode()) for piece in measured) == n_bytes
+
+
+def test_a_text_that_nobody_measures_on_is_calibrated_on_whole(tmp_path: Path) -> None:
+    book, other = tmp_path / "book.txt", tmp_path / "other.txt"
+    for file in (book, other):
+        file.write_text("The cat sees the printer.\n\n" * 20, encoding="utf-8")
+    assert calibration_texts(book, other) == [book.read_text()]
+    assert len(calibration_texts(book, book)[0]) < len(book.read_text())
+
+
+def test_a_text_without_text_to_measure_on_is_refused_before_the_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatwright.compression.quantize.load_decoder", None)  # the work would begin with it
+    empty, book = tmp_path / "empty.txt", tmp_path / "book.txt"
+    empty.write_bytes(b"")
+    book.write_text("The cat sees the printer.\n\n" * 160, encoding="utf-8")
+    train = write_dataset(tmp_path / "train", {"documents": {"train": [{"text": "The cat sees the printer."}]}}).path
+    for options, words in (
+        ({"to": "int8", "text": empty}, r"empty\.txt has no text to measure on"),
+        ({"to": "int8", "calibration": empty}, r"empty\.txt has no text to measure on"),
+        ({"to": "int4", "calibration": book, "text": empty}, r"empty\.txt has no text to measure on"),
+        ({"to": "int8", "text": train}, "train has no held-out text to measure on"),
+    ):
+        with pytest.raises(InvalidDatasetError, match=words):
+            run(source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_is_a_sentence_and_writes_nothing(source: Path, data: Path, tmp_path: Path) -> None:

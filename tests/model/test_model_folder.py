@@ -47,6 +47,20 @@ def test_sinusoidal_positions_are_written_as_a_table_that_gpt2_reads(tmp_path: P
     torch.testing.assert_close(again(ids), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_weights_can_be_read_by_whom_the_other_files_can(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        save_model(tiny("qwen3"), tmp_path / "whole")
+        save_model(tiny("qwen3"), tmp_path / "shards", max_shard_size=100_000)
+    finally:
+        os.umask(before)
+    files = list(tmp_path.rglob("*.*"))
+    assert len([file for file in files if file.suffix == ".safetensors"]) > 2
+    assert {file.stat().st_mode & 0o777 for file in files} == {mode}
+
+
 def test_a_model_folder_is_complete(tmp_path: Path) -> None:
     model = tiny("qwen3")
     card = "---\nlicense: unknown\nlanguage:\n- zh\n---\n"

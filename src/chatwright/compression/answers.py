@@ -37,9 +37,16 @@ class AnswersKept:
             whole = path.read_bytes() if path.exists() else b""
             whole = whole[: whole.rfind(b"\n") + 1]
             first, *batches = whole.decode().splitlines() or [self._first]
+            if (found := self._longest_before(first, asked)) is not None:
+                raise UsageError(
+                    "{path} holds answers of a command with --max-tokens {found}. Repeat it so to go on, remove the file, or choose"
+                    " another run.",
+                    path=path,
+                    found=found,
+                )
             if first != self._first:
                 raise UsageError(
-                    "{path} holds answers of another teacher, to other questions or with other options. Repeat that command, remove"
+                    "{path} holds answers of another teacher, or to other questions. Repeat that command, remove"
                     " the file, or choose another run.",
                     path=path,
                 )
@@ -49,6 +56,13 @@ class AnswersKept:
             path.write_bytes(whole or f"{self._first}\n".encode())
         except (OSError, ValueError) as error:
             raise StorageError("{path} cannot be read or written: {reason}", path=path, reason=error) from error
+
+    @staticmethod
+    def _longest_before(first: str, asked: Mapping[str, Any]) -> int | None:
+        """The length of the longest answer that was asked for, where nothing else was different."""
+        found = json.loads(first)
+        others = {**found, "max_tokens": asked["max_tokens"]} if isinstance(found, dict) else None
+        return found["max_tokens"] if others == asked != found else None
 
     @property
     def n_batches(self) -> int:

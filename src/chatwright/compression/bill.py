@@ -12,7 +12,9 @@ from chatwright.compression.speed import decode_speed
 from chatwright.evaluation.bits_per_byte import score_documents
 from chatwright.evaluation.documents import DocumentScores, EncodedDocument
 from chatwright.evaluation.statistics import Interval, paired_bootstrap
+from chatwright.i18n import _, format_size
 from chatwright.model.config import ModelConfig, parameter_count
+from chatwright.model.describe import describe_model
 from chatwright.model.gpt import GPT
 
 SUFFIXES = (".safetensors", ".gguf")
@@ -109,6 +111,25 @@ def measured(path: Path, config: ModelConfig, scores: DocumentScores | None, n_t
     """The figures of the model that lies at `path`."""
     tokens_per_s = decode_speed(path, config, n_threads) if speed else None
     return Measured(weights_size(path), parameter_count(config), tokens_per_s, scores, n_threads if speed else None)
+
+
+def precision_notes(base: Path, made: Path) -> list[str]:
+    """That a model which was pruned or has learned is in float32, though what it was made of was not: it may be the larger one."""
+    before, after = describe_model(base), describe_model(made)
+    if after.quantization != "F32" or before.quantization in ("F32", "F64"):
+        return []
+    command = f"chatwright export --to hf --type {before.quantization}"
+    if before.quantization not in ("F16", "BF16"):
+        command = f"chatwright quantize --to {'int8' if before.quantization.startswith('Q8') else 'int4'}"
+    return [
+        _(
+            "The weights were in {kind} ({before}) and are written in float32 ({after}): `{command}` makes them small again.",
+            kind=before.quantization,
+            before=format_size(weights_size(base)),
+            after=format_size(weights_size(made)),
+            command=command,
+        )
+    ]
 
 
 def scored_bytes(n_parameters: int) -> int:

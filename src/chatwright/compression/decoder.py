@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from chatwright.compression.finite import check_finite
 from chatwright.errors import InvalidModelError
 from chatwright.model.config import ModelConfig
 from chatwright.model.gpt import GPT
@@ -25,11 +26,5 @@ def load_decoder(base: BaseModel, *, trainable: bool = False) -> GPT:
     """Its weights in float32, in eval mode. Raises InvalidModelError for numbers that are none."""
     model = base.load_decoder(torch.device("cpu"), 0.0, trainable=trainable)
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise InvalidModelError(
-                "{path}: the parameter {name} holds numbers that are not finite (NaN or infinity). The model is broken; nothing"
-                " was written.",
-                path=base.path,
-                name=name,
-            )
+        check_finite(base.path, name, parameter)
     return model

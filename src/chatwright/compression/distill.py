@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from chatwright.compression.answers import answered
-from chatwright.compression.bill import Bill, Measured, measured, score
+from chatwright.compression.bill import Bill, Measured, measured, precision_notes, score
 from chatwright.compression.card import bill_scores, learned_text, write_made_card
 from chatwright.compression.continued import (
     STEPS,
@@ -206,7 +206,7 @@ def _bill(
             (teacher.path, teacher, of_teacher),
         )
     ]
-    return Bill(figures[0], figures[1], (), figures[2])
+    return Bill(figures[0], figures[1], precision_notes(student.path, result), figures[2])
 
 
 def _by_answers(
@@ -234,6 +234,8 @@ def _by_answers(
             "{path} is there already: the teacher's answers would go there. Remove it or choose another run.",
             path=answers,
         )
+    # before minutes of answers: they refuse a --text without text
+    documents, of_teacher = (_documents(model, student, dataset.path, options) for model in (student, teacher))
     taught_by = load_decoder(teacher)
     kept = out.with_name(f"{out.name}-answers.partial")
     try:
@@ -257,11 +259,12 @@ def _by_answers(
     )
     if tuned.result is None:
         return Distilled(out, None, None, tuned.signal)
-    documents, of_teacher = (_documents(model, student, dataset.path, options) for model in (student, teacher))
     scores = [score(model, documents) for model in (load_decoder(student), load_model(tuned.result))]
     scores.append(score(taught_by, of_teacher))
     bill = _bill(student, tuned.result, teacher, scores, n_threads, options)
-    bill = replace(bill, notes=[_("The teacher's answers ({n}) are in {path}.", n=len(rows["train"]), path=answers)])
+    bill = replace(
+        bill, notes=[*bill.notes, _("The teacher's answers ({n}) are in {path}.", n=len(rows["train"]), path=answers)]
+    )
     write_json(out / BILL, bill.to_dict())
     # instead of the card of tuning, which knows no teacher
     made = replace(

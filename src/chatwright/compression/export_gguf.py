@@ -85,7 +85,7 @@ def export_gguf(source: Source, out: Path, kind: GGUFType = "F16", progress: Pro
     A GGUF file as source is dequantised, but its blocks are kept where they have the type already, and all of them in a
     file that calls itself of this type. At 4 bits the matrix that
     chooses among words is kept in 8 (llama.cpp takes 6): it costs most of the quality and is read once a token. Raises UsageError
-    when `out` is there, StorageError, InvalidModelError for what GGUF cannot say.
+    when `out` is there, StorageError, InvalidModelError for what GGUF cannot say and for weights that are no numbers.
     """
     progress = progress or Silent()
     with new_file(out) as whole:  # first: it refuses what is there within milliseconds
@@ -241,6 +241,10 @@ def _write(
         progress.begin(path.name, plan.size_bytes)
         held = by_tensor(gguf_layout(config))
         for name, (shape, kind) in plan.tensors.items():
+            # looked at also where its blocks are kept: a broken scale is a broken model
+            parts = [_parameter(source, config, parameter) for parameter, _ in held.get(name, ())]
+            for (parameter, _), part in zip(held.get(name, ()), parts, strict=True):
+                source.check_finite(parameter, part)
             if (kept := _kept(source, name, shape, kind)) is not None:
                 n_kept += 1
                 writer.write_tensor_data(kept)
@@ -249,7 +253,6 @@ def _write(
                 assert factors is not None
                 writer.write_tensor_data(factors)
             else:
-                parts = [_parameter(source, config, parameter) for parameter, _ in held[name]]
                 whole = stored(parts, [slot for _, slot in held[name]]).float().contiguous().numpy()
                 writer.write_tensor_data(_encoded(whole, kind))
             done += _size_bytes(shape, kind)

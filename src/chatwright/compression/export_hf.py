@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from chatwright.compression.finite import is_finite
 from chatwright.compression.source import Source
 from chatwright.engine.tokenizers import copy_tokenizer
 from chatwright.hub.manifest import pulled_license
@@ -35,7 +36,8 @@ def export_hf(source: Source, out: Path, kind: HFType | None = None) -> Exported
     """Writes the folder `out`, which appears whole or not at all.
 
     Without `kind` weights keep the precision that they are stored in; those of a quantised GGUF become float32, which holds them
-    exactly. Raises UsageError when `out` is there, StorageError, InvalidModelError for what Transformers cannot be told.
+    exactly. Raises UsageError when `out` is there, StorageError, InvalidModelError for what Transformers cannot be told and for
+    weights that are no numbers.
     """
     check_free(out)
     chosen = kind or _stored(source)
@@ -45,7 +47,13 @@ def export_hf(source: Source, out: Path, kind: HFType | None = None) -> Exported
         extra: dict[str, Any] = {key: generation[key] for key in _SPECIAL if key in generation}
         if source.info.fills_in:
             extra["chatwright"] = {"fim": True}
-        write_model(source.model(_DTYPES[chosen]), whole, extra=extra)
+        model = source.model(_DTYPES[chosen])
+        for name, parameter in model.named_parameters():
+            if not is_finite(
+                parameter
+            ):  # in the file already? What float16 cannot hold becomes infinite, and is seen by `verify`
+                source.check_finite(name, source.parameter(name))
+        write_model(model, whole, extra=extra)
         if source.adapter is not None and source.template is not None:
             (whole / "chat_template.jinja").write_text(source.template.source, encoding="utf-8", newline="")
         write_json(whole / GENERATION_CONFIG, generation)

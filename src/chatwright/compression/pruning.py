@@ -5,6 +5,7 @@ Healing is a run beside the result's folder until it is done: what was interrupt
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chatwright.compression.bill import Bill, measured, score
+from chatwright.compression.bill import Bill, measured, precision_notes, score
 from chatwright.compression.card import learned_text, write_made_card
 from chatwright.compression.continued import (
     STEPS,
@@ -132,6 +133,7 @@ def prune_model(
         progress.stage(_("Measuring the model after"), None)
         after = score(model, documents)
         write_decoder(model, base, whole, made)
+        notes += precision_notes(base.path, whole)
         bill = Bill(
             measured(base.path, config, before, n_threads, options.measure),
             measured(whole, model.config, after, n_threads, options.measure),
@@ -146,7 +148,7 @@ def prune_model(
 def _windows(base: BaseModel, options: PruneOptions) -> Tensor:
     assert options.source is not None
     n = max(8, default_windows(parameter_count(check_decoder(base, "prune"))) // WINDOW_SHARE)
-    texts = calibration_texts(options.source)
+    texts = calibration_texts(options.source, options.text)
     return calibration_windows(texts, options.source, base.tokenizer(), base.context_length, n)
 
 
@@ -181,22 +183,42 @@ def _settings(base: BaseModel, options: PruneOptions) -> dict[str, dict[str, Any
 
 
 def _check_healing(path: Path, base: BaseModel, options: PruneOptions) -> None:
-    """What lies at `path` is nothing, or a healing of just this. Raises UsageError, TrainingError."""
+    """What lies at `path` is nothing, or a healing of just this. Raises UsageError, which says what to repeat, TrainingError."""
     if not path.exists():
         return
-    run, wanted = Run.open(path), _settings(base, options)
-    wanted["base"]["path"] = str(wanted["base"]["path"])
-    wanted["dataset"] = {"fingerprint": Dataset.open(options.heal).fingerprint} if options.heal else {}
-    for section, values in wanted.items():
-        found = run.section(section)
-        if differing := [name for name, value in values.items() if found.get(name) != value]:
-            raise UsageError(
-                "{path} holds a healing that was interrupted, with another {section}.{name}. Repeat the command as it was to go on,"
-                " or remove the folder.",
-                path=path,
-                section=section,
-                name=differing[0],
-            )
+    assert options.heal is not None
+    run, wanted, dataset = Run.open(path), _settings(base, options), Dataset.open(options.heal)
+    of_base, of_prune, of_text = (run.section(name) for name in ("base", "prune", "dataset"))
+    other_text = of_text.get("fingerprint") != dataset.fingerprint
+    differing = {}
+    if of_base.get("path") != str(wanted["base"]["path"]):
+        differing["MODEL"] = of_base.get("path")
+    if other_text and of_text.get("path") != str(dataset.path.resolve()):
+        differing["--heal"] = of_text.get("path")
+    differing |= {
+        f"--{name}": of_prune.get(name)
+        for name, value in wanted["prune"].items()
+        # without --calibration it is the dataset of --heal, which has been looked at
+        if of_prune.get(name) != value and not (name == "calibration" and options.calibration is None and differing)
+    }
+    if differing:
+        raise UsageError(
+            "{path} holds a healing that was interrupted, of a command with {settings}. Repeat that command to go on, or remove the"
+            " folder.",
+            path=path,
+            settings=" ".join(f"{name} {shlex.quote(_as_given(value))}" for name, value in differing.items()),
+        )
+    if other_text or any(of_base.get(name) != wanted["base"][name] for name in ("weights", "text_side")):
+        raise UsageError(
+            "{path} holds a healing that was interrupted, and {changed} has changed since. Put the old files back to go on, or"
+            " remove the folder.",
+            path=path,
+            changed=dataset.path if other_text else base.path,
+        )
+
+
+def _as_given(value: object) -> str:
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _heal(

@@ -22,7 +22,7 @@ from chatwright.compression.layerwise import walk
 from chatwright.compression.quantized_file import Stored, write_weights
 from chatwright.compression.sensitivity import measure_sensitivity, most_sensitive
 from chatwright.compression.texts import calibration_texts, calibration_windows, held_out_documents, held_out_texts
-from chatwright.errors import InvalidModelError, UsageError
+from chatwright.errors import InvalidDatasetError, InvalidModelError, UsageError
 from chatwright.evaluation.documents import EncodedDocument
 from chatwright.hub.manifest import pulled_license
 from chatwright.i18n import _
@@ -123,17 +123,25 @@ def quantize(
 def scored_documents(
     text: Path | None, calibration: Path | None, tokenizer: Tokenizer, n_parameters: int
 ) -> list[EncodedDocument]:
-    """What both models are measured on; nothing where there is no text."""
+    """What both models are measured on; nothing where none was given, and where a dataset that was given for something else holds
+    nothing out. Raises InvalidDatasetError for one that was given and has none."""
     source = text or calibration
     if source is None:
         return []
-    return held_out_documents(held_out_texts(source, calibration), tokenizer, scored_bytes(n_parameters))
+    documents = held_out_documents(held_out_texts(source, calibration), tokenizer, scored_bytes(n_parameters))
+    if documents or (text is None and source.is_dir()):
+        return documents
+    if source.is_dir():
+        raise InvalidDatasetError(
+            "{path} has no held-out text to measure on. Give --text another dataset, or a text file.", path=source
+        )
+    raise InvalidDatasetError("{path} has no text to measure on.", path=source)
 
 
 def _windows(base: BaseModel, options: QuantizeOptions, tokenizer: Tokenizer) -> Tensor:
     assert options.calibration is not None
     n = options.n_windows or default_windows(parameter_count(check_decoder(base, "quantize")))
-    texts = calibration_texts(options.calibration)
+    texts = calibration_texts(options.calibration, options.text)
     return calibration_windows(texts, options.calibration, tokenizer, base.context_length, n)
 
 

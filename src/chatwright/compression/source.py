@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from chatwright.compression.finite import check_finite, is_finite
 from chatwright.model.adapter import open_adapter
 from chatwright.model.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint, open_checkpoint
 from chatwright.model.config import ModelConfig
@@ -67,6 +68,13 @@ class Source:
     def parameter(self, name: str) -> Tensor:
         """A parameter in the decoder's own shape, read when asked for; with an adapter in float32."""
         return self._merged[name] if self.adapter is not None else read_parameter(self.checkpoint, name)
+
+    def check_finite(self, name: str, parameter: Tensor) -> None:
+        """Raises InvalidModelError for numbers that are none, which names the model, or the adapter where that brought them."""
+        if is_finite(parameter):
+            return
+        own = self.adapter is None or not is_finite(read_parameter(self.checkpoint, name))
+        check_finite(self.checkpoint.path if own or self.adapter is None else self.adapter, name, parameter)
 
     def model(self, dtype: torch.dtype) -> GPT:
         """The whole of it, the adapter merged in float32."""

@@ -1,7 +1,7 @@
 """The texts of a compression: what it is calibrated on, and what it is measured on, which is never the same.
 
-Of a dataset those are the training and the held-out split. A plain file is cut into pieces at its paragraphs; asked for both, its
-last fifth is held out.
+Of a dataset those are the training and the held-out split. A plain file is cut into pieces at its paragraphs; where it is for both,
+its last fifth is held out.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ HELD_OUT_SHARE = 0.2
 SEED = 0
 
 
-def calibration_texts(path: Path) -> list[str]:
-    """What may be learned from. Raises InvalidDatasetError."""
-    return _shuffled(_of_dataset(path, "train") if path.is_dir() else _of_file(path)[0])
+def calibration_texts(path: Path, text: Path | None = None) -> list[str]:
+    """What may be learned from. `text`: what is measured on, where that is not held out of this. Raises InvalidDatasetError."""
+    if path.is_dir():
+        return _shuffled(_of_dataset(path, "train"))
+    whole = _read(path)
+    return _shuffled(list(_pieces(whole[: _held_out_from(whole)] if text is None or _same(path, text) else whole)))
 
 
 def held_out_texts(path: Path, calibration: Path | None) -> list[str]:
     """What is measured on. `calibration`: what was learned from; nothing of that. Raises InvalidDatasetError."""
     if path.is_dir():
         return _shuffled(_of_dataset(path, "held_out"))
-    first, last = _of_file(path)
-    same = calibration is not None and calibration.is_file() and calibration.samefile(path)
-    return last if same else [*first, *last]
+    whole = _read(path)
+    same = calibration is not None and _same(path, calibration)
+    return list(_pieces(whole[_held_out_from(whole) :] if same else whole))
 
 
 def calibration_windows(texts: Sequence[str], path: Path, tokenizer: Tokenizer, context_length: int, n: int) -> Tensor:
@@ -85,10 +88,13 @@ def _of_dataset(path: Path, split: Split) -> list[str]:
     return list(dataset.texts(split, kinds))
 
 
-def _of_file(path: Path) -> tuple[list[str], list[str]]:
-    """The pieces of a file, and those at its end that are held out where both are wanted."""
+def _same(path: Path, other: Path) -> bool:
+    return other.is_file() and other.samefile(path)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InvalidDatasetError("There is no dataset or text file {path}.", path=path) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -96,9 +102,19 @@ def _of_file(path: Path) -> tuple[list[str], list[str]]:
             "{path} cannot be read as UTF-8 text. Give a text file, or a dataset that `chatwright prepare` made.",
             path=path,
         ) from error
-    pieces = list(_pieces(text))
-    n_held_out = int(len(pieces) * HELD_OUT_SHARE)
-    return pieces[: len(pieces) - n_held_out], pieces[len(pieces) - n_held_out :]
+
+
+def _held_out_from(text: str) -> int:
+    """Where the last fifth begins: at the next paragraph, line or word, unless that would leave less than a tenth.
+
+    Of the characters, not of the pieces: a short text has too few of those for a fifth.
+    """
+    n_chars = len(text.rstrip())
+    at = int(n_chars * (1 - HELD_OUT_SHARE))
+    for mark in ("\n\n", "\n", " "):
+        if (found := text.find(mark, at, (at + n_chars) // 2)) >= 0:
+            return found + len(mark)
+    return at
 
 
 def _pieces(text: str) -> Iterator[str]:

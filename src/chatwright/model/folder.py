@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 GENERATION_CONFIG = "generation_config.json"
 CARD = "README.md"
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` to write into, which becomes `folder` when the block ends without an error.
 
-    Its files are on the disk by then, so that a power cut leaves nothing half-written under the final name. Raises UsageError
-    when `folder` is there and not empty, StorageError when something cannot be written.
+    Its files are on the disk by then, so that a power cut leaves nothing half-written under the final name. Weights get the mode
+    of any other new file (safetensors makes them 0600, which a server of another user cannot read). Raises UsageError when
+    `folder` is there and not empty, StorageError when something cannot be written.
     """
     folder = Path(folder)
     try:
@@ -42,6 +44,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield whole
             for file in whole.rglob("*"):
                 if file.is_file():
+                    if file.suffix == WEIGHTS_SUFFIX:
+                        # what the umask left of 0777, which cannot be asked for without setting it for all threads
+                        file.chmod(whole.stat().st_mode & 0o666)
                     _flush(file)
             if folder.exists():
                 folder.rmdir()  # it is empty; Windows would not replace it
