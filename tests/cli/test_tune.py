@@ -64,6 +64,14 @@ def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, da
     assert "<h2>Folds</h2>" in (run / "report.html").read_text()
     one = json.loads((run / "folds.json").read_text())["figures"]["loss"]
     assert loss.split()[1] == f"{one['mean']:.4f}"
+    listed = command("runs", "ls", str(tmp_path)).out
+    assert "finished" in listed
+    assert "2/2 trainings" in listed
+    shown = command("runs", "show", str(run)).out
+    assert f"{one['mean']:.4f} ± {one['sd']:.4f}" in shown
+    entry = json.loads(command("runs", "show", str(run), "--json").out)
+    assert (entry["state"], entry["folds"]) == ("finished", {"done": 2, "n": 2})
+    assert entry["figures"]["loss"] == one["mean"]
 
 
 def test_comparing_augmentations_says_whether_each_helped(
@@ -76,6 +84,9 @@ def test_comparing_augmentations_says_whether_each_helped(
     report = json.loads(done.out)
     assert set(report["comparisons"]["differences"]) == {"word-dropout", "word-swap", "typos"}
     assert report["result"] is None
+    shown = command("runs", "show", str(tmp_path / "run")).out
+    assert "8/8" in shown
+    assert "augmentation typos" in shown
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
     table = command("runs", "resume", str(tmp_path / "run"))
     assert "word-dropout" in table.out

@@ -38,6 +38,22 @@ def fold_tables(run: Run) -> Iterator[str]:
         yield _table([_("AUGMENTATION"), metric, _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
 
 
+def fold_means(run: Run) -> dict[str, tuple[float, float]]:
+    """Figure → mean and standard deviation over the folds, which `runs show` says; empty where they are not finished."""
+    figures = (_read(run, FOLDS_FILE) or {}).get("figures", {})
+    return {name: (spread["mean"], spread["sd"]) for name, spread in figures.items()}
+
+
+def augmentation_lines(run: Run) -> Iterator[tuple[str, str, str]]:
+    """(Augmentation, figure that it is judged by, what its folds found), of a run that has compared them."""
+    if compared := _read(run, AUGMENT_FILE):
+        for name, figures in compared["figures"].items():
+            mean, sd, *_values = _spread(figures[compared["metric"]])
+            each = compared["differences"].get(name)
+            verdict = f"  ({_(each['verdict'])})" if each else ""
+            yield _("none") if name == "none" else name, compared["metric"], f"{mean} ± {sd}{verdict}"
+
+
 def _read(run: Run, name: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads((run.path / name).read_text(encoding="utf-8"))
