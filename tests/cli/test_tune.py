@@ -56,12 +56,15 @@ def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, da
     assert done.code == 0, done.err
     heading, bits, loss, answers, bits_before, _loss_before, _answers_before = done.out.splitlines()
     assert heading.split() == ["FIGURE", "MEAN", "SD", "N", "FOLD", "1", "FOLD", "2"]
-    assert bits.split()[0] == "bits_per_byte"
-    assert bits.split()[3] == "2"
+    assert bits.startswith("bits per byte ")
+    assert bits.split()[5] == "2"
     assert loss.split()[0] == "loss"
-    assert answers.split()[0] == "token_f1"
-    assert bits_before.split()[0] == "bits_per_byte_before"
-    assert "<h2>Folds</h2>" in (run / "report.html").read_text()
+    assert answers.startswith("token F1 of answers ")
+    assert bits_before.startswith("bits per byte, before training ")
+    report = (run / "report.html").read_text()
+    assert "<h2>Folds</h2>" in report
+    assert "<td>bits per byte, before training</td>" in report
+    assert "<td>token_f1</td>" not in report
     one = json.loads((run / "folds.json").read_text())["figures"]["loss"]
     assert loss.split()[1] == f"{one['mean']:.4f}"
     listed = command("runs", "ls", str(tmp_path)).out
@@ -91,6 +94,10 @@ def test_comparing_augmentations_says_whether_each_helped(
     table = command("runs", "resume", str(tmp_path / "run"))
     assert "word-dropout" in table.out
     assert "结论" in table.out
+    assert "每字节比特数" in table.out
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<th>每字节比特数</th>" in report
+    assert "<td>无</td>" in report
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Show a run: its settings with their reasons, where it is, its figures."""
-    from chatwright.cli.training_progress import figure_name
+    from chatwright.training.figures import figure_name
     from chatwright.training.fold_report import augmentation_lines, fold_means
     from chatwright.training.history import status_name
     from chatwright.training.run import Run
@@ -221,7 +221,7 @@ def _is_finished(run: Run) -> bool:
 
 
 def _held_out(summary: dict[str, Any]) -> str:
-    from chatwright.cli.training_progress import figure_name
+    from chatwright.training.figures import figure_name
 
     for name in ("bits_per_byte", "accuracy", "f1"):
         if name in summary["figures"]:

@@ -247,6 +247,8 @@ def _tables(output: Output, tuned: Tuned) -> None:
 
 
 def _comparisons(output: Output, tuned: Tuned) -> None:
+    from chatwright.training.figures import figure_name
+
     assert tuned.comparisons is not None
     metric, figures = tuned.comparisons.metric, tuned.comparisons.figures
     verdicts = {"helped": _("helped"), "hurt": _("hurt"), "cannot tell": _("cannot tell")}
@@ -262,7 +264,7 @@ def _comparisons(output: Output, tuned: Tuned) -> None:
                 verdicts[each.verdict],
             ]
         )
-    output.table([_("AUGMENTATION"), metric, _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
+    output.table([_("AUGMENTATION"), figure_name(metric), _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
 
 
 def _plus_minus(figures: Mapping[str, Spread], metric: str) -> str:

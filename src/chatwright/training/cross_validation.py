@@ -23,6 +23,7 @@ from chatwright.training.augmentation import AUGMENTATIONS
 from chatwright.training.before import EVENT, measure_before
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
+from chatwright.training.figures import BEFORE
 from chatwright.training.fold_report import AUGMENT_FILE, FOLDS_FILE
 from chatwright.training.fold_state import AUGMENT, COMPARED, FINISHED, FOLDS_FINISHED
 from chatwright.training.folds import Comparison, Spread, assign_folds, compare, summarise
@@ -260,7 +261,7 @@ def say_diverged(progress: Progress) -> None:
 
 
 def _with_before(figures: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    return {**figures, **{f"{name}_before": value for name, value in before.items()}}
+    return {**figures, **{f"{name}{BEFORE}": value for name, value in before.items()}}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a run of folds stands: which of its trainings are done, read from their folders. Without torch, as `runs ls` looks at many."""
+"""How a run of folds stands: which of its trainings are done, read from their folders. Without torch: `runs ls` looks at many."""
 
 from __future__ import annotations
 
