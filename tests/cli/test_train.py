@@ -448,3 +448,29 @@ def test_a_run_is_shown_and_reported(
     assert "<td>每字节比特数</td>" in report
     before_the_events = report[: report.index("<h2>事件</h2>")]
     assert "bits_per_byte" not in before_the_events  # that is what files and JSON call it
+
+
+def test_a_run_that_cannot_be_read_is_listed_and_said(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (
+        ("damaged", "x=["),
+        ("newer", 'format = 99\nverb = "train"'),
+        ("foreign", 'title = "a site"'),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").write_text(content)
+    listed = command("runs", "ls", str(tmp_path))
+    assert listed.code == 0
+    assert [line.split() for line in listed.out.splitlines()[1:]] == [
+        ["damaged", "-", "unreadable", "-", "-"], ["newer", "-", "unreadable", "-", "-"],
+    ]  # fmt: skip
+    assert f"config.toml of the run {tmp_path / 'damaged'} cannot be read" in listed.err
+    assert "newer Chatwright" in listed.err
+    entries = json.loads(command("runs", "ls", str(tmp_path), "--json").out)
+    assert [(entry["name"], entry["state"]) for entry in entries] == [
+        ("damaged", "unreadable"),
+        ("newer", "unreadable"),
+    ]
+    monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
+    assert "无法读取" in command("runs", "ls", str(tmp_path)).out

@@ -48,6 +48,14 @@ def test_an_adapter_is_trained_served_by_name_and_not_trained_over(
     resumed = command("runs", "resume", run)
     assert resumed.code == 0, resumed.err
     assert resumed.out == done.out
+    # an adapter has no weights to tune: what it says to do is what can be done
+    refused = command("tune", run, data, "--out", str(tmp_path / "more"), *FAST)
+    assert refused.code == 2
+    assert f"{run} is a LoRA adapter of {model}" in refused.err
+    assert f"chatwright export {run} --to hf --out DIR" in refused.err
+    whole = str(tmp_path / "whole")
+    assert command("export", run, "--to", "hf", "--out", whole).code == 0
+    assert command("tune", whole, data, "--rank", "4", "--out", str(tmp_path / "more"), *FAST).code == 0
 
 
 def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, data: str, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chatwright.cli.output import Output, read_settings
-from chatwright.errors import TrainingError
-from chatwright.i18n import _
+from chatwright.errors import NotARunError, TrainingError
+from chatwright.i18n import _, describe_error
 
 if TYPE_CHECKING:
     from chatwright.training.loop import Result
@@ -37,8 +37,11 @@ def ls(
     for path in paths:
         try:
             found.append(_summary(Run.open(path)))
-        except TrainingError:
+        except NotARunError:
             continue  # another program's config.toml
+        except TrainingError as error:
+            output.say(describe_error(error))
+            found.append(_unreadable(path))
     if as_json:
         output.json(found)
         return
@@ -47,7 +50,7 @@ def ls(
         return
     output.table(
         [_("RUN"), _("VERB"), _("STATE"), _("STEP"), _("HELD-OUT")],
-        [[e["name"], e["verb"], status_name(e["state"]), _where(e), _held_out(e)] for e in found],
+        [[e["name"], e["verb"] or "-", status_name(e["state"]), _where(e), _held_out(e)] for e in found],
     )
 
 
@@ -208,9 +211,17 @@ def _summary(run: Run) -> dict[str, Any]:
     }
 
 
+def _unreadable(path: Path) -> dict[str, Any]:
+    """In the place of a summary; why it cannot be read is said beside it."""
+    unknown = dict.fromkeys(("verb", "created_at", "step", "n_steps", "folds"))
+    return {"name": path.name, "path": str(path.resolve()), "state": "unreadable", **unknown, "figures": {}}
+
+
 def _where(summary: dict[str, Any]) -> str:
     if (folds := summary["folds"]) is not None:
         return _("{done}/{n} trainings", done=folds["done"], n=folds["n"])
+    if summary["state"] == "unreadable":
+        return "-"
     return f"{summary['step']}/{summary['n_steps'] or '?'}"
 
 

@@ -80,5 +80,6 @@ def status_name(status: str) -> str:
         "diverged": _("diverged"),
         "finished": _("finished"),
         "stopped early": _("stopped early"),
+        "unreadable": _("unreadable"),
     }
     return known.get(status, status)
