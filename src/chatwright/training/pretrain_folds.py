@@ -51,7 +51,7 @@ from chatwright.training.trials import (
 
 VERB = "folds"
 JUDGE = Judge("bits_per_byte", higher_is_better=False)
-CHOOSABLE = {"lr": (0.0, 10.0), "weight_decay": (0.0, 100.0), "dropout": (0.0, 0.95)}  # and their limits
+CHOOSABLE = {"lr": (1e-9, 10.0), "weight_decay": (0.0, 100.0), "dropout": (0.0, 0.95)}  # and their limits
 FIRST = "recipe.json"  # what the first fold found
 
 
