@@ -68,7 +68,8 @@ def test_a_trained_model_answers_here_and_in_transformers(
     end = tokenizer.special_ids["<|endoftext|>"]
     documents = encode_documents(tokenizer, texts, start_id=end, end_id=end)
     assert float(figures["bits_per_byte"]) == pytest.approx(bits_per_byte(ours, documents, 32), abs=1e-3)
-    spoken = command("complete", str(run), "The cat", "--max-tokens", "8")
+    # what `train` says to try: the usual length of an answer is more than this context holds
+    spoken = command("complete", str(run), "The cat", "--temperature", "0.8")
     assert spoken.code == 0, spoken.err
     assert spoken.out.strip()
 
@@ -169,6 +170,8 @@ def test_everything_of_a_run_is_there_to_be_read(command: Run, dataset: str, tmp
     ("flags", "code", "words"),
     [
         (("--minutes", "0"), 2, "--minutes 0"),
+        (("--lr", "0"), 2, "--lr takes a number from 1e-09 to 10"),  # it would train nothing
+        (("--folds", "2", "--choose", "lr=0,0.1"), 2, "--lr takes a number from 1e-09 to 10"),
         (("--size", "huge"), 2, "huge"),
         (("--arch", "mamba"), 2, "qwen3, gpt2, rnn"),
         (("--cell", "lstm"), 2, "--arch rnn"),
