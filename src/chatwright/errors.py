@@ -52,6 +52,10 @@ class TrainingError(ChatwrightError):
     """A run cannot start, go on or be resumed; whatever it had saved is still there."""
 
 
+class NotARunError(TrainingError):
+    """A folder is not that of a run, as opposed to a run whose files are damaged."""
+
+
 class EvaluationError(ChatwrightError):
     """A task is broken, or an evaluation cannot start or go on; items that were finished are kept."""
 

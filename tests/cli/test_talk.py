@@ -61,6 +61,21 @@ def test_a_prompt_that_does_not_fit_is_told_with_the_numbers(command: Run, tiny:
     assert result.code == 1
     assert "512" in result.err
 
+    for n in (300, 600):  # counted, and so long that it need not be
+        for more in ([], ["--max-tokens", "8"]):
+            result = command("complete", tiny, "x " * n, *more)
+            assert result.code == 2
+            assert "the 512 tokens that the model can read, or longer: nothing is left for an answer" in result.err
+
+
+def test_an_answer_without_a_length_of_its_own_takes_what_the_context_leaves(command: Run, tiny: str) -> None:
+    prompt = "x " * 225
+    result = command("complete", tiny, prompt, "--temperature", "0")
+    assert result.code == 0, result.err
+    # there was no room for the usual 128 tokens
+    refused = command("complete", tiny, prompt, "--max-tokens", "128")
+    assert "maximum context length is 512 tokens" in refused.err
+
 
 def test_a_piped_message_is_answered(command: Run, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Stdin("你好\n第二行\n".encode()))

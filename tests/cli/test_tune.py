@@ -48,6 +48,14 @@ def test_an_adapter_is_trained_served_by_name_and_not_trained_over(
     resumed = command("runs", "resume", run)
     assert resumed.code == 0, resumed.err
     assert resumed.out == done.out
+    # an adapter has no weights to tune: what it says to do is what can be done
+    refused = command("tune", run, data, "--out", str(tmp_path / "more"), *FAST)
+    assert refused.code == 2
+    assert f"{run} is a LoRA adapter of {model}" in refused.err
+    assert f"chatwright export {run} --to hf --out DIR" in refused.err
+    whole = str(tmp_path / "whole")
+    assert command("export", run, "--to", "hf", "--out", whole).code == 0
+    assert command("tune", whole, data, "--rank", "4", "--out", str(tmp_path / "more"), *FAST).code == 0
 
 
 def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, data: str, tmp_path: Path) -> None:
@@ -56,14 +64,25 @@ def test_folds_print_a_table_and_land_in_the_report(command: Run, model: str, da
     assert done.code == 0, done.err
     heading, bits, loss, answers, bits_before, _loss_before, _answers_before = done.out.splitlines()
     assert heading.split() == ["FIGURE", "MEAN", "SD", "N", "FOLD", "1", "FOLD", "2"]
-    assert bits.split()[0] == "bits_per_byte"
-    assert bits.split()[3] == "2"
+    assert bits.startswith("bits per byte ")
+    assert bits.split()[5] == "2"
     assert loss.split()[0] == "loss"
-    assert answers.split()[0] == "token_f1"
-    assert bits_before.split()[0] == "bits_per_byte_before"
-    assert "<h2>Folds</h2>" in (run / "report.html").read_text()
+    assert answers.startswith("token F1 of answers ")
+    assert bits_before.startswith("bits per byte, before training ")
+    report = (run / "report.html").read_text()
+    assert "<h2>Folds</h2>" in report
+    assert "<td>bits per byte, before training</td>" in report
+    assert "<td>token_f1</td>" not in report
     one = json.loads((run / "folds.json").read_text())["figures"]["loss"]
     assert loss.split()[1] == f"{one['mean']:.4f}"
+    listed = command("runs", "ls", str(tmp_path)).out
+    assert "finished" in listed
+    assert "2/2 trainings" in listed
+    shown = command("runs", "show", str(run)).out
+    assert f"{one['mean']:.4f} ± {one['sd']:.4f}" in shown
+    entry = json.loads(command("runs", "show", str(run), "--json").out)
+    assert (entry["state"], entry["folds"]) == ("finished", {"done": 2, "n": 2})
+    assert entry["figures"]["loss"] == one["mean"]
 
 
 def test_comparing_augmentations_says_whether_each_helped(
@@ -76,10 +95,17 @@ def test_comparing_augmentations_says_whether_each_helped(
     report = json.loads(done.out)
     assert set(report["comparisons"]["differences"]) == {"word-dropout", "word-swap", "typos"}
     assert report["result"] is None
+    shown = command("runs", "show", str(tmp_path / "run")).out
+    assert "8/8" in shown
+    assert "augmentation typos" in shown
     monkeypatch.setenv("CHATWRIGHT_LANGUAGE", "zh")
     table = command("runs", "resume", str(tmp_path / "run"))
     assert "word-dropout" in table.out
     assert "结论" in table.out
+    assert "每字节比特数" in table.out
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<th>每字节比特数</th>" in report
+    assert "<td>无</td>" in report
 
 
 @pytest.mark.parametrize(

@@ -93,15 +93,28 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, optimizer: s
     first = train(StopsAt(at, dropout=0.1), settings, run)
     assert first.signal == signal.SIGTERM
     assert first.step < settings.n_steps
-    assert History.read(run).status == "interrupted"
+    interrupted = History.read(run)
+    assert (interrupted.status, interrupted.step) == ("interrupted", first.step)
     second = Toy(dropout=0.1, seed=0)
     torch.manual_seed(1234)  # nothing may depend on what the process did before
     result = train(second, settings, run)
     assert result.step == settings.n_steps
+    finished = History.read(run)
+    assert (finished.status, finished.step) == ("finished", settings.n_steps)
     assert equal(weights(second.model), weights(undisturbed.model))
     assert losses(run) == losses(whole)
     a, b = ((each.path / "model" / "model.safetensors").read_bytes() for each in (run, whole))
     assert a == b
+
+
+def test_a_run_that_goes_on_is_where_it_is_now_and_not_where_it_was_interrupted(tmp_path: Path) -> None:
+    settings = config()
+    run = toy_run(tmp_path / "run", settings)
+    first = train(StopsAt(8), settings, run)
+    run.event("resumed", step=first.step)
+    run.metric(first.step + 1, loss=1.0)
+    now = History.read(run)
+    assert (now.status, now.step) == ("running", first.step + 1)
 
 
 def test_a_finished_run_finishes_again_without_training(tmp_path: Path) -> None:

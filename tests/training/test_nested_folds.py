@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import statistics
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +25,12 @@ from chatwright.training.base_model import BaseModel
 from chatwright.training.cross_validation import check_divisible, fold_items
 from chatwright.training.distributed import World
 from chatwright.training.enough_text import MOST_PARAMETERS_PER_TOKEN
+from chatwright.training.fold_state import FoldState
 from chatwright.training.folds import Spread, compare
 from chatwright.training.history import History
 from chatwright.training.pretrain_folds import _Parts, resume_folds, start_folds
 from chatwright.training.progress import Silent
+from chatwright.training.report import write_report
 from chatwright.training.request import Request
 from chatwright.training.run import Run
 from chatwright.training.trials import Choose, Fitted, FoldPlan, Judge, StoppedError, Trial, parse_choose, run_folds
@@ -387,6 +392,56 @@ def test_a_value_without_the_judge_s_figure_is_the_worst() -> None:
 
 def test_a_way_of_training_that_diverged_in_a_fold_is_neither_better_nor_worse() -> None:
     assert compare([1.0, 1.0], [0.5, math.nan], lower_is_better=True).verdict == "cannot tell"
+
+
+def fold_state(path: Path) -> tuple[str, int, int]:
+    run = Run.open(path)
+    state = FoldState.of(run, History.read(run))
+    assert state is not None
+    return state.status, state.n_done, state.n
+
+
+class StopsInTheSecond(Silent):
+    """Sends this process a signal in the first step of the second training."""
+
+    n_trainings = 0
+
+    def begin(self, step: int, n_steps: int) -> None:
+        self.n_trainings += 1
+
+    def step(self, step: int, figures: Mapping[str, float]) -> None:
+        if self.n_trainings == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_of_folds_stands_where_its_folds_stand(base: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"labelled": {"train": labelled()}})
+    options = TuneOptions(method="classify", folds=2, seeds=2, batch=1, epochs=1, precision="fp32", final=False)
+    run = tmp_path / "run"
+    stopped = start_tuning(BaseModel.open(base, ""), data, options, run, device=CPU, progress=StopsInTheSecond())
+    assert stopped.signal == signal.SIGTERM
+    assert fold_state(run) == ("interrupted", 1, 4)
+    assert "1 of 4 trainings of folds" in write_report(Run.open(run)).read_text()
+    assert resume_tuning(Run.open(run)).signal is None
+    assert fold_state(run) == ("finished", 4, 4)
+    fold = Run.open(run / "folds" / "1")
+    assert FoldState.of(fold, History.read(fold)) is None  # it has steps, as any run
+
+
+def test_all_that_folds_train_is_counted(base: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", {"labelled": {"train": labelled()}})
+    tune(base, data, tmp_path / "chosen", "classify", choose=Choose("lr", (1e-9, 3e-3), 2))
+    assert fold_state(tmp_path / "chosen") == (
+        "finished",
+        10,
+        10,
+    )  # in each fold two values in two inner folds, and itself
+    options = TuneOptions(method="classify", folds=2, batch=2, epochs=1, precision="fp32")
+    start_tuning(BaseModel.open(base, ""), data, options, tmp_path / "compared", device=CPU, compare=True)
+    assert fold_state(tmp_path / "compared") == ("finished", 8, 8)  # without any augmentation, and with each of three
+    report = (tmp_path / "compared" / "report.html").read_text()
+    assert "finished" in report
+    assert "8 of 8 trainings of folds" in report
 
 
 def test_an_interrupted_fold_ends_all(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from chatwright.errors import InvalidDatasetError
 from chatwright.training import cross_validation
 from chatwright.training.cross_validation import compare_augmentations
 from chatwright.training.distributed import World
+from chatwright.training.figures import figure_name
 from chatwright.training.fold_report import fold_tables
 from chatwright.training.folds import Spread, assign_folds, compare, summarise
 from chatwright.training.progress import Silent
@@ -26,12 +27,21 @@ from chatwright.training.trials import Fitted, Trial
 @given(st.lists(st.integers(0, 30), min_size=5, max_size=120), st.integers(2, 5), st.integers(0, 3))
 def test_near_duplicates_stay_in_one_fold_and_no_fold_is_empty(clusters: list[int], n_folds: int, seed: int) -> None:
     if len(set(clusters)) < n_folds:
-        with pytest.raises(InvalidDatasetError, match=f"--folds {len(set(clusters))} at most"):
+        n = len(set(clusters))
+        with pytest.raises(InvalidDatasetError, match=f"--folds {n} at most" if n > 1 else "Leave --folds out"):
             assign_folds(clusters, n_folds, seed)
         return
     folds = assign_folds(clusters, n_folds, seed)
     assert len({(cluster, fold) for cluster, fold in zip(clusters, folds, strict=True)}) == len(set(clusters))
     assert set(folds) == set(range(n_folds))
+
+
+@pytest.mark.parametrize("clusters", [[], [7], [7, 7, 7]])
+def test_one_group_of_near_duplicates_is_told_that_no_folds_are_possible(clusters: list[int]) -> None:
+    """Not "--folds 1 at most", which --folds does not take."""
+    with pytest.raises(InvalidDatasetError, match="folds are not possible with them") as refused:
+        assign_folds(clusters, 3, 0)
+    assert "at most" not in str(refused.value)
 
 
 def test_folds_differ_by_no_more_than_one_row_without_duplicates() -> None:
@@ -106,4 +116,4 @@ def test_an_augmentation_is_judged_by_the_figure_of_the_task(
     verdicts = {name: each.verdict for name, each in comparisons.differences.items()}
     assert verdicts == {"word-dropout": "helped", "word-swap": "cannot tell", "typos": "hurt"}
     assert comparisons.differences["word-dropout"].difference.mean == pytest.approx(0.1)
-    assert f"<th>{figure}</th>" in "".join(fold_tables(run))
+    assert f"<th>{figure_name(figure)}</th>" in "".join(fold_tables(run))

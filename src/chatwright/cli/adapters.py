@@ -49,6 +49,25 @@ def resolve_model(name_or_path: str, folder: ModelsFolder) -> Chosen:
     return Chosen(named.name, weights, adapter.path, base)
 
 
+def resolve_whole_model(name_or_path: str, folder: ModelsFolder) -> tuple[str, Path]:
+    """`folder.resolve` for what changes the weights of a model: an adapter has none of its own to change.
+
+    Raises UsageError for an adapter, ModelNotFoundError.
+    """
+    from chatwright.hub.folder import loadable_path
+    from chatwright.model.adapter import is_adapter, open_adapter
+
+    path = Path(name_or_path).expanduser() if "\0" not in name_or_path else Path()
+    if folder.find(name_or_path) is None and not loadable_path(path) and is_adapter(path):
+        raise UsageError(
+            "{path} is a LoRA adapter of {base}, and no whole model. Merge the two, and take DIR: chatwright export {path} --to hf"
+            " --out DIR. Or take {base} itself.",
+            path=name_or_path,
+            base=open_adapter(path).base_name[:200],
+        )
+    return folder.resolve(name_or_path, allow_path=True)
+
+
 def with_adapters(models: Sequence[Chosen], options: Sequence[str]) -> list[Chosen]:
     """The models, and one more for each `NAME=DIR`: its base with that adapter.
 

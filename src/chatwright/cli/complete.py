@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chatwright.cli.output import Output, number, read_settings
-from chatwright.errors import UsageError
+from chatwright.errors import InvalidRequestError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 
 # A prompt beyond this never fits a context; reading on would only fill the memory.
 _LONGEST_PROMPT_BYTES = 64 * 2**20
+# Of an answer, where no --max-tokens is given and the context has room for it.
+_USUAL_TOKENS = 128
 
 
 def complete(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or a path.")],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue; - reads standard input.")],
-    max_tokens: Annotated[str, typer.Option(metavar="N", help="At most N tokens. Default: 128.")] = "128",
+    max_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="At most N tokens. Default: 128, or what the context leaves.", show_default=False
+        ),
+    ] = None,
     temperature: Annotated[
         str, typer.Option(metavar="T", help="0 always takes the likeliest token. Default: 0.2.")
     ] = "0.2",
@@ -61,7 +68,9 @@ def complete(
         asyncio.run(_complete(text_model, text, limit, options, stop or []))
 
 
-async def _complete(model: TextModel, prompt: str, limit: int, options: dict[str, Any], stop: Sequence[str]) -> None:
+async def _complete(
+    model: TextModel, prompt: str, limit: int | None, options: dict[str, Any], stop: Sequence[str]
+) -> None:
     from contextlib import aclosing
 
     from chatwright.cli.terminal import printable
@@ -69,7 +78,23 @@ async def _complete(model: TextModel, prompt: str, limit: int, options: dict[str
 
     show = printable if sys.stdout.isatty() else str
     try:
-        ids = await model.encode(prompt)
+        try:
+            ids = await model.encode(prompt)
+            room = model.max_tokens_left(len(ids))
+        except InvalidRequestError as error:
+            if (
+                error.code != "context_length_exceeded"
+            ):  # where that is so surely, it is found out before a token is counted
+                raise
+            room = 0
+        if room < 1:
+            raise UsageError(
+                "The prompt is as long as the {limit} tokens that the model can read, or longer: nothing is left for an answer."
+                " Shorten the prompt.",
+                limit=model.context_length,
+            )
+        if limit is None:
+            limit = min(_USUAL_TOKENS, room)
         model.check_length(len(ids), limit, param="max_tokens")
         request = TextRequest(ids, sampling_params(limit, options), tuple(stop))
         async with aclosing(model.generate(request)) as events:

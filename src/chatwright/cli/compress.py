@@ -260,11 +260,12 @@ def report_distilled(
 
 
 def _open(model: str, settings: Settings) -> BaseModel:
+    from chatwright.cli.adapters import resolve_whole_model
     from chatwright.hub import ModelsFolder
     from chatwright.training.base_model import BaseModel
 
     folder = ModelsFolder(settings.models_dir)
-    name, path = folder.resolve(model, allow_path=True)
+    name, path = resolve_whole_model(model, folder)
     return BaseModel.open(path, name if folder.owns(path) else "")
 
 

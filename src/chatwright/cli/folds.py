@@ -26,6 +26,8 @@ Choose = Annotated[
 
 def fold_tables(output: Output, summary: Summary) -> None:
     """Mean, deviation and n of every figure, each fold's, and what was chosen."""
+    from chatwright.training.figures import figure_name
+
     several = summary.n_seeds > 1
     output.table(
         [
@@ -38,7 +40,7 @@ def fold_tables(output: Output, summary: Summary) -> None:
         ],
         [
             [
-                name,
+                figure_name(name),
                 f"{spread.mean:.4f}",
                 f"{spread.sd:.4f}",
                 str(spread.n),
@@ -55,7 +57,11 @@ def fold_tables(output: Output, summary: Summary) -> None:
     output.data("")
     output.data(_("Chosen within each fold: {setting}", setting=summary.setting))
     output.table(
-        ["", _("CHOSEN"), *(f"{summary.metric}, {summary.setting} {value}" for value in chosen[0][1].figures)],
+        [
+            "",
+            _("CHOSEN"),
+            *(f"{figure_name(summary.metric)}, {summary.setting} {value}" for value in chosen[0][1].figures),
+        ],
         [
             [where, f"{each.value:g}", *(f"{found.mean:.4f} ± {found.sd:.4f}" for found in each.figures.values())]
             for where, each in chosen

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chatwright.cli.output import Output, read_settings
-from chatwright.errors import TrainingError
-from chatwright.i18n import _
+from chatwright.errors import NotARunError, TrainingError
+from chatwright.i18n import _, describe_error
 
 if TYPE_CHECKING:
     from chatwright.training.loop import Result
@@ -37,8 +37,11 @@ def ls(
     for path in paths:
         try:
             found.append(_summary(Run.open(path)))
-        except TrainingError:
+        except NotARunError:
             continue  # another program's config.toml
+        except TrainingError as error:
+            output.say(describe_error(error))
+            found.append(_unreadable(path))
     if as_json:
         output.json(found)
         return
@@ -47,10 +50,7 @@ def ls(
         return
     output.table(
         [_("RUN"), _("VERB"), _("STATE"), _("STEP"), _("HELD-OUT")],
-        [
-            [e["name"], e["verb"], status_name(e["state"]), f"{e['step']}/{e['n_steps'] or '?'}", _held_out(e)]
-            for e in found
-        ],
+        [[e["name"], e["verb"] or "-", status_name(e["state"]), _where(e), _held_out(e)] for e in found],
     )
 
 
@@ -60,7 +60,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Show a run: its settings with their reasons, where it is, its figures."""
-    from chatwright.cli.training_progress import figure_name
+    from chatwright.training.figures import figure_name
+    from chatwright.training.fold_report import augmentation_lines, fold_means
     from chatwright.training.history import status_name
     from chatwright.training.run import Run
 
@@ -81,8 +82,20 @@ def show(
         "step": _("step"),
         "n_steps": _("steps"),
     }
+    folds = summary.pop("folds")
+    if folds is not None:  # the steps are those of each of its trainings, which stand in their own folders
+        del summary["step"], summary["n_steps"], summary["figures"]
+        labels["trainings"], summary["trainings"] = _("trainings of folds"), f"{folds['done']}/{folds['n']}"
     rows = [[labels[key], str(value)] for key, value in summary.items() if key in labels and value not in (None, "")]
-    rows += [[figure_name(name), f"{value:.4f}"] for name, value in summary["figures"].items()]
+    rows += [[figure_name(name), f"{value:.4f}"] for name, value in summary.get("figures", {}).items()]
+    rows += [
+        [_("{figure}, mean of the folds", figure=figure_name(name)), f"{mean:.4f} ± {sd:.4f}"]
+        for name, (mean, sd) in fold_means(opened).items()
+    ]
+    rows += [
+        [_("{figure}, augmentation {name}", figure=figure_name(metric), name=name), found]
+        for name, metric, found in augmentation_lines(opened)
+    ]
     reasons = opened.reasons()
     for name, section in opened.config.items():
         if isinstance(section, dict):
@@ -174,20 +187,42 @@ def report(
 
 
 def _summary(run: Run) -> dict[str, Any]:
+    from chatwright.training.fold_report import fold_means
+    from chatwright.training.fold_state import FoldState
     from chatwright.training.history import History
 
     history = History.read(run)
-    newest = {name: points[-1][1] for name, points in history.series.items() if points}
+    folds = FoldState.of(run, history)
+    state = folds.status if folds else history.status
+    if folds:
+        figures = {name: mean for name, (mean, _sd) in fold_means(run).items()}
+    else:
+        figures = {name: points[-1][1] for name, points in history.series.items() if points} | dict(history.final)
     return {
         "name": run.path.resolve().name,
         "path": str(run.path.resolve()),
         "verb": run.verb,
         "created_at": run.config.get("created_at"),
-        "state": "killed" if history.status == "running" and not run.is_held() else history.status,
+        "state": "killed" if state == "running" and not run.is_held() else state,
         "step": history.step,
         "n_steps": run.config.get("training", {}).get("n_steps"),
-        "figures": newest | {name: value for name, value in history.final.items() if math.isfinite(value)},
+        "folds": {"done": folds.n_done, "n": folds.n} if folds else None,
+        "figures": {name: value for name, value in figures.items() if math.isfinite(value)},
     }
+
+
+def _unreadable(path: Path) -> dict[str, Any]:
+    """In the place of a summary; why it cannot be read is said beside it."""
+    unknown = dict.fromkeys(("verb", "created_at", "step", "n_steps", "folds"))
+    return {"name": path.name, "path": str(path.resolve()), "state": "unreadable", **unknown, "figures": {}}
+
+
+def _where(summary: dict[str, Any]) -> str:
+    if (folds := summary["folds"]) is not None:
+        return _("{done}/{n} trainings", done=folds["done"], n=folds["n"])
+    if summary["state"] == "unreadable":
+        return "-"
+    return f"{summary['step']}/{summary['n_steps'] or '?'}"
 
 
 def _is_finished(run: Run) -> bool:
@@ -197,7 +232,7 @@ def _is_finished(run: Run) -> bool:
 
 
 def _held_out(summary: dict[str, Any]) -> str:
-    from chatwright.cli.training_progress import figure_name
+    from chatwright.training.figures import figure_name
 
     for name in ("bits_per_byte", "accuracy", "f1"):
         if name in summary["figures"]:

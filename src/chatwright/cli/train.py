@@ -79,7 +79,7 @@ def train(
         compile_=compile_,
         dropout=dropout,
         fim=fim,
-        lr=number(lr, "--lr", least=0, most=10),
+        lr=number(lr, "--lr", least=1e-9, most=10),  # a rate of 0 would train nothing
         weight_decay=number(weight_decay, "--weight-decay", least=0, most=100),
         patience=number(patience, "--patience", least=0, most=1_000_000, whole=True),
         seed=number(seed, "--seed", least=0, most=(1 << 63) - 1, whole=True),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from chatwright.cli.output import Output
 from chatwright.cli.progress import ProgressBar
 from chatwright.i18n import _
+from chatwright.training.figures import figure_name
 
 _LINE_EVERY_S = 15.0
 
@@ -61,32 +62,6 @@ class TrainingProgress(ProgressBar):
         name, value = next(iter(figures.items()))
         self.held_out = f"{figure_name(name)} {value:.4f}"
         self.say(_("after step {step}, held-out: {figures}", step=step, figures=_figures(figures)))
-
-
-def figure_name(name: str) -> str:
-    """What a figure is called by people: `bits_per_byte_zh` → "bits per byte (zh)"."""
-    known = {
-        "bits_per_byte": _("bits per byte"),
-        "perplexity": _("perplexity"),
-        "loss": _("loss"),
-        "accuracy": _("accuracy"),
-        "macro_f1": _("macro F1"),
-        "f1": "F1",
-        "precision": _("precision of what was found"),
-        "recall": _("share of what was to be found"),
-        "lr": _("learning rate"),
-        "grad_norm": _("gradient norm"),
-        "tokens_per_s": _("tokens a second"),
-        "answer_tokens_per_s": _("tokens of answers a second"),
-        "texts_per_s": _("texts a second"),
-        "pairs_per_s": _("pairs a second"),
-    }
-    for key, shown in known.items():
-        if name == key:
-            return shown
-        if name.startswith(f"{key}_") and len(name) - len(key) <= 4:  # a language
-            return f"{shown} ({name[len(key) + 1 :]})"
-    return name
 
 
 def _rate(unit: str, rate: float) -> str:

@@ -149,6 +149,7 @@ def _tune(
     from chatwright.machine import share_cores
 
     share_cores()
+    from chatwright.cli.adapters import resolve_whole_model
     from chatwright.cli.training_progress import TrainingProgress
     from chatwright.engine.device import find_device
     from chatwright.hub import ModelsFolder
@@ -161,7 +162,7 @@ def _tune(
 
     check_new(out)
     folder = ModelsFolder(settings.models_dir)
-    name, path = folder.resolve(model, allow_path=True)
+    name, path = resolve_whole_model(model, folder)
     with out_of_memory("tune"):  # the header of a file needs the file's address space
         base = BaseModel.open(path, name if folder.owns(path) else "")
     device = find_device(settings.device)
@@ -247,6 +248,8 @@ def _tables(output: Output, tuned: Tuned) -> None:
 
 
 def _comparisons(output: Output, tuned: Tuned) -> None:
+    from chatwright.training.figures import figure_name
+
     assert tuned.comparisons is not None
     metric, figures = tuned.comparisons.metric, tuned.comparisons.figures
     verdicts = {"helped": _("helped"), "hurt": _("hurt"), "cannot tell": _("cannot tell")}
@@ -262,7 +265,7 @@ def _comparisons(output: Output, tuned: Tuned) -> None:
                 verdicts[each.verdict],
             ]
         )
-    output.table([_("AUGMENTATION"), metric, _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
+    output.table([_("AUGMENTATION"), figure_name(metric), _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
 
 
 def _plus_minus(figures: Mapping[str, Spread], metric: str) -> str:

@@ -23,7 +23,9 @@ from chatwright.training.augmentation import AUGMENTATIONS
 from chatwright.training.before import EVENT, measure_before
 from chatwright.training.config import TrainingConfig
 from chatwright.training.distributed import World
+from chatwright.training.figures import BEFORE
 from chatwright.training.fold_report import AUGMENT_FILE, FOLDS_FILE
+from chatwright.training.fold_state import AUGMENT, COMPARED, FINISHED, FOLDS_FINISHED
 from chatwright.training.folds import Comparison, Spread, assign_folds, compare, summarise
 from chatwright.training.history import History, figures_of
 from chatwright.training.loop import Result, train
@@ -44,9 +46,7 @@ from chatwright.training.trials import (
 from chatwright.training.tune_recipe import CHOOSABLE, JUDGE_OF, for_fold
 from chatwright.training.tune_task import Items, Task
 
-AUGMENT, NONE = "augment", "none"
-# A fold that has diverged is done too: the same steps would diverge again.
-FINISHED = ("finished", "stopped early", "diverged")
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def compare_augmentations(
                 "differences": {name: asdict(difference) for name, difference in differences.items()},
             },
         )
-        run.event("augmentations_compared", **{name: each.verdict for name, each in differences.items()})
+        run.event(COMPARED, **{name: each.verdict for name, each in differences.items()})
     return comparisons, None
 
 
@@ -261,7 +261,7 @@ def say_diverged(progress: Progress) -> None:
 
 
 def _with_before(figures: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    return {**figures, **{f"{name}_before": value for name, value in before.items()}}
+    return {**figures, **{f"{name}{BEFORE}": value for name, value in before.items()}}
 
 
 @contextmanager
@@ -277,4 +277,4 @@ def locked(run: Run, world: World) -> Iterator[None]:
 def write_folds(run: Run, summary: Summary) -> None:
     """folds.json, and an event."""
     write_json(run.path / FOLDS_FILE, summary.to_dict())
-    run.event("folds_finished", **{name: [spread.mean, spread.sd] for name, spread in summary.figures.items()})
+    run.event(FOLDS_FINISHED, **{name: [spread.mean, spread.sd] for name, spread in summary.figures.items()})

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from chatwright.i18n import _
+from chatwright.training.figures import figure_name
 from chatwright.training.history import History
 
 _INK = "#010203"  # stands for the page's own text colour
@@ -38,7 +39,7 @@ def curves_svg(history: History) -> Iterator[str]:
             yield _svg(title, {each: history.series[each] for each in group})
     for name in history.series:
         if name not in shown:
-            yield _svg(name, {name: history.series[name]})
+            yield _svg(_("Held-out {figure}", figure=figure_name(name)), {name: history.series[name]})
 
 
 def _svg(title: str, series: dict[str, Sequence[tuple[int, float]]]) -> str:
@@ -46,24 +47,31 @@ def _svg(title: str, series: dict[str, Sequence[tuple[int, float]]]) -> str:
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        for colour, (name, points) in zip(_COLOURS * 9, series.items(), strict=False):
+        for colour, points in zip(_COLOURS * 9, series.values(), strict=False):
             steps, values = zip(*_thinned(points), strict=True)
             marker = "." if len(points) < 40 else ""
-            axes.plot(steps, values, color=colour, linewidth=1.2, marker=marker, label=name)
+            axes.plot(steps, values, color=colour, linewidth=1.2, marker=marker)
         axes.tick_params(colors=_INK)
         axes.grid(alpha=0.25)
         for spine in axes.spines.values():
             spine.set_color(_INK)
-        if len(series) > 1:
-            axes.legend(frameon=False, labelcolor=_INK)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     text = file.getvalue()
     svg = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # the title is the page's, whose fonts know every script
-    return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
+    # title and legend are the page's, whose fonts know every script
+    return f"<figure><figcaption>{html.escape(title)}{_legend(list(series))}</figcaption>{svg}</figure>"
+
+
+def _legend(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    shown = zip(_COLOURS * 9, names, strict=False)
+    return "<br>" + " ".join(
+        f'<span style="color: {colour}">●</span> {html.escape(figure_name(name))}' for colour, name in shown
+    )
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chatwright.i18n import _
+from chatwright.training.figures import figure_name
 from chatwright.training.run import Run
 
 FOLDS_FILE, AUGMENT_FILE = "folds.json", "augmentations.json"
@@ -22,7 +23,9 @@ def fold_tables(run: Run) -> Iterator[str]:
         heading = [_("FIGURE"), _("MEAN"), _("SD"), "N"]
         heading += [_("SD OF SEEDS")] if n_seeds > 1 else []
         heading += [_("FOLD {n}", n=i) for i in range(1, n + 1)]
-        yield _table(heading, [[name, *_figure(spread, n_seeds)] for name, spread in folds["figures"].items()])
+        yield _table(
+            heading, [[figure_name(name), *_figure(spread, n_seeds)] for name, spread in folds["figures"].items()]
+        )
         yield from _choices(folds)
     if compared := _read(run, AUGMENT_FILE):
         metric = compared["metric"]
@@ -30,12 +33,28 @@ def fold_tables(run: Run) -> Iterator[str]:
         rows = []
         for name, figures in compared["figures"].items():
             mean, sd, *_values = _spread(figures[metric])
-            row = [name, f"{mean} ± {sd}"]
+            row = [_("none") if name == "none" else name, f"{mean} ± {sd}"]
             if each := compared["differences"].get(name):
                 mean, sd, *_values = _spread(each["difference"])
                 row += [f"{mean} ± {sd}", f"{each['low']:.4f} … {each['high']:.4f}", _(each["verdict"])]
             rows.append(row)
-        yield _table([_("AUGMENTATION"), metric, _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
+        yield _table([_("AUGMENTATION"), figure_name(metric), _("DIFFERENCE"), _("95 % INTERVAL"), _("VERDICT")], rows)
+
+
+def fold_means(run: Run) -> dict[str, tuple[float, float]]:
+    """Figure → mean and standard deviation over the folds, which `runs show` says; empty where they are not finished."""
+    figures = (_read(run, FOLDS_FILE) or {}).get("figures", {})
+    return {name: (spread["mean"], spread["sd"]) for name, spread in figures.items()}
+
+
+def augmentation_lines(run: Run) -> Iterator[tuple[str, str, str]]:
+    """(Augmentation, figure that it is judged by, what its folds found), of a run that has compared them."""
+    if compared := _read(run, AUGMENT_FILE):
+        for name, figures in compared["figures"].items():
+            mean, sd, *_values = _spread(figures[compared["metric"]])
+            each = compared["differences"].get(name)
+            verdict = f"  ({_(each['verdict'])})" if each else ""
+            yield _("none") if name == "none" else name, compared["metric"], f"{mean} ± {sd}{verdict}"
 
 
 def _read(run: Run, name: str) -> dict[str, Any] | None:
@@ -66,7 +85,7 @@ def _choices(folds: Mapping[str, Any]) -> Iterator[str]:
         [where, f"{each['value']:g}", *(" ± ".join(_spread(spread)[:2]) for spread in each["figures"].values())]
         for where, each in chosen
     ]
-    tried = [f"{folds['metric']}, {folds['setting']} {value}" for value in chosen[0][1]["figures"]]
+    tried = [f"{figure_name(folds['metric'])}, {folds['setting']} {value}" for value in chosen[0][1]["figures"]]
     yield _table(["", _("CHOSEN"), *tried], rows)
 
 

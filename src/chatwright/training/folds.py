@@ -40,6 +40,11 @@ def assign_folds(
     members: dict[int, list[int]] = {}
     for row, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(row)
+    if len(members) < 2:
+        raise InvalidDatasetError(
+            "All rows that are to be divided are one group of near-duplicates, which stay together: folds are not possible with"
+            " them. Leave --folds out, or add data."
+        )
     if len(members) < n_folds:
         raise InvalidDatasetError(
             "The dataset has {n} groups of rows that are no near-duplicates of each other, too few for {folds} folds. Use"

@@ -31,24 +31,25 @@ class History:
     def read(cls, run: Run) -> Self:
         """From events.jsonl and metrics.jsonl."""
         points: dict[str, dict[int, float]] = defaultdict(dict)
-        step = 0
+        recorded = 0
         for entry in run.metrics.read():
             if isinstance(entry.get("step"), int):
-                step = entry["step"]
+                recorded = step = entry["step"]
                 for name, value in entry.items():
                     if name not in ("step", "time") and isinstance(value, int | float):
                         points[name][step] = float(value)
         events = list(run.events.read())
-        status, final = "not started", {}
+        status, step, final = "not started", recorded, {}
         for entry in events:
             match entry.get("event"):
                 case "started" | "resumed":
-                    status = "running"
+                    status, step = "running", recorded  # where it was interrupted before is past
                 case "interrupted" | "failed" | "diverged" as ending:
                     status = ending
                     step = int(entry.get("step", step))
                 case "finished":
                     status = "stopped early" if entry.get("stopped_early") else "finished"
+                    step = int(entry.get("step", recorded))
                     final = figures_of(entry.get("metrics"))
         series = {name: sorted(values.items()) for name, values in points.items()}
         return cls(events, series, status, step, final)
@@ -79,5 +80,6 @@ def status_name(status: str) -> str:
         "diverged": _("diverged"),
         "finished": _("finished"),
         "stopped early": _("stopped early"),
+        "unreadable": _("unreadable"),
     }
     return known.get(status, status)

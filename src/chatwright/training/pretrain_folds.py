@@ -21,9 +21,10 @@ from chatwright.model.checkpoint import read_json_object
 from chatwright.text.dataset import Dataset, Row, write_dataset
 from chatwright.text.manifest import Kind
 from chatwright.text.rows import row_text
-from chatwright.training.cross_validation import FINISHED, diverged, locked, say_diverged, say_trial, write_folds
+from chatwright.training.cross_validation import diverged, locked, say_diverged, say_trial, write_folds
 from chatwright.training.distributed import World
 from chatwright.training.enough_text import refuse_too_little_text
+from chatwright.training.fold_state import FINISHED
 from chatwright.training.folds import assign_folds
 from chatwright.training.history import History
 from chatwright.training.loop import Result
@@ -50,7 +51,7 @@ from chatwright.training.trials import (
 
 VERB = "folds"
 JUDGE = Judge("bits_per_byte", higher_is_better=False)
-CHOOSABLE = {"lr": (0.0, 10.0), "weight_decay": (0.0, 100.0), "dropout": (0.0, 0.95)}  # and their limits
+CHOOSABLE = {"lr": (1e-9, 10.0), "weight_decay": (0.0, 100.0), "dropout": (0.0, 0.95)}  # and their limits
 FIRST = "recipe.json"  # what the first fold found
 
 

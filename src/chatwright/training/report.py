@@ -13,7 +13,9 @@ from chatwright.i18n import _, detect_language
 from chatwright.text.work import write_atomically
 from chatwright.training.curves import curves_svg
 from chatwright.training.environment import read_environment
+from chatwright.training.figures import figure_name
 from chatwright.training.fold_report import fold_tables
+from chatwright.training.fold_state import FoldState
 from chatwright.training.history import History, status_name
 from chatwright.training.run import REPORT, SAMPLES, Run
 
@@ -71,12 +73,14 @@ def _page(run: Run) -> Iterator[str]:
 
 def _summary(run: Run, history: History) -> list[tuple[str, Any]]:
     n_steps = run.config.get("training", {}).get("n_steps")
+    steps = f"{history.step:,} / {n_steps:,}" if isinstance(n_steps, int) else f"{history.step:,}"
+    folds = FoldState.of(run, history)
     rows = [
-        (_("State"), status_name(history.status)),
-        (_("Steps"), f"{history.step:,} / {n_steps:,}" if isinstance(n_steps, int) else f"{history.step:,}"),
+        (_("State"), status_name(folds.status if folds else history.status)),
+        (_("Folds"), folds.shown()) if folds else (_("Steps"), steps),
         (_("Dataset"), run.config.get("dataset", {}).get("path")),
     ]
-    rows += [(name, f"{value:.4f}") for name, value in history.final.items()]
+    rows += [(figure_name(name), f"{value:.4f}") for name, value in history.final.items()]
     return [(label, value) for label, value in rows if value not in (None, "")]
 
 

@@ -25,7 +25,7 @@ import tomlkit
 from filelock import FileLock, Timeout
 from tomlkit.items import Item, Table
 
-from chatwright.errors import ChatwrightError, InUseError, StorageError, TrainingError, UsageError
+from chatwright.errors import ChatwrightError, InUseError, NotARunError, StorageError, TrainingError, UsageError
 from chatwright.text.work import sync_folder, sync_names, write_atomically
 from chatwright.training.journal import Journal
 
@@ -80,7 +80,8 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run in a folder. Raises TrainingError when it holds none, or one of a newer Chatwright."""
+        """The run in a folder. Raises NotARunError when it holds none, TrainingError when its config.toml is damaged or
+        of a newer Chatwright."""
         path = Path(path)
         try:
             config = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
@@ -90,13 +91,13 @@ class Run:
                     "The run {path} was ended before its first step: start it again as you did before; what is ready is kept.",
                     path=path,
                 ) from error
-            raise TrainingError("{path} is not the folder of a run: it has no config.toml.", path=path) from error
+            raise NotARunError("{path} is not the folder of a run: it has no config.toml.", path=path) from error
         except (OSError, ValueError) as error:
             raise TrainingError(
                 "The config.toml of the run {path} cannot be read: {reason}", path=path, reason=error
             ) from error
         if not isinstance(config.get("verb"), str) or not isinstance(config.get("format"), int):
-            raise TrainingError("{path} is not the folder of a run: its config.toml is of another kind.", path=path)
+            raise NotARunError("{path} is not the folder of a run: its config.toml is of another kind.", path=path)
         if config["format"] > FORMAT:
             raise TrainingError("The run {path} was made by a newer Chatwright. Upgrade to continue it.", path=path)
         return cls(path, config)
