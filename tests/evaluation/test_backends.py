@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import enable_progress_bar, get_verbosity, is_progress_bar_enabled
+from transformers.utils.logging import enable_progress_bar, get_verbosity, is_progress_bar_enabled, set_verbosity
 
 from chatwright.compression.export_gguf import export_gguf
 from chatwright.compression.export_hf import export_hf
@@ -289,6 +289,7 @@ def test_transformers_loads_without_a_word_and_speaks_to_others_as_before(
 ) -> None:
     export_gguf(Source.open(folder), gguf := tmp_path / "tiny.gguf", "F32")
     enable_progress_bar()
+    set_verbosity(logging.WARNING)
     capfd.readouterr()
     for path in (folder, gguf):
         TransformersWriter(path, MODEL, 1)
