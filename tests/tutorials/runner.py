@@ -17,7 +17,7 @@ import httpx
 from examples.tutorial import ROOT
 from tests.serving import free_port
 
-COMMAND_TIMEOUT_S = 300
+COMMAND_TIMEOUT_S = 900.0
 START_TIMEOUT_S = 90
 
 

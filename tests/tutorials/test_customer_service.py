@@ -24,7 +24,7 @@ SHORTER = {
 }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 def test_the_page_runs(make_shell: Callable[[str], Shell]) -> None:
     shell = make_shell("zh")
