@@ -76,9 +76,11 @@ def test_a_pretrained_models_card_has_the_figures_of_the_weights_that_were_kept(
 
 def test_a_card_says_of_how_much_of_the_held_out_data_its_figures_are(tmp_path: Path) -> None:
     run = pretraining_run(tmp_path / "run")
+    run.event("diverged", step=3, documents=["a.txt", "b.txt"])
     run.event("measured", figures={"bits_per_byte": 2.0}, documents=[56, 56])
     assert "documents." not in pretraining_card(run)
     run.event("measured", figures={"bits_per_byte": 2.0}, documents=[15, 56])
+    run.event("diverged", step=9, documents=["a.txt", "b.txt"])  # a later try, from a checkpoint
     assert "The held-out figures are of 15 of 56 documents." in pretraining_card(run)
 
 

@@ -82,11 +82,9 @@ async def _complete(
             ids = await model.encode(prompt)
             room = model.max_tokens_left(len(ids))
         except InvalidRequestError as error:
-            if (
-                error.code != "context_length_exceeded"
-            ):  # where that is so surely, it is found out before a token is counted
+            if error.code != "context_length_exceeded":
                 raise
-            room = 0
+            room = 0  # so surely that it is found out before a token is counted
         if room < 1:
             raise UsageError(
                 "The prompt is as long as the {limit} tokens that the model can read, or longer: nothing is left for an answer."

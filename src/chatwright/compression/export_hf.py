@@ -49,9 +49,8 @@ def export_hf(source: Source, out: Path, kind: HFType | None = None) -> Exported
             extra["chatwright"] = {"fim": True}
         model = source.model(_DTYPES[chosen])
         for name, parameter in model.named_parameters():
-            if not is_finite(
-                parameter
-            ):  # in the file already? What float16 cannot hold becomes infinite, and is seen by `verify`
+            # In the file already? What float16 cannot hold becomes infinite, and is seen by `verify`.
+            if not is_finite(parameter):
                 source.check_finite(name, source.parameter(name))
         write_model(model, whole, extra=extra)
         if source.adapter is not None and source.template is not None:

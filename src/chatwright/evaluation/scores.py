@@ -26,6 +26,7 @@ SIGNIFICANT = 0.05
 # scale. Enough items make any difference "significant", also that of two seeds of one recipe (LOG.md): whether it is there is one
 # question, whether it matters another.
 SMALLEST_DIFFERENCE = 0.01
+_WITHOUT_SCALE = ("bits_per_byte", "exposure")
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,6 @@ def _widened(found: Comparison, n: int, metric: str) -> Comparison:
     half = Proportion(0, n).bounds[1] * (scale + abs(difference.estimate))
     low, high = max(-scale, difference.low - half), min(scale, difference.high + half)
     return replace(found, difference=replace(difference, low=low, high=high))
-
-
-_WITHOUT_SCALE = ("bits_per_byte", "exposure")
 
 
 def _scale(metric: str, value: float) -> float:

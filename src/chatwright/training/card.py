@@ -16,7 +16,8 @@ def pretraining_card(run: Run) -> str:
     history = History.read(run)
     figures = newest_figures(history.events, MEASURED) or {name: at[-1][1] for name, at in history.series.items()}
     scores = {f"held-out {name}": f"{value:.4f}" for name, value in figures.items() if name.startswith("bits_per_byte")}
-    documents = next((entry["documents"] for entry in reversed(history.events) if "documents" in entry), None)
+    measured = [each.get("documents") for each in history.events if each.get("event") == MEASURED]
+    n, n_all = (measured and measured[-1]) or (0, 0)
     recurrent = model["kind"] == "rnn"
     card = ModelCard(
         title=run.path.resolve().name,
@@ -34,11 +35,7 @@ def pretraining_card(run: Run) -> str:
         },
         scores=scores,
         notes=["A base model: it continues text, and was not taught to hold a conversation."]
-        + (
-            ["The held-out figures are of {} of {} documents.".format(*documents)]
-            if documents and len(set(documents)) > 1
-            else []
-        )
+        + ([f"The held-out figures are of {n} of {n_all} documents."] if n < n_all else [])
         + (["A recurrent model: only Chatwright's own loader reads it."] if recurrent else []),
     )
     return card.render()

@@ -236,10 +236,9 @@ class _Loop:
         if self.world.is_main:
             metrics = {name: float(value) for name, value in self._figures(full=True).items()}
             self._say_why_it_differs(metrics.get(self.objective.metric))
-            measured = {"documents": list(found)} if (found := getattr(self.objective, "measured", None)) else {}
-            self.note(
-                MEASURED, step=self.state.best_step or self.state.step, figures=metrics, **measured
-            )  # the card says them
+            documents = getattr(self.objective, "measured", None)
+            # the card says them
+            self.note(MEASURED, step=self.state.best_step or self.state.step, figures=metrics, documents=documents)
             self._write_result()
             self.note(
                 "finished",

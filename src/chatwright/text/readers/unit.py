@@ -64,9 +64,7 @@ class Record:
     kind: Kind
     payload: dict[str, Any]
     where: str = ""  # inside the unit: "line 17", "part 3"
-    detected: str = (
-        "plain text"  # the format that was recognised: "openai-messages", "column 'text'", … (see formats.py)
-    )
+    detected: str = "plain text"  # the format that was recognised: "openai-messages", "column 'text'", … (`formats`)
     markup: str = ""  # "html" when the reader stripped it
     encoding: str = "utf-8"
     n_undecodable: int = 0  # bytes or characters that no encoding explained: U+FFFD in their place, or dropped (NUL)
