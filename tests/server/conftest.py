@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,6 @@ from tests.server.tiny import make_model_folder
 KEY = "sk-test-schlüssel-1234567890"
 
 StartServer = Callable[..., RunningServer]
-
-
-@pytest.fixture(autouse=True)
-def known_seeds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests that name no seed get a test's own, in order: what a model of random weights says once, it says in every run."""
-    seeds = count(zlib.crc32(request.node.nodeid.encode()))
-    monkeypatch.setattr("chatwright.server.openai.generation.random_seed", lambda: next(seeds))
 
 
 @pytest.fixture(scope="session")
