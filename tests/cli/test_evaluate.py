@@ -335,6 +335,13 @@ def test_wrong_options_are_sentences(command: Run, tiny: str, tmp_path: Path) ->
         refused = command("evaluate", tiny, "--tasks", task, "--quantization", "int8", *other)
         assert refused.code == 2
         assert "--quantization is of our engine" in refused.err
+    for of_machine in (("--backend", "engine"), ("--device", "cpu")):
+        refused = command("evaluate", tiny, "--tasks", task, "--url", "http://127.0.0.1:9/v1", *of_machine)
+        assert refused.code == 2
+        assert "--backend and --device are of this machine" in refused.err
+    elsewhere = command("evaluate", tiny, "--tasks", task, "--backend", "transformers", "--device", "cpu")
+    assert elsewhere.code == 2
+    assert "--device is of our engine" in elsewhere.err
     assert "No model is called nobody" in command("evaluate", "nobody", "--tasks", task).err
     missing = command("evaluate", tiny, "--tasks", task, "--train", str(tmp_path / "none"))
     assert missing.code == 1

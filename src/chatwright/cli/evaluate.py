@@ -67,7 +67,10 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(metavar="KIND", help="engine or transformers.")] = "engine",
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="engine, which is the default, or transformers.", show_default=False),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +120,12 @@ def evaluate(
         raise UsageError("Give either --card or --no-card.")
     if api_key is not None and url is None:
         raise UsageError("--api-key belongs to --url: without an address there is no server that wants a key.")
+    if url is not None and (backend is not None or device is not None):
+        raise UsageError(
+            "--backend and --device are of this machine: with --url the server chooses what computes, and where."
+        )
+    if device is not None and backend == "transformers":
+        raise UsageError("--device is of our engine: Transformers computes on the processor here.")
     if quantization is not None and (url is not None or backend == "transformers"):
         raise UsageError(
             "--quantization is of our engine: with --url the server chooses its precision, and Transformers computes in float32."
@@ -132,8 +141,8 @@ def evaluate(
         "tasks": {task.name: task.fingerprint for task, _examples in prepared},
         "limit": n_items,
         "train": train,
-        "backend": backend if url is None else url,
-        "quantization": settings.quantization if url is None and backend == "engine" else None,
+        "backend": url or backend or "engine",
+        "quantization": settings.quantization if url is None and backend != "transformers" else None,
         "smallest_difference": percent / 100,
     }
     if url is None:
