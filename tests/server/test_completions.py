@@ -327,7 +327,7 @@ def test_the_official_client_reads_it(client: openai.OpenAI) -> None:
     completion = client.completions.create(model=MODEL, prompt="The capital", max_tokens=5, n=2, logprobs=1)
     assert len(completion.choices) == 2
     stream = client.completions.create(
-        model=MODEL, prompt="The", max_tokens=5, stream=True, stream_options={"include_usage": True}
+        model=MODEL, prompt="The", max_tokens=5, temperature=0, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     assert chunks[-1].usage is not None

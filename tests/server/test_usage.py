@@ -460,7 +460,7 @@ def test_nothing_is_written_before_the_first_token_where_nothing_is_limited(star
     url = sqlite_url(tmp_path / "chatwright.db")
     asyncio.run(_upgraded(url))
     server = start(database=Database(url))
-    server.complete(prompt="The", max_tokens=1)
+    server.complete(prompt="The", max_tokens=1, logit_bias=NO_END)
     body = {"model": MODEL, "prompt": "The", "max_tokens": 3, "temperature": 0, "logit_bias": NO_END}
     with closing(sqlite3.connect(tmp_path / "chatwright.db", isolation_level=None)) as other, server.http() as http:
         wait_until(lambda: other.execute("SELECT count(*) FROM usage").fetchone()[0] == 1)
