@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -375,6 +377,41 @@ def test_settings_are_read_back_as_they_were(tmp_path: Path) -> None:
     for wrong in ({"surprise": 1}, {"n_steps": "many"}, {"lr": -1.0}, {"optimizer": "sgd"}, {"n_steps": True}):
         with pytest.raises(TrainingError):
             TrainingConfig.from_dict(settings.to_dict() | wrong)
+
+
+def test_a_signal_in_the_middle_of_writing_is_announced_and_saves(tmp_path: Path) -> None:
+    """Python refuses to write where it is writing already, and the announcement is made wherever the signal comes."""
+    written, announced = bytearray(), threading.Event()
+
+    class Terminal(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if not written:
+                os.kill(os.getpid(), signal.SIGTERM)
+            written.extend(data)
+            return len(data)
+
+    terminal = io.TextIOWrapper(io.BufferedWriter(Terminal()), encoding="utf-8")
+
+    class Says(Silent):
+        def say(self, text: str) -> None:
+            print(text, file=terminal, flush=True)
+            announced.set()
+
+    class Writes(Toy):
+        def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+            print("in a step", file=terminal, flush=True)
+            return super().loss(batch)
+
+    settings = config()
+    run = toy_run(tmp_path / "run", settings)
+    result = train(Writes(), settings, run, progress=Says())
+    assert (result.signal, result.step) == (signal.SIGTERM, 0)
+    assert announced.wait(30)
+    assert written.decode().splitlines()[0] == "in a step"
+    assert "Stopping: saving a checkpoint first." in written.decode()
 
 
 def test_a_second_signal_ends_at_once_and_the_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:

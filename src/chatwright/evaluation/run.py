@@ -204,8 +204,12 @@ async def _ask_all(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(writer.concurrency, len(left))):
                 group.create_task(worker())
-    except* ChatwrightError as failures:
-        first: BaseException = failures
+    except ExceptionGroup as failures:
+        # Not `except*`: before Python 3.11.4 it wraps what is raised in it once more.
+        expected, rest = failures.split(ChatwrightError)
+        if expected is None or rest is not None:
+            raise
+        first: BaseException = expected
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from None

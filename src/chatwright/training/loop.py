@@ -6,6 +6,7 @@ never of the clock, so that a run killed at any moment and continued ends with t
 
 from __future__ import annotations
 
+import _thread
 import shutil
 import time
 from collections.abc import Mapping
@@ -316,7 +317,10 @@ class _Loop:
                 raise
 
     def _announce_stop(self, number: int) -> None:
-        self.progress.say(_("Stopping: saving a checkpoint first. Once more, and it ends at once."))
+        said = _("Stopping: saving a checkpoint first. Once more, and it ends at once.")
+        # Not in the handler's own thread: that may be in the middle of writing, and Python refuses to write within writing. Of the two
+        # ways to start another one this has no lock that the interrupted thread could hold.
+        _thread.start_new_thread(self.progress.say, (said,))
 
 
 def _due(step: int, every: int) -> bool:
