@@ -318,8 +318,8 @@ class _Loop:
 
     def _announce_stop(self, number: int) -> None:
         said = _("Stopping: saving a checkpoint first. Once more, and it ends at once.")
-        # Not in the handler's own thread: that may be in the middle of writing, and Python refuses to write within writing. Of the two
-        # ways to start another one this has no lock that the interrupted thread could hold.
+        # Not in the handler's own thread: that may be in the middle of writing, and Python refuses to write within writing. Of the
+        # two ways to start another one this has no lock that the interrupted thread could hold.
         _thread.start_new_thread(self.progress.say, (said,))
 
 
